@@ -1,0 +1,41 @@
+# make help lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-slow check format bench clean
+SHELL := /bin/bash
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.set-up
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv with the package, deepspeed and the development tools, by constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "trl-hybrid needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[deepspeed,dev]'
+	@touch $@
+
+train: setup ## Train the embedded default with the hybrid reward: offline, on the CPU, in minutes
+	$(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --cpu \
+		recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml
+
+test: setup ## Run the fast tests
+	$(BIN)/python -m pytest -q
+
+test-slow: setup ## Run the tests that launch real training processes
+	$(BIN)/python -m pytest -q -m slow
+
+check: setup ## Lint, check the format and the types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: setup ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the virtual environment and caches; runs/ stays
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

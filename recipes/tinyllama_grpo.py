@@ -1,0 +1,245 @@
+"""Train TinyLlama by GRPO with the hybrid reward: a rule-based verifier and a 7B reward model.
+
+    accelerate launch recipes/tinyllama_grpo.py                                             # TinyLlama + AceMath-7B-RM
+    accelerate launch recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml      # offline, CPU, minutes
+    accelerate launch recipes/tinyllama_grpo.py --dataset_name openai/gsm8k --dataset_config main
+
+Settings come from the command line, over a flat YAML file (--config), over DEFAULTS below, over TRL's own defaults.
+Everything that a run makes lies in its folder, runs/<run_name> unless --output_dir says otherwise.
+"""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from accelerate import PartialState
+from datasets import Dataset, IterableDataset
+from transformers import ProgressCallback
+from trl import ModelConfig, get_peft_config, get_quantization_config
+
+from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
+from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments
+from trl_hybrid.data import load_tasks, load_test_tasks, split_location
+from trl_hybrid.errors import plain_errors
+from trl_hybrid.evaluate import HeldOutAccuracy
+from trl_hybrid.preflight import check_judges, check_model_found
+from trl_hybrid.report import StepLines, accuracy_table, draw_curves, sample_completions
+from trl_hybrid.run_folder import (
+    checkpoint_to_resume,
+    choose_run_folder,
+    package_versions,
+    relative_path,
+    write_json,
+)
+
+
+# What transformers makes of an output_dir that was not given.
+UNNAMED_FOLDER = "trainer_output"
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+DEFAULTS = {
+    "run_name": "tinyllama-grpo",
+    "model_name_or_path": "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
+    "dtype": "bfloat16",
+    "use_peft": True,
+    "lora_r": 32,
+    "lora_alpha": 64,
+    "lora_dropout": 0.0,
+    "lora_target_modules": "all-linear",
+    "dataset_name": str(REPOSITORY / "data" / "dummy_math_tasks.jsonl"),
+    "system_prompt": "Solve the problem step by step. End with the final answer in \\boxed{}, like this: \\boxed{42}",
+    # 8 prompts of 8 completions a step.
+    "num_generations": 8,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 8,
+    "temperature": 0.8,
+    # The seed's max_length of 512 held prompt and completion together. With the system prompt a question of 256
+    # characters takes up to 128 tokens, which leaves 384.
+    "max_completion_length": 384,
+    # An answer that was cut off is wrong and is trained on: for a model of this size running on is the commonest way
+    # to fail, and masking such answers would take away the only pressure against it.
+    "mask_truncated_completions": False,
+    "learning_rate": 1e-5,
+    "max_grad_norm": 1.0,
+    "num_train_epochs": 20,
+    "save_steps": 5,
+    "save_total_limit": 3,
+    "logging_steps": 1,
+    "log_completions": True,
+    "num_completions_to_print": 0,
+    "report_to": "none",
+}
+
+EXAMPLES = """examples:
+  accelerate launch recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml
+  accelerate launch recipes/tinyllama_grpo.py --dataset_name my_problems.jsonl --output_dir runs/mine
+  accelerate launch recipes/tinyllama_grpo.py --output_dir runs/mine --resume_from_checkpoint latest
+  accelerate launch recipes/tinyllama_grpo.py --push_to_hub --hub_model_id my-name/tinyllama-maths
+"""
+
+
+def main() -> None:
+    """Check everything that is cheap to check, load the judges and the policy, train, and show what came of it."""
+    started = time.time()
+    with plain_errors():
+        tasks, judges, args, model = parse_arguments(
+            (TaskArguments, JudgeArguments, HybridGRPOConfig, ModelConfig), DEFAULTS, epilog=EXAMPLES
+        )
+        check_models_found(judges, args, model)
+        folder, checkpoint = prepare_folder(tasks, args)
+        train_tasks, test_tasks = load_splits(tasks)
+        verifier = MathVerifier(timeout=judges.verifier_timeout, num_workers=judges.verifier_num_workers)
+        reward_model = load_reward_model(judges)
+        check_judges(verifier, reward_model, list(train_tasks.take(10)))
+        trainer = make_trainer(args, model, train_tasks, verifier, reward_model)
+
+    held_out = None
+    if test_tasks is not None:
+        held_out = HeldOutAccuracy(trainer, test_tasks, verifier, folder, resumed=checkpoint is not None)
+        trainer.add_callback(held_out)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except KeyboardInterrupt:
+        say(f"\nInterrupted at step {trainer.state.global_step}; to go on, add: {resume_options(folder)}")
+        raise SystemExit(130) from None
+    trainer.save_model()
+
+    if trainer.is_world_process_zero():
+        settings = {"tasks": asdict(tasks), "judges": asdict(judges), "model": asdict(model), "training": args.to_dict()}
+        finish(folder, trainer, held_out, settings, seconds=time.time() - started)
+    if args.push_to_hub:
+        trainer.push_to_hub(dataset_name=tasks.dataset_name)
+    verifier.close()
+    trainer.end()
+
+
+def check_models_found(judges: JudgeArguments, args: HybridGRPOConfig, model: ModelConfig) -> None:
+    check_model_found(model.model_name_or_path, "policy", model.model_revision, args.trust_remote_code)
+    check_model_found(
+        judges.reward_model_name_or_path,
+        "reward model",
+        judges.reward_model_revision,
+        judges.reward_model_trust_remote_code,
+    )
+
+
+def prepare_folder(tasks: TaskArguments, args: HybridGRPOConfig) -> tuple[Path, str | None]:
+    """Choose the run's folder, and the checkpoint to go on from where one was asked for."""
+    resume = args.resume_from_checkpoint
+    named = None if args.output_dir == UNNAMED_FOLDER else args.output_dir
+    folder = choose_run_folder(named, args.run_name, resume is not None, tasks.overwrite_output_dir)
+    # Every process has to choose before one of them makes the folder.
+    PartialState().wait_for_everyone()
+    args.output_dir = str(folder)
+    return folder, checkpoint_to_resume(resume, folder)
+
+
+def load_splits(tasks: TaskArguments) -> tuple[Dataset | IterableDataset, Dataset | None]:
+    shared = {"system_prompt": tasks.system_prompt, "max_question_chars": tasks.max_question_chars}
+    name, config = tasks.dataset_name, tasks.dataset_config
+    train = load_tasks(
+        name, config, tasks.dataset_train_split, tasks.dataset_streaming, max_rows=tasks.max_rows, **shared
+    )
+    test = load_test_tasks(name, config, tasks.dataset_test_split, max_rows=tasks.max_test_rows, **shared)
+    if test is None:
+        say("Held-out accuracy is not measured: there is no test split, or max_test_rows is 0.")
+    return train, test
+
+
+def load_reward_model(judges: JudgeArguments) -> RewardModel:
+    own_prompt = {} if judges.reward_model_system_prompt is None else {"system_prompt": judges.reward_model_system_prompt}
+    return RewardModel(
+        judges.reward_model_name_or_path,
+        revision=judges.reward_model_revision,
+        trust_remote_code=judges.reward_model_trust_remote_code,
+        dtype=judges.reward_model_dtype,
+        max_length=judges.reward_model_max_length,
+        token_budget=judges.reward_model_token_budget,
+        **own_prompt,
+    )
+
+
+def make_trainer(
+    args: HybridGRPOConfig,
+    model: ModelConfig,
+    train_tasks: Dataset | IterableDataset,
+    verifier: MathVerifier,
+    reward_model: RewardModel,
+) -> HybridGRPOTrainer:
+    args.model_init_kwargs = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **(args.model_init_kwargs or {}),
+    }
+    trainer = HybridGRPOTrainer(
+        model.model_name_or_path,
+        args=args,
+        verifier=verifier,
+        reward_model=reward_model,
+        train_dataset=train_tasks,
+        peft_config=get_peft_config(model),
+        quantization_config=get_quantization_config(model),
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(StepLines())
+    return trainer
+
+
+def finish(
+    folder: Path, trainer: HybridGRPOTrainer, held_out: HeldOutAccuracy | None, settings: dict[str, Any], seconds: float
+) -> None:
+    """Write the summary and the picture, and say what the run did and what to do next."""
+    tasks, model = settings["tasks"], settings["model"]
+    accuracy = held_out.figures() if held_out else {}
+    write_json(
+        folder / "summary.json",
+        {
+            "accuracy": accuracy,
+            "test_rows": len(held_out.tasks) if held_out else 0,
+            "model": relative_path(str(folder)),
+            "base_model": relative_path(model["model_name_or_path"]),
+            "train_file": split_location(tasks["dataset_name"], tasks["dataset_train_split"]),
+            "test_file": split_location(tasks["dataset_name"], tasks["dataset_test_split"]) if held_out else None,
+            "seed": trainer.args.seed,
+            "steps": trainer.state.global_step,
+            "seconds": {"total": round(seconds, 1), "training": trainer.state.log_history[-1].get("train_runtime")},
+            "versions": package_versions(),
+            "settings": settings,
+        },
+    )
+    draw_curves(trainer.state.log_history, accuracy, folder / "curves.png")
+    tables = sorted((folder / "completions").glob("*.parquet"))
+    if tables:
+        say(f"\nFrom the last step, best paid to worst paid:\n\n{sample_completions(pd.read_parquet(tables[-1]))}")
+    if held_out:
+        say(f"Accuracy on {len(held_out.tasks)} problems that training did not see:\n{accuracy_table(accuracy)}\n")
+    say(next_steps(relative_path(str(folder)), model))
+
+
+def next_steps(folder: str, model: dict[str, Any]) -> str:
+    load = "AutoPeftModelForCausalLM" if model["use_peft"] else "AutoModelForCausalLM"
+    package = "peft" if model["use_peft"] else "transformers"
+    tinyllama = "Then train TinyLlama:   accelerate launch --quiet recipes/tinyllama_grpo.py   (about 18 GB of GPU memory)"
+    return (
+        f"Look at the curves:     {folder}/curves.png\n"
+        f"Read the completions:   {folder}/completions/*.parquet   (prompt, completion, verdict, score, reward)\n"
+        f"Use the model:          from {package} import {load}; {load}.from_pretrained({folder!r})\n"
+        + (tinyllama if model["model_name_or_path"] != DEFAULTS["model_name_or_path"] else "")
+    )
+
+
+def resume_options(folder: Path) -> str:
+    return f"--output_dir {relative_path(str(folder))} --resume_from_checkpoint latest"
+
+
+def say(text: str) -> None:
+    if PartialState().is_main_process:
+        print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()

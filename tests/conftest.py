@@ -1,0 +1,14 @@
+"""Settings shared by all tests: offline, one thread a process, reproducible property tests."""
+
+import os
+
+
+# Before anything imports huggingface_hub: a test that reaches for the network fails at once.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from hypothesis import settings
+
+
+settings.register_profile("offline", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("offline")

@@ -1,0 +1,119 @@
+"""The command line of a training recipe: which data, which judges; the rest is TRL's."""
+
+import difflib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from trl import ScriptArguments, TrlParser
+
+from trl_hybrid.errors import InputError
+
+
+@dataclass
+class TaskArguments(ScriptArguments):
+    """Which problems to train on and how they are put to the policy."""
+
+    system_prompt: str | None = field(
+        default=None,
+        metadata={
+            "help": "System message put before each problem. It should ask for the answer in \\boxed{}, where the "
+            "verifier and the reward model look for it."
+        },
+    )
+    max_question_chars: int | None = field(
+        default=None, metadata={"help": "Leave out problems with more characters than this."}
+    )
+    max_rows: int | None = field(default=None, metadata={"help": "Train on at most so many problems."})
+    max_test_rows: int | None = field(
+        default=256, metadata={"help": "Measure held-out accuracy on at most so many problems; 0 for no measurement."}
+    )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Write into output_dir although it holds files."}
+    )
+
+
+@dataclass
+class JudgeArguments:
+    """The verifier and the reward model."""
+
+    reward_model_name_or_path: str = field(
+        default="nvidia/AceMath-7B-RM",
+        metadata={"help": "Reward model: a sequence classification model with one label, by id on the Hub or folder."},
+    )
+    reward_model_revision: str | None = field(
+        default=None, metadata={"help": "The reward model's own branch, tag or commit."}
+    )
+    reward_model_trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code from the reward model's repository."}
+    )
+    reward_model_dtype: str | None = field(
+        default=None,
+        metadata={
+            "help": "Number type of the reward model's body; by default bfloat16 on a GPU and float32 on a CPU. Its "
+            "score head is always float32.",
+            "choices": ["bfloat16", "float32"],
+        },
+    )
+    reward_model_system_prompt: str | None = field(
+        default=None,
+        metadata={
+            "help": "The reward model's own system message. Known models have theirs; the policy's never reaches it."
+        },
+    )
+    reward_model_max_length: int | None = field(
+        default=None,
+        metadata={"help": "Longest row in tokens; by default what the model's positions allow. The end is kept."},
+    )
+    reward_model_token_budget: int = field(
+        default=16384, metadata={"help": "Tokens a forward of the reward model, padding included."}
+    )
+    verifier_timeout: float = field(default=3.0, metadata={"help": "Seconds an answer may take to verify."})
+    verifier_num_workers: int | None = field(
+        default=None, metadata={"help": "Processes that verify; by default as many as the machine has to spare."}
+    )
+
+
+def parse_arguments(
+    dataclasses: Sequence[type], defaults: dict[str, Any], args: Sequence[str] | None = None, **parser_kwargs: Any
+) -> tuple[Any, ...]:
+    """Parse the command line over a flat YAML file (`--config`) over a recipe's defaults.
+
+    Args:
+        dataclasses: One for each object to return.
+        defaults: A recipe's own values in place of the dataclasses'.
+        args: Command line; `sys.argv` without it.
+        **parser_kwargs: For [`trl.TrlParser`], as `description` and `epilog`.
+
+    Returns:
+        One object a dataclass.
+
+    Raises:
+        InputError: A key of the YAML file that no dataclass has, or a file that cannot be read.
+    """
+    parser = TrlParser(dataclasses, **parser_kwargs)
+    parser.set_defaults_with_config(**defaults)
+    known = {action.dest for action in parser._actions}
+    args = list(sys.argv[1:] if args is None else args)
+    if "--config" in args[:-1]:
+        _check_yaml_keys(Path(args[args.index("--config") + 1]), known)
+    return parser.parse_args_and_config(args)
+
+
+def _check_yaml_keys(path: Path, known: set[str]) -> None:
+    if not path.is_file():
+        raise InputError(f"The configuration file {str(path)!r} does not exist (looked in {Path.cwd()}).")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"The configuration file {str(path)!r} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"The configuration file {str(path)!r} must hold `key: value` lines, got {content!r}.")
+    for key in content:
+        if key not in known and key != "env":
+            near = difflib.get_close_matches(str(key), known, n=3)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise InputError(f"Unknown key {key!r} in {str(path)!r}.{hint} `--help` lists all keys.")

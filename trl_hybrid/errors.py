@@ -1,0 +1,39 @@
+"""Errors that the user can mend, and how they are shown."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+TRACEBACK_VARIABLE = "TRL_HYBRID_TRACEBACK"
+
+EMBEDDED_COMMAND = "accelerate launch recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml"
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message holds the rule, the value and the fix."""
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Show bad input as one message on standard error and exit with status 2.
+
+    Only what a person can mend is caught: `ValueError` and `TypeError` (settings) and `OSError` (files, network). Wrap
+    the preparation of a run in it, not the run. With the environment variable `TRL_HYBRID_TRACEBACK` set, the exception
+    goes on with its stack trace.
+
+    Raises:
+        SystemExit: With status 2, in place of the exception.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        rank = os.environ.get("RANK", "0")
+        sys.stderr.write(f"\n{'' if rank == '0' else f'[process {rank}] '}error: {error}\n")
+        if not isinstance(error, InputError):
+            sys.stderr.write(f"(set {TRACEBACK_VARIABLE}=1 to see where)\n")
+        sys.stderr.flush()
+        raise SystemExit(2) from None

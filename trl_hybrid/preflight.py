@@ -1,0 +1,91 @@
+"""What is checked before anything large is loaded, and before the first step is paid for."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import AutoConfig
+
+from trl_hybrid.errors import EMBEDDED_COMMAND, InputError
+from trl_hybrid.reward_model import RewardModel
+from trl_hybrid.verifier import MathVerifier
+
+
+def check_model_found(name: str, role: str, revision: str | None = None, trust_remote_code: bool = False) -> None:
+    """Fetch a model's configuration, a few kilobytes, and nothing else.
+
+    Args:
+        name: Id on the Hub, or a folder.
+        role: What the model is for, as the message says it: "policy", "reward model".
+        revision: Branch, tag or commit.
+        trust_remote_code: Run code that the model's repository holds.
+
+    Raises:
+        InputError: There is no such model, the network does not answer, or the configuration cannot be read.
+    """
+    try:
+        AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"The {role} {name!r} cannot be loaded: {reason}\n"
+            "Check the id or path, the network, and for gated models `hf auth login`. Without network or account "
+            f"this runs: {EMBEDDED_COMMAND}"
+        ) from error
+
+
+def check_judges(
+    verifier: MathVerifier, reward_model: RewardModel, tasks: Sequence[dict[str, Any]], rows: int = 10
+) -> dict[str, float]:
+    """Let both judges work once on known answers, so that a silent judge is found before an hour is spent.
+
+    The gold answers of the first rows are handed in as completions, and so are the golds with "not " in a box that is
+    no answer.
+
+    Args:
+        verifier: Must call every gold answer right and the other answers wrong.
+        reward_model: Must give finite scores that are not all the same.
+        tasks: Rows of `prompt` and `solution`.
+        rows: How many of them are tried.
+
+    Returns:
+        `min_score` and `max_score` over the gold answers.
+
+    Raises:
+        InputError: A judge fails; the message holds the first row that shows it.
+    """
+    sample = [tasks[index] for index in range(min(rows, len(tasks)))]
+    golds = [row["solution"] for row in sample]
+    right = [_boxed(gold) for gold in golds]
+    wrong = [_boxed("no answer")] * len(golds)
+    _check_verdicts(verifier, right, golds, expected=True)
+    _check_verdicts(verifier, wrong, golds, expected=False)
+
+    scores = reward_model.compute_batch_reward([row["prompt"] for row in sample] * 2, right + wrong)
+    for text, score in zip(right + wrong, scores, strict=True):
+        if not math.isfinite(score):
+            raise InputError(
+                f"The reward model gives {score} for the completion {text!r}; every score must be finite. Check its "
+                "weights and dtype (bfloat16 or float32)."
+            )
+    if len(set(scores)) == 1:
+        raise InputError(
+            f"The reward model gives every one of {len(scores)} different completions the same score {scores[0]}: it "
+            "cannot rank. Check that it is a trained reward model and not a bare language model."
+        )
+    return {"min_score": min(scores[: len(golds)]), "max_score": max(scores[: len(golds)])}
+
+
+def _check_verdicts(verifier: MathVerifier, completions: list[str], golds: list[str], expected: bool) -> None:
+    for row, verdict in enumerate(verifier.verify_batch(completions, golds)):
+        if verdict.correct is expected:
+            continue
+        what = "cannot judge the gold answer" if verdict.correct is None else f"judges {completions[row]!r} for the gold"
+        raise InputError(
+            f"The verifier {what} {golds[row]!r} of row {row} ({verdict.reason}); it must call a gold answer right and "
+            "another answer wrong. Correct the row, or check that the column holds final answers."
+        )
+
+
+def _boxed(answer: str) -> str:
+    return f"The answer is \\boxed{{{answer}}}."

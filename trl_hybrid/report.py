@@ -1,0 +1,114 @@
+"""What a run shows: a line a step, a picture of the curves, a few completions."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformers import ProgressCallback
+
+
+CURVES = (
+    ("Pass rate", (("hybrid/pass_rate", "right answers"),)),
+    ("Hybrid reward", (("rewards/hybrid_reward/mean", "mean"),)),
+    ("Reward model score", (("rewards/reward_model/mean", "mean"),)),
+    (
+        "Groups",
+        (("hybrid/mixed_groups", "mixed"), ("hybrid/all_right_groups", "all right"), ("hybrid/all_wrong_groups", "all wrong")),
+    ),
+    ("Completion length (tokens)", (("completions/mean_length", "mean"),)),
+    ("Entropy", (("entropy", "mean"),)),
+)
+
+
+class StepLines(ProgressCallback):
+    """The progress bar of a training run, with one readable line each time metrics are logged."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Write the reward's parts; everything else is in the trackers and in `trainer_state.json`."""
+        if self.training_bar is not None and logs and "hybrid/pass_rate" in logs:
+            self.training_bar.write(step_line(state.global_step, logs))
+
+
+def step_line(step: int, logs: dict[str, Any]) -> str:
+    """Put the parts of the reward on one line.
+
+    >>> logs = {"hybrid/pass_rate": 0.25, "rewards/reward_model/mean": -1.5, "rewards/hybrid_reward/mean": 0.24}
+    >>> step_line(5, logs | {"hybrid/mixed_groups": 0.5, "completions/mean_length": 40.2})
+    'step    5 | right  25 % | RM score  -1.50 | hybrid reward  0.240 | mixed groups  50 % | 40 tokens'
+    """
+    return (
+        f"step {step:4d} | right {logs['hybrid/pass_rate'] or 0:4.0%} | "
+        f"RM score {logs['rewards/reward_model/mean']:6.2f} | "
+        f"hybrid reward {logs['rewards/hybrid_reward/mean']:6.3f} | "
+        f"mixed groups {logs['hybrid/mixed_groups']:4.0%} | {logs['completions/mean_length']:.0f} tokens"
+    ).replace("%", " %")
+
+
+def accuracy_table(accuracy: dict[str, dict[str, float]]) -> str:
+    """Put held-out accuracies side by side.
+
+    >>> print(accuracy_table({"mean_of_8": {"before": 0.305, "after": 0.6875}}))
+                      before   after
+      mean of 8       30.5 %  68.8 %
+    """
+    rows = [
+        f"  {name.replace('_', ' '):14} {value['before']:6.1%} {value['after']:7.1%}".replace("%", " %")
+        for name, value in accuracy.items()
+    ]
+    return "\n".join([f"{'':18}before   after", *rows])
+
+
+def draw_curves(history: list[dict[str, Any]], accuracy: dict[str, dict[str, float]], path: Path) -> None:
+    """Draw the learning curves of a run.
+
+    Args:
+        history: The trainer's log history: dictionaries with `step` and metrics.
+        accuracy: Held-out accuracy, `{"greedy": {"before": share, "after": share}, ...}`; may be empty.
+        path: The PNG to write.
+    """
+    from matplotlib.figure import Figure  # slow to import, used once
+
+    figure = Figure(figsize=(12, 6.5), layout="constrained")
+    for axes, (title, lines) in zip(figure.subplots(2, 3).flat, CURVES, strict=True):
+        for key, label in lines:
+            points = [(row["step"], row[key]) for row in history if row.get(key) is not None]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else None)
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        if len(lines) > 1:
+            axes.legend()
+    text = "   ".join(
+        f"{name.replace('_', ' ')}: {value['before']:.1%} → {value['after']:.1%}" for name, value in accuracy.items()
+    )
+    figure.suptitle(f"Held-out accuracy   {text}" if text else "Training")
+    figure.savefig(path, dpi=110)
+
+
+def sample_completions(table: pd.DataFrame, count: int = 3) -> str:
+    """Show the highest paid, the lowest paid and those between, from one step's completions table.
+
+    Args:
+        table: The trainer's completions table: `prompt`, `completion`, `math_verifier`, `score`, `hybrid_reward`.
+        count: How many.
+
+    Returns:
+        Text for a terminal.
+    """
+    ranked = table.drop_duplicates("completion").sort_values("hybrid_reward", ascending=False).reset_index(drop=True)
+    picks = sorted({round(i * (len(ranked) - 1) / max(count - 1, 1)) for i in range(count)})
+    return "\n".join(_sample(ranked.loc[pick].to_dict()) for pick in picks)
+
+
+def _sample(row: dict[str, Any]) -> str:
+    verdict = {1.0: "right", 0.0: "wrong"}.get(row["math_verifier"], "not judged")
+    wrapped = textwrap.fill(_last_content(row["completion"]).strip(), 100, initial_indent="    ", subsequent_indent="    ")
+    return (
+        f"  {_last_content(row['prompt']).strip()}\n{wrapped}\n"
+        f"    -> {verdict}, RM score {row['score']:.2f}, hybrid reward {row['hybrid_reward']:.3f}\n"
+    )
+
+
+def _last_content(messages: Any) -> str:
+    return messages if isinstance(messages, str) else str(messages[-1]["content"])

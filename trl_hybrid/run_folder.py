@@ -1,0 +1,142 @@
+"""One folder a run: choosing it, resuming in it, and its summary."""
+
+import json
+import logging
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from transformers.trainer_utils import sort_checkpoints
+
+from trl_hybrid.errors import InputError
+
+
+logger = logging.getLogger(__name__)
+
+RUNS = Path("runs")
+
+PACKAGES = ("trl-hybrid", "trl", "transformers", "accelerate", "datasets", "peft", "math-verify", "torch")
+
+
+def choose_run_folder(output_dir: str | None, name: str, resume: bool = False, overwrite: bool = False) -> Path:
+    """Find the folder that a run writes into, so that no earlier run is overwritten unasked.
+
+    Args:
+        output_dir: The folder that the user named; `None` for a new one, `runs/<name>`, `runs/<name>-2`, ...
+        name: The run's name.
+        resume: An earlier run in `output_dir` goes on.
+        overwrite: What lies in `output_dir` may be overwritten.
+
+    Returns:
+        The folder; not made here.
+
+    Raises:
+        InputError: `output_dir` holds files, and neither `resume` nor `overwrite` was asked for; or it was asked to
+            resume without saying where.
+    """
+    if output_dir is None:
+        if resume:
+            raise InputError("To resume, name the run's folder too: --output_dir runs/<name>.")
+        return _first_free(RUNS / name)
+    folder = Path(output_dir)
+    if folder.is_file():
+        raise InputError(f"output_dir must be a folder, got the file {output_dir!r}.")
+    if not resume and not overwrite and folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"output_dir {output_dir!r} is not empty. Go on with that run by --resume_from_checkpoint latest, write "
+            "over it by --overwrite_output_dir, or name another folder."
+        )
+    return folder
+
+
+def _first_free(folder: Path) -> Path:
+    number, candidate = 1, folder
+    while candidate.exists() and any(candidate.iterdir()):
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate
+
+
+def newest_whole_checkpoint(folder: Path) -> Path | None:
+    """Find the newest checkpoint that was written to its end.
+
+    The trainer's state is written last and weights carry their own length, so a save that was cut off shows.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        The checkpoint's folder, or `None` where there is none.
+    """
+    for checkpoint in reversed(sort_checkpoints(str(folder))):
+        if _is_whole(Path(checkpoint)):
+            return Path(checkpoint)
+        logger.warning("The checkpoint %s is not whole and is passed over.", checkpoint)
+    return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())
+        weights = list(checkpoint.glob("*.safetensors"))
+        for file in weights:
+            with safe_open(file, framework="pt"):
+                pass
+    except (OSError, ValueError, SafetensorError):
+        return False
+    return bool(weights)
+
+
+def checkpoint_to_resume(resume: str | None, folder: Path) -> str | None:
+    """Turn the user's `resume_from_checkpoint` into a checkpoint's path.
+
+    Args:
+        resume: `None` or "false" to start anew, "latest" or "true" for the newest whole checkpoint, or a path.
+        folder: The run's folder.
+
+    Returns:
+        A checkpoint's folder, or `None` to start anew.
+
+    Raises:
+        InputError: There is no whole checkpoint where one was asked for.
+    """
+    if resume is None or resume.lower() == "false":
+        return None
+    if resume.lower() in ("latest", "true"):
+        found = newest_whole_checkpoint(folder) if folder.is_dir() else None
+        if found is None:
+            raise InputError(f"There is no whole checkpoint to resume from in {str(folder)!r}. Leave the option out.")
+        return str(found)
+    if not _is_whole(Path(resume)):
+        raise InputError(
+            f"resume_from_checkpoint {resume!r} is no whole checkpoint. Give 'latest', or one of: "
+            f"{', '.join(sort_checkpoints(str(folder))) if folder.is_dir() else 'none there'}."
+        )
+    return resume
+
+
+def relative_path(name: str) -> str:
+    """Say where something lies, relative to the working folder where it lies below it; ids stay as they are."""
+    path = Path(name)
+    if not path.exists():
+        return name
+    return str(path.resolve().relative_to(Path.cwd())) if path.resolve().is_relative_to(Path.cwd()) else str(path)
+
+
+def package_versions() -> dict[str, str]:
+    """Name the installed version of each package that a result depends on."""
+    return {package: version(package) for package in PACKAGES}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; an empty one where the file does not exist."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object in one step, so that an interruption leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.replace(path)
