@@ -9,6 +9,7 @@ Everything that a run makes lies in its folder, runs/<run_name> unless --output_
 """
 
 import time
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ DEFAULTS = {
     "report_to": "none",
 }
 
+SUMMARY = "Train TinyLlama by GRPO with the hybrid reward: a rule-based verifier and a 7B reward model."
+
 EXAMPLES = """examples:
   accelerate launch recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml
   accelerate launch recipes/tinyllama_grpo.py --dataset_name my_problems.jsonl --output_dir runs/mine
@@ -81,12 +84,19 @@ EXAMPLES = """examples:
 """
 
 
+# TRL's configs set the name that transformers 5.23 renames.
+warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
+
+
 def main() -> None:
     """Check everything that is cheap to check, load the judges and the policy, train, and show what came of it."""
     started = time.time()
     with plain_errors():
         tasks, judges, args, model = parse_arguments(
-            (TaskArguments, JudgeArguments, HybridGRPOConfig, ModelConfig), DEFAULTS, epilog=EXAMPLES
+            (TaskArguments, JudgeArguments, HybridGRPOConfig, ModelConfig),
+            DEFAULTS,
+            description=SUMMARY,
+            epilog=EXAMPLES,
         )
         check_models_found(judges, args, model)
         folder, checkpoint = prepare_folder(tasks, args)
@@ -108,7 +118,12 @@ def main() -> None:
     trainer.save_model()
 
     if trainer.is_world_process_zero():
-        settings = {"tasks": asdict(tasks), "judges": asdict(judges), "model": asdict(model), "training": args.to_dict()}
+        settings = {
+            "tasks": asdict(tasks),
+            "judges": asdict(judges),
+            "model": asdict(model),
+            "training": args.to_dict(),
+        }
         finish(folder, trainer, held_out, settings, seconds=time.time() - started)
     if args.push_to_hub:
         trainer.push_to_hub(dataset_name=tasks.dataset_name)
@@ -117,6 +132,7 @@ def main() -> None:
 
 
 def check_models_found(judges: JudgeArguments, args: HybridGRPOConfig, model: ModelConfig) -> None:
+    """Ask for both models' configurations before anything else, so that a wrong id costs seconds."""
     check_model_found(model.model_name_or_path, "policy", model.model_revision, args.trust_remote_code)
     check_model_found(
         judges.reward_model_name_or_path,
@@ -130,7 +146,7 @@ def prepare_folder(tasks: TaskArguments, args: HybridGRPOConfig) -> tuple[Path, 
     """Choose the run's folder, and the checkpoint to go on from where one was asked for."""
     resume = args.resume_from_checkpoint
     named = None if args.output_dir == UNNAMED_FOLDER else args.output_dir
-    folder = choose_run_folder(named, args.run_name, resume is not None, tasks.overwrite_output_dir)
+    folder = choose_run_folder(named, args.run_name or "run", resume is not None, tasks.overwrite_output_dir)
     # Every process has to choose before one of them makes the folder.
     PartialState().wait_for_everyone()
     args.output_dir = str(folder)
@@ -138,6 +154,7 @@ def prepare_folder(tasks: TaskArguments, args: HybridGRPOConfig) -> tuple[Path, 
 
 
 def load_splits(tasks: TaskArguments) -> tuple[Dataset | IterableDataset, Dataset | None]:
+    """Load the problems to train on, and those to measure on where there are any."""
     shared = {"system_prompt": tasks.system_prompt, "max_question_chars": tasks.max_question_chars}
     name, config = tasks.dataset_name, tasks.dataset_config
     train = load_tasks(
@@ -150,7 +167,10 @@ def load_splits(tasks: TaskArguments) -> tuple[Dataset | IterableDataset, Datase
 
 
 def load_reward_model(judges: JudgeArguments) -> RewardModel:
-    own_prompt = {} if judges.reward_model_system_prompt is None else {"system_prompt": judges.reward_model_system_prompt}
+    """Load the reward model, with its known system prompt unless another one was asked for."""
+    own_prompt: dict[str, Any] = (
+        {} if judges.reward_model_system_prompt is None else {"system_prompt": judges.reward_model_system_prompt}
+    )
     return RewardModel(
         judges.reward_model_name_or_path,
         revision=judges.reward_model_revision,
@@ -169,11 +189,13 @@ def make_trainer(
     verifier: MathVerifier,
     reward_model: RewardModel,
 ) -> HybridGRPOTrainer:
+    """Load the policy and bring it together with the judges."""
+    own_kwargs = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
     args.model_init_kwargs = {
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
         "dtype": model.dtype,
-        **(args.model_init_kwargs or {}),
+        **own_kwargs,
     }
     trainer = HybridGRPOTrainer(
         model.model_name_or_path,
@@ -190,7 +212,11 @@ def make_trainer(
 
 
 def finish(
-    folder: Path, trainer: HybridGRPOTrainer, held_out: HeldOutAccuracy | None, settings: dict[str, Any], seconds: float
+    folder: Path,
+    trainer: HybridGRPOTrainer,
+    held_out: HeldOutAccuracy | None,
+    settings: dict[str, Any],
+    seconds: float,
 ) -> None:
     """Write the summary and the picture, and say what the run did and what to do next."""
     tasks, model = settings["tasks"], settings["model"]
@@ -221,9 +247,13 @@ def finish(
 
 
 def next_steps(folder: str, model: dict[str, Any]) -> str:
+    """Say where the results lie and what to try next."""
     load = "AutoPeftModelForCausalLM" if model["use_peft"] else "AutoModelForCausalLM"
     package = "peft" if model["use_peft"] else "transformers"
-    tinyllama = "Then train TinyLlama:   accelerate launch --quiet recipes/tinyllama_grpo.py   (about 18 GB of GPU memory)"
+    tinyllama = (
+        "Then train TinyLlama:   accelerate launch --quiet recipes/tinyllama_grpo.py   "
+        "(a GPU, with room for 16 GB of weights)"
+    )
     return (
         f"Look at the curves:     {folder}/curves.png\n"
         f"Read the completions:   {folder}/completions/*.parquet   (prompt, completion, verdict, score, reward)\n"
@@ -233,10 +263,12 @@ def next_steps(folder: str, model: dict[str, Any]) -> str:
 
 
 def resume_options(folder: Path) -> str:
+    """Name the options that go on with the run in `folder`."""
     return f"--output_dir {relative_path(str(folder))} --resume_from_checkpoint latest"
 
 
 def say(text: str) -> None:
+    """Print once, whatever the number of processes."""
     if PartialState().is_main_process:
         print(text, flush=True)
 

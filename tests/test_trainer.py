@@ -111,7 +111,9 @@ class TestHybridColumn:
         assert trainer._pending_extra_logs["score"] == [99.0, 1.0, 2.0, 4.0]
 
     def test_group_size_in_evaluation_is_the_evaluations_own(self, tmp_path):
-        trainer = hybrid_trainer(tmp_path, [0.0] * 4, [1.0, 3.0, 10.0, 30.0], args=config(tmp_path, num_generations_eval=2))
+        trainer = hybrid_trainer(
+            tmp_path, [0.0] * 4, [1.0, 3.0, 10.0, 30.0], args=config(tmp_path, num_generations_eval=2)
+        )
         trainer.model.eval()
         assert calculate(trainer, 4)[:, 2].tolist() == pytest.approx([-0.1, 0.1, -0.1, 0.1], abs=1e-6)
 
@@ -184,7 +186,7 @@ class TestBadInput:
             hybrid_trainer(tmp_path, [], [], args=GRPOConfig(str(tmp_path), use_cpu=True, bf16=False))
 
     def test_two_reward_functions_of_one_name(self, tmp_path):
-        with pytest.raises(ValueError, match="reward_model.*more than once"):
+        with pytest.raises(ValueError, match=r"reward_model.*more than once"):
             hybrid_trainer(tmp_path, [], [], reward_funcs=[Judge("reward_model", [])])
 
     def test_weights_are_for_the_further_functions_only(self, tmp_path):

@@ -1,11 +1,12 @@
 """The command line of a training recipe: which data, which judges; the rest is TRL's."""
 
 import difflib
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from trl import ScriptArguments, TrlParser
@@ -13,9 +14,41 @@ from trl import ScriptArguments, TrlParser
 from trl_hybrid.errors import InputError
 
 
+SHORT_HELP = (
+    "model_name_or_path",
+    "reward_model_name_or_path",
+    "dataset_name",
+    "dataset_config",
+    "system_prompt",
+    "max_rows",
+    "max_test_rows",
+    "output_dir",
+    "overwrite_output_dir",
+    "resume_from_checkpoint",
+    "max_steps",
+    "num_generations",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "temperature",
+    "max_completion_length",
+    "use_peft",
+    "push_to_hub",
+    "report_to",
+)
+
+
 @dataclass
 class TaskArguments(ScriptArguments):
     """Which problems to train on and how they are put to the policy."""
+
+    dataset_name: str = field(  # pyright: ignore[reportIncompatibleVariableOverride] - never None here
+        default="data/dummy_math_tasks.jsonl",
+        metadata={
+            "help": "Problems with gold answers: an id on the Hub, a folder with a file for each split, or a .json, "
+            ".jsonl, .csv or .parquet file. Columns question or prompt, and answer or solution."
+        },
+    )
 
     system_prompt: str | None = field(
         default=None,
@@ -93,14 +126,40 @@ def parse_arguments(
 
     Raises:
         InputError: A key of the YAML file that no dataclass has, or a file that cannot be read.
+        SystemExit: After `--help` (what a first run needs) or `--help_all`.
     """
-    parser = TrlParser(dataclasses, **parser_kwargs)
+    parser = TrlParser(cast(Any, dataclasses), **parser_kwargs)
     parser.set_defaults_with_config(**defaults)
     known = {action.dest for action in parser._actions}
     args = list(sys.argv[1:] if args is None else args)
+    if "--help" in args or "-h" in args:
+        sys.stdout.write(_short_help(parser))
+        raise SystemExit(0)
+    if "--help_all" in args:
+        parser.print_help()
+        raise SystemExit(0)
     if "--config" in args[:-1]:
         _check_yaml_keys(Path(args[args.index("--config") + 1]), known)
     return parser.parse_args_and_config(args)
+
+
+def _short_help(parser: TrlParser) -> str:
+    """Show the options that a first run needs, one line each, out of the hundreds that TRL adds."""
+    lines = [
+        parser.description or "",
+        "",
+        "  --config FILE: a flat YAML file of any of these; the command line goes over it",
+    ]
+    actions = {action.dest: action for action in parser._actions}
+    for name in (*SHORT_HELP, *(name for name in actions if name.startswith("hybrid_"))):
+        first_sentence = re.split(r"(?<=[a-z\])}])[.;] ", str(actions[name].help) % {"default": ""})[0].rstrip(". ")
+        lines.append(f"  --{name} [{_short(actions[name].default)}]: {first_sentence}")
+    return "\n".join([*lines, "", parser.epilog or "", "--help_all lists every option, TRL's included.", ""])
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 40 else f"...{text[-37:]}"
 
 
 def _check_yaml_keys(path: Path, known: set[str]) -> None:

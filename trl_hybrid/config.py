@@ -77,7 +77,8 @@ class HybridGRPOConfig(GRPOConfig):
             return
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         rows = self.per_device_train_batch_size * processes * self.gradient_accumulation_steps
-        if self.num_generations >= 2 and rows % self.num_generations:
+        group = self.num_generations or 0
+        if group >= 2 and rows % group:
             raise ValueError(
                 f"num_generations must divide the completions of a step, got {self.num_generations} for {rows} "
                 f"(per_device_train_batch_size {self.per_device_train_batch_size} x {processes} process(es) x "

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, IterableDataset, get_dataset_split_names, load_dataset
+from datasets.exceptions import DatasetsError
 
 from trl_hybrid.errors import EMBEDDED_COMMAND, InputError
 from trl_hybrid.run_folder import relative_path
@@ -58,12 +59,14 @@ def load_tasks(
         prompt = _messages(row[prompt_column], system_prompt)
         return {"prompt": prompt, "solution": _gold(row[solution_column], solution_column, index, name)}
 
-    tasks = tasks.map(to_task, with_indices=True, remove_columns=[c for c in columns if c not in ("prompt", "solution")])
+    tasks = tasks.map(
+        to_task, with_indices=True, remove_columns=[c for c in columns if c not in ("prompt", "solution")]
+    )
     if max_question_chars is not None:
         tasks = tasks.filter(lambda row: len(row["prompt"][-1]["content"]) <= max_question_chars)
     if max_rows is not None:
-        tasks = tasks.take(max_rows) if streaming else tasks.select(range(min(max_rows, len(tasks))))
-    if not streaming and len(tasks) == 0:
+        tasks = tasks.take(max_rows)
+    if isinstance(tasks, Dataset) and len(tasks) == 0:
         raise InputError(
             f"The data set {name!r} (split {split!r}) has no rows left to train on. Check the split and "
             f"max_question_chars ({max_question_chars})."
@@ -74,7 +77,7 @@ def load_tasks(
 def load_test_tasks(
     name: str, config: str | None = None, split: str = "test", max_rows: int | None = None, **kwargs: Any
 ) -> Dataset | None:
-    """Load held-out problems where the data set has them.
+    """Load held-out problems, all into memory, where the data set has them.
 
     Args:
         name: As for [`load_tasks`]. A single file has no second split.
@@ -96,7 +99,9 @@ def load_test_tasks(
             return None
     except (OSError, ValueError) as error:
         raise _not_loaded(name, config, split, error) from error
-    return load_tasks(name, config, split, max_rows=max_rows, **kwargs)
+    tasks = load_tasks(name, config, split, max_rows=max_rows, **kwargs)
+    assert isinstance(tasks, Dataset)
+    return tasks
 
 
 def split_location(name: str, split: str) -> str:
@@ -116,11 +121,13 @@ def _load(name: str, config: str | None, split: str, streaming: bool) -> Dataset
         if path.is_file():
             if path.suffix not in BUILDERS:
                 raise InputError(f"A data file must end in one of {', '.join(BUILDERS)}, got {name!r}.")
+            if path.stat().st_size == 0:
+                raise InputError(f"The data file {name!r} is empty. It needs at least one row.")
             return load_dataset(BUILDERS[path.suffix], data_files=name, split="train", streaming=streaming)
         return load_dataset(name, config, split=split, streaming=streaming)
     except InputError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DatasetsError) as error:
         raise _not_loaded(name, config, split, error) from error
 
 

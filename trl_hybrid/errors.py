@@ -19,9 +19,9 @@ class InputError(ValueError):
 def plain_errors() -> Iterator[None]:
     """Show bad input as one message on standard error and exit with status 2.
 
-    Only what a person can mend is caught: `ValueError` and `TypeError` (settings) and `OSError` (files, network). Wrap
-    the preparation of a run in it, not the run. With the environment variable `TRL_HYBRID_TRACEBACK` set, the exception
-    goes on with its stack trace.
+    Only what a person can mend is caught: `ValueError` and `TypeError` (settings) and `OSError` (files, network).
+    Wrap the preparation of a run in it, not the run. With the environment variable `TRL_HYBRID_TRACEBACK` set, the
+    exception goes on with its stack trace.
 
     Raises:
         SystemExit: With status 2, in place of the exception.

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, PreTrainedTokenizerBase, TrainerCallback
+from transformers import GenerationConfig, TrainerCallback
 from trl.models import unwrap_model_for_generation
 
 from trl_hybrid.run_folder import read_json, write_json
@@ -18,7 +18,7 @@ from trl_hybrid.verifier import MathVerifier
 @torch.no_grad()
 def generate_completions(
     model: Any,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Any,
     prompts: Sequence[list[dict[str, str]]],
     config: GenerationConfig,
     batch_size: int = 64,
@@ -58,7 +58,7 @@ def generate_completions(
 
 def accuracy(
     model: Any,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Any,
     tasks: Sequence[dict[str, Any]],
     verifier: MathVerifier,
     config: GenerationConfig,
@@ -171,7 +171,8 @@ class HeldOutAccuracy(TrainerCallback):
                 **shared,
             ),
         }
-        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+        unwrapped: Any = unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator)
+        with unwrapped as model:
             was_training = model.training
             model.eval()
             try:

@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from transformers import AutoConfig
 
 from trl_hybrid.errors import EMBEDDED_COMMAND, InputError
@@ -11,7 +14,9 @@ from trl_hybrid.reward_model import RewardModel
 from trl_hybrid.verifier import MathVerifier
 
 
-def check_model_found(name: str, role: str, revision: str | None = None, trust_remote_code: bool = False) -> None:
+def check_model_found(
+    name: str | None, role: str, revision: str | None = None, trust_remote_code: bool = False
+) -> None:
     """Fetch a model's configuration, a few kilobytes, and nothing else.
 
     Args:
@@ -23,15 +28,33 @@ def check_model_found(name: str, role: str, revision: str | None = None, trust_r
     Raises:
         InputError: There is no such model, the network does not answer, or the configuration cannot be read.
     """
+    if not name:
+        raise InputError(f"The {role} must be given as an id on the Hub or a folder, got {name!r}.")
     try:
+        if not Path(name).is_dir():
+            _ask_hub(name, revision)
         AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise InputError(
             f"The {role} {name!r} cannot be loaded: {reason}\n"
-            "Check the id or path, the network, and for gated models `hf auth login`. Without network or account "
-            f"this runs: {EMBEDDED_COMMAND}"
+            "It is no folder here, or not one with a model. Check the id or path, the network, and for gated models "
+            f"`hf auth login`. Without network or account this runs:\n  {EMBEDDED_COMMAND}"
         ) from error
+
+
+def _ask_hub(name: str, revision: str | None) -> None:
+    """Ask the Hub for the model once; without an answer, a copy in the cache will do.
+
+    Loading a file retries for half a minute before it says that there is no network.
+    """
+    try:
+        HfApi().model_info(name, revision=revision, timeout=10)
+    except HfHubHTTPError:
+        raise
+    except (OSError, HTTPError) as error:
+        if try_to_load_from_cache(name, "config.json", revision=revision) is None:
+            raise OSError("the Hub does not answer, and there is no copy in the cache") from error
 
 
 def check_judges(
@@ -39,8 +62,7 @@ def check_judges(
 ) -> dict[str, float]:
     """Let both judges work once on known answers, so that a silent judge is found before an hour is spent.
 
-    The gold answers of the first rows are handed in as completions, and so are the golds with "not " in a box that is
-    no answer.
+    The gold answers of the first rows are handed in as completions, and so is a box that holds no answer.
 
     Args:
         verifier: Must call every gold answer right and the other answers wrong.
@@ -80,10 +102,12 @@ def _check_verdicts(verifier: MathVerifier, completions: list[str], golds: list[
     for row, verdict in enumerate(verifier.verify_batch(completions, golds)):
         if verdict.correct is expected:
             continue
-        what = "cannot judge the gold answer" if verdict.correct is None else f"judges {completions[row]!r} for the gold"
+        what = (
+            "cannot judge the gold answer" if verdict.correct is None else f"judges {completions[row]!r} for the gold"
+        )
         raise InputError(
-            f"The verifier {what} {golds[row]!r} of row {row} ({verdict.reason}); it must call a gold answer right and "
-            "another answer wrong. Correct the row, or check that the column holds final answers."
+            f"The verifier {what} {golds[row]!r} of row {row} ({verdict.reason}); it must call a gold answer right "
+            "and another answer wrong. Correct the row, or check that the column holds final answers."
         )
 
 

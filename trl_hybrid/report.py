@@ -14,7 +14,11 @@ CURVES = (
     ("Reward model score", (("rewards/reward_model/mean", "mean"),)),
     (
         "Groups",
-        (("hybrid/mixed_groups", "mixed"), ("hybrid/all_right_groups", "all right"), ("hybrid/all_wrong_groups", "all wrong")),
+        (
+            ("hybrid/mixed_groups", "mixed"),
+            ("hybrid/all_right_groups", "all right"),
+            ("hybrid/all_wrong_groups", "all wrong"),
+        ),
     ),
     ("Completion length (tokens)", (("completions/mean_length", "mean"),)),
     ("Entropy", (("entropy", "mean"),)),
@@ -77,7 +81,7 @@ def draw_curves(history: list[dict[str, Any]], accuracy: dict[str, dict[str, flo
                 axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else None)
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
-        if len(lines) > 1:
+        if len(lines) > 1 and axes.lines:
             axes.legend()
     text = "   ".join(
         f"{name.replace('_', ' ')}: {value['before']:.1%} → {value['after']:.1%}" for name, value in accuracy.items()
@@ -103,7 +107,9 @@ def sample_completions(table: pd.DataFrame, count: int = 3) -> str:
 
 def _sample(row: dict[str, Any]) -> str:
     verdict = {1.0: "right", 0.0: "wrong"}.get(row["math_verifier"], "not judged")
-    wrapped = textwrap.fill(_last_content(row["completion"]).strip(), 100, initial_indent="    ", subsequent_indent="    ")
+    wrapped = textwrap.fill(
+        _last_content(row["completion"]).strip(), 100, initial_indent="    ", subsequent_indent="    "
+    )
     return (
         f"  {_last_content(row['prompt']).strip()}\n{wrapped}\n"
         f"    -> {verdict}, RM score {row['score']:.2f}, hybrid reward {row['hybrid_reward']:.3f}\n"

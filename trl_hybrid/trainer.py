@@ -2,7 +2,7 @@
 
 import copy
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,12 +16,12 @@ from trl_hybrid.hybrid.diagnostics import group_shares
 
 logger = get_logger(__name__)
 
-RewardFunction = Callable[..., list[float | None]]
+RewardFunction = Callable[..., Sequence[float | None]]
 
 VERIFIER, REWARD_MODEL = 0, 1
 
 
-def hybrid_reward(prompts: list, **kwargs: Any) -> list[None]:
+def hybrid_reward(prompts: list, **kwargs: Any) -> list[float | None]:
     """Hold the hybrid column's place among TRL's reward functions; the trainer fills it after the gather.
 
     Args:
@@ -65,6 +65,11 @@ class HybridGRPOTrainer(GRPOTrainer):
         TypeError: Judges together with `args` that are not a [`HybridGRPOConfig`].
     """
 
+    args: HybridGRPOConfig
+    model: Any
+    num_generations: int
+    num_generations_eval: int
+
     _tag_names = ["trl", "grpo", "hybrid-reward"]  # noqa: RUF012 - TRL declares it so
     _name = "Hybrid-reward GRPO"
     _paper = {  # noqa: RUF012 - TRL declares it so
@@ -92,8 +97,9 @@ class HybridGRPOTrainer(GRPOTrainer):
         if (verifier is None) != (reward_model is None):
             missing = "verifier" if verifier is None else "reward_model"
             raise ValueError(f"The hybrid reward needs both judges, got no `{missing}`. Pass it, or pass neither.")
-        self.verifier, self.reward_model = verifier, reward_model
-        if verifier is None:
+        self.verifier: Any = verifier
+        self.reward_model: Any = reward_model
+        if verifier is None or reward_model is None:
             super().__init__(model, reward_funcs, args, *trl_args, **trl_kwargs)
             return
 
@@ -102,9 +108,10 @@ class HybridGRPOTrainer(GRPOTrainer):
         if trl_kwargs.get("reward_processing_classes") is not None:
             own = _as_list(trl_kwargs["reward_processing_classes"])
             trl_kwargs["reward_processing_classes"] = [None, None, *own, None]
+        columns: list[Any] = [verifier, reward_model, *extras, hybrid_reward]
         super().__init__(
             model,
-            [verifier, reward_model, *extras, hybrid_reward],
+            columns,
             _with_judges_weights(_hybrid_config(args, model), len(extras)),
             *trl_args,
             **trl_kwargs,
@@ -132,7 +139,7 @@ class HybridGRPOTrainer(GRPOTrainer):
             return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if hasattr(self.verifier, "prefetch") and "solution" in inputs[0]:
             self.verifier.prefetch(completions, [row["solution"] for row in inputs], prompts)
-        finished = {*self.eos_token_ids, self._tokenizer.pad_token_id}
+        finished = [*self.eos_token_ids, self._tokenizer.pad_token_id]
         cut_off = [not ids or ids[-1] not in finished for ids in completion_ids_list]
         inputs = [{**row, "completion_truncated": cut} for row, cut in zip(inputs, cut_off, strict=True)]
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)

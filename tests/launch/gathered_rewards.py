@@ -1,0 +1,56 @@
+"""Judge 24 fixed completions with as many processes as launched; the main one writes what was paid.
+
+Groups of eight: with two processes of twelve rows, the second group is split between them.
+"""
+
+import json
+import sys
+
+from datasets import Dataset
+
+from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
+
+
+GROUP, ROWS = 8, 24
+
+
+def rows():
+    """Three questions, eight answers each, of which some are right."""
+    for i in range(ROWS):
+        a, b = 100 + i // GROUP, 200
+        prompt = [{"role": "user", "content": f"What is {a} + {b}?"}]
+        answer = a + b if i % 5 < 2 else a + b + i
+        completion = [{"role": "assistant", "content": f"{'0 + 0 = 0. ' * (i % 3)}The answer is \\boxed{{{answer}}}."}]
+        yield prompt, completion, str(a + b)
+
+
+def main(output, folder):
+    args = HybridGRPOConfig(
+        folder, num_generations=GROUP, per_device_train_batch_size=GROUP, use_cpu=True, report_to="none",
+        gradient_checkpointing=False,
+    )  # fmt: skip
+    data = list(rows())
+    trainer = HybridGRPOTrainer(
+        "data/embedded_policy",
+        args=args,
+        train_dataset=Dataset.from_dict({"prompt": [p for p, _, _ in data], "solution": [s for _, _, s in data]}),
+        verifier=MathVerifier(num_workers=1),
+        reward_model=RewardModel("data/embedded_reward_model", token_budget=256),
+    )
+    process, share = trainer.accelerator.process_index, ROWS // trainer.accelerator.num_processes
+    own = data[process * share : (process + 1) * share]
+    rewards = trainer._calculate_rewards(
+        [{"prompt": p, "solution": s} for p, _, s in own],
+        [p for p, _, _ in own],
+        [c for _, c, _ in own],
+        [[5, trainer.eos_token_ids[0]]] * share,
+    )
+    if trainer.accelerator.is_main_process:
+        with open(output, "w") as file:
+            json.dump({"processes": trainer.accelerator.num_processes, "rewards": rewards.tolist()}, file)
+    trainer.verifier.close()
+    trainer.end()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,113 @@
+import json
+import os
+import shutil
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import torch
+from transformers.integrations import deepspeed
+
+from trl_hybrid.reward_model import RewardModel, RewardModelNotFoundError
+from trl_hybrid.reward_model.loading import Source, load_model
+
+
+class PolicyUnderZero3:
+    """Stands for the policy's DeepSpeed settings: whoever heeds them asks for `config`, which fails here."""
+
+    def is_zero3(self):
+        return True
+
+
+def test_a_causal_language_model_is_refused(causal_folder):
+    with pytest.raises(ValueError, match="causal language model \\(LlamaForCausalLM\\)"):
+        RewardModel(str(causal_folder))
+
+
+def test_a_head_that_is_not_in_the_checkpoint_is_refused(causal_folder, tmp_path):
+    folder = shutil.copytree(causal_folder, tmp_path / "disguised")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "score"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"would be random: score\.weight"):
+        RewardModel(str(folder))
+
+
+def test_two_labels_are_refused(save_model):
+    with pytest.raises(ValueError, match="num_labels=2"):
+        RewardModel(save_model(num_labels=2).path)
+
+
+def test_a_tokenizer_without_template_is_refused(save_model):
+    with pytest.raises(ValueError, match="needs a chat template"):
+        RewardModel(save_model(template="none").path)
+
+
+def test_a_folder_that_is_not_there_is_named():
+    with pytest.raises(RewardModelNotFoundError, match="'/no/such/folder' looks like a local folder"):
+        RewardModel("/no/such/folder")
+
+
+def test_a_model_that_cannot_be_had_is_named_with_the_way_on(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(RewardModelNotFoundError) as failure:
+        RewardModel("nobody/nothing-RM", revision="v1")
+    message = str(failure.value)
+    assert message.startswith("The reward model 'nobody/nothing-RM' at revision 'v1' could not be loaded")
+    assert "hf download nobody/nothing-RM" in message
+    assert isinstance(failure.value, OSError)
+
+
+@pytest.fixture
+def hollow(qwen2, tmp_path):
+    """A reward model's folder without its weights."""
+    folder = shutil.copytree(qwen2.path, tmp_path / "hollow")
+    (folder / "model.safetensors").unlink()
+    return folder
+
+
+def test_a_folder_without_configuration_is_named(tmp_path):
+    with pytest.raises(RewardModelNotFoundError, match=r"holds a config\.json"):
+        RewardModel(str(tmp_path))
+
+
+def test_missing_weights_are_named(hollow):
+    with pytest.raises(RewardModelNotFoundError, match=r"Looked for its weights \(safetensors\) in the folder"):
+        RewardModel(str(hollow))
+
+
+def test_weights_outside_safetensors_are_not_read(qwen2, hollow):
+    torch.save(qwen2.model.state_dict(), hollow / "pytorch_model.bin")
+    with pytest.raises(RewardModelNotFoundError, match="safetensors"):
+        RewardModel(str(hollow))
+
+
+def test_policys_zero3_settings_neither_shard_it_nor_get_lost(qwen2):
+    settings = PolicyUnderZero3()
+    deepspeed.set_hf_deepspeed_config(settings)
+    try:
+        scorer = RewardModel(qwen2.path)
+        assert deepspeed.is_deepspeed_zero3_enabled()
+    finally:
+        deepspeed.unset_hf_deepspeed_config()
+    assert scorer.compute_reward("Q", "A") == pytest.approx(qwen2.score("Q", "A"), abs=1e-5)
+
+
+def test_policys_settings_survive_a_failed_load(hollow, monkeypatch):
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
+    settings = PolicyUnderZero3()
+    deepspeed.set_hf_deepspeed_config(settings)
+    try:
+        with pytest.raises(RewardModelNotFoundError):
+            load_model(Source(str(hollow)), torch.float32, torch.device("cpu"))
+        assert deepspeed.is_deepspeed_zero3_enabled()
+    finally:
+        deepspeed.unset_hf_deepspeed_config()
+    assert os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "true"
+
+
+def test_a_relative_folder_is_found(qwen2, monkeypatch):
+    monkeypatch.chdir(Path(qwen2.path).parent)
+    assert RewardModel(f"./{Path(qwen2.path).name}").compute_reward("Q", "A") == pytest.approx(
+        qwen2.score("Q", "A"), abs=1e-5
+    )

@@ -1,0 +1,61 @@
+import logging
+import math
+
+import pytest
+
+from trl_hybrid.reward_model.preflight import check_scores
+from trl_hybrid.reward_model.presets import find_preset
+from trl_hybrid.reward_model.prompts import RowRenderer
+
+
+class LengthJudge:
+    """Scores a row by its length, and by the size of its batch where it is faulty."""
+
+    def __init__(self, sign=1, fault=0.0):
+        self.sign = sign
+        self.fault = fault
+
+    def score(self, rows):
+        return [self.sign * len(row) + self.fault * len(rows) for row in rows]
+
+
+@pytest.fixture
+def renderer(tokenizer_of):
+    return RowRenderer(tokenizer_of("chatml"))
+
+
+def test_a_sound_model_passes(renderer):
+    check_scores("RM", renderer, LengthJudge(), tolerance=1e-3, prefers_solutions=True)
+
+
+def test_scores_that_depend_on_the_batch_are_refused(renderer):
+    with pytest.raises(ValueError, match="alike in a batch and alone"):
+        check_scores("RM", renderer, LengthJudge(fault=1.0), tolerance=1e-3, prefers_solutions=False)
+
+
+def test_a_known_model_that_prefers_nothing_is_refused(renderer):
+    with pytest.raises(ValueError, match="must prefer a worked solution"):
+        check_scores("RM", renderer, LengthJudge(sign=-1), tolerance=1e-3, prefers_solutions=True)
+
+
+def test_an_unknown_model_may_prefer_anything(renderer):
+    check_scores("RM", renderer, LengthJudge(sign=-1), tolerance=1e-3, prefers_solutions=False)
+
+
+def test_scores_that_are_not_finite_are_told(renderer, caplog):
+    with caplog.at_level(logging.WARNING):
+        check_scores("RM", renderer, LengthJudge(sign=math.nan), tolerance=1e-3, prefers_solutions=True)
+    assert "not finite" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["nvidia/AceMath-7B-RM", "nvidia/AceMath-72B-RM", "/copies/AceMath-7B-RM"])
+def test_acemath_is_known_with_its_prompt_and_licence(name):
+    preset = find_preset(name)
+    assert preset.system_prompt == "Please reason step by step, and check your final answer within \\boxed{}."
+    assert "CC-BY-NC-4.0" in preset.licence_note
+
+
+def test_skywork_has_no_system_prompt_and_a_free_licence():
+    preset = find_preset("Skywork/Skywork-Reward-V2-Llama-3.1-8B")
+    assert preset.system_prompt is None
+    assert not preset.licence_note

@@ -1,0 +1,96 @@
+import logging
+import math
+
+import pytest
+import torch
+
+from trl_hybrid.reward_model import RewardModel
+
+
+COMPLETIONS = ["x" * length for length in (3, 40, 41, 42, 90, 91, 200)]
+
+
+@pytest.fixture
+def scorer(qwen2):
+    return RewardModel(qwen2.path, cache_size=0)
+
+
+def crowd(scorer, monkeypatch, room):
+    """Let the device run out of memory above `room` tokens a forward; return the sizes of the forwards that passed."""
+    sizes = []
+    forward = scorer.backend._forward
+
+    def limited(rows):
+        tokens = len(rows) * max(map(len, rows))
+        if tokens > room:
+            raise torch.OutOfMemoryError("no room")
+        sizes.append(tokens)
+        return forward(rows)
+
+    monkeypatch.setattr(scorer.backend, "_forward", limited)
+    return sizes
+
+
+def test_running_out_of_memory_halves_the_budget_and_goes_on(scorer, qwen2, monkeypatch, caplog):
+    expected = [qwen2.score("Q", completion) for completion in COMPLETIONS]
+    sizes = crowd(scorer, monkeypatch, room=300)
+    with caplog.at_level(logging.WARNING):
+        scores = scorer.compute_batch_reward("Q", COMPLETIONS)
+    assert scores == pytest.approx(expected, abs=1e-5)
+    assert max(sizes) <= 300
+    assert "the token budget is" in caplog.text
+    assert scorer.backend.token_budget < 16384
+    passed = len(sizes)
+    caplog.clear()
+    assert scorer.compute_batch_reward("Q", COMPLETIONS) == pytest.approx(expected, abs=1e-5)
+    assert len(sizes) == 2 * passed
+    assert not caplog.records
+
+
+def test_a_row_too_large_for_the_device_is_an_error(scorer, monkeypatch):
+    crowd(scorer, monkeypatch, room=100)
+    with pytest.raises(torch.OutOfMemoryError, match="Lower the reward model's `max_length`"):
+        scorer.compute_batch_reward("Q", COMPLETIONS)
+
+
+def test_a_row_longer_than_the_budget_goes_alone(qwen2, monkeypatch):
+    scorer = RewardModel(qwen2.path, token_budget=100)
+    sizes = crowd(scorer, monkeypatch, room=10_000)
+    scores = scorer.compute_batch_reward("Q", COMPLETIONS)
+    assert [size for size in sizes if size > 100] == sorted((size for size in sizes if size > 100), reverse=True)
+    assert scores == pytest.approx([qwen2.score("Q", completion) for completion in COMPLETIONS], abs=1e-5)
+
+
+def test_a_nan_row_leaves_its_neighbours_alone(scorer, qwen2):
+    token = qwen2.tokenizer.convert_tokens_to_ids("z")
+    scorer.backend.body.embed_tokens.weight[token] = math.nan
+    scores = scorer.compute_batch_reward("Q", ["abc", "abz" * 3, "abcd"])
+    assert math.isnan(scores[1])
+    assert [scores[0], scores[2]] == pytest.approx([qwen2.score("Q", "abc"), qwen2.score("Q", "abcd")], abs=1e-5)
+
+
+def test_no_row_is_no_forward(scorer, monkeypatch):
+    sizes = crowd(scorer, monkeypatch, room=0)
+    assert scorer.backend.score([]) == []
+    assert sizes == []
+
+
+def test_no_key_value_cache_is_built(scorer, monkeypatch):
+    seen = {}
+    scorer.backend.body.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.update(kwargs, training=module.training), with_kwargs=True
+    )
+    scorer.compute_reward("Q", "A")
+    assert seen["use_cache"] is False
+    assert seen["training"] is False
+
+
+def test_the_policys_mixed_precision_does_not_reach_the_scores(scorer, qwen2):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        score = scorer.compute_reward("Q", "A")
+    assert score == pytest.approx(qwen2.score("Q", "A"), abs=1e-5)
+
+
+def test_an_empty_budget_is_refused(qwen2):
+    with pytest.raises(ValueError, match="`token_budget` must be at least 1"):
+        RewardModel(qwen2.path, token_budget=0)

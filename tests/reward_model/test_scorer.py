@@ -1,0 +1,209 @@
+import copy
+import json
+import logging
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import PartialState
+
+from trl_hybrid.reward_model import AceRewardModel, RewardModel
+
+
+ACE_PROMPT = "Please reason step by step, and check your final answer within \\boxed{}."
+PROMPTS = ["What is 2 + 2?", "Name a prime number above ten, and say why it is one."]
+COMPLETIONS = ["4", "The answer is \\boxed{4}. " * 9, "", "  eleven \n\n", "4", "Ünïcödé ✓"]
+
+
+@pytest.fixture(scope="module")
+def scorer(qwen2):
+    return RewardModel(qwen2.path)
+
+
+@pytest.mark.parametrize(
+    ("family", "tokenizer"),
+    [
+        ("qwen2", {}),
+        ("qwen3", {"padding_side": "left"}),
+        ("llama", {"template": "trimming", "eos": "<|eot|>", "pad": "<|eot|>", "adds_bos": True}),
+        ("qwen2", {"pad": "<|im_end|>", "padding_side": "left"}),
+    ],
+)
+def test_scores_equal_plain_transformers_row_by_row(save_model, family, tokenizer):
+    saved = save_model(family, **tokenizer)
+    prompts = [prompt for prompt in PROMPTS for _ in COMPLETIONS]
+    completions = COMPLETIONS * len(PROMPTS)
+    expected = [saved.score(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+    assert len({round(score, 3) for score in expected}) == 10  # the two 4s are one row each
+    scores = RewardModel(saved.path)(prompts, completions)
+    assert scores == pytest.approx(expected, abs=1e-5)
+
+
+def test_pad_equal_to_eos_does_not_move_the_scored_position(save_model):
+    saved = save_model("llama", template="bare", pad="<|im_end|>")
+    expected = [saved.score("Q", completion) for completion in COMPLETIONS]
+    assert RewardModel(saved.path).compute_batch_reward("Q", COMPLETIONS) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("token_budget", [1, 90, 100_000])
+def test_budget_changes_no_score(qwen2, token_budget):
+    expected = [qwen2.score("Q", completion) for completion in COMPLETIONS]
+    scores = RewardModel(qwen2.path, token_budget=token_budget).compute_batch_reward("Q", COMPLETIONS)
+    assert scores == pytest.approx(expected, abs=1e-5)
+
+
+def test_equal_rows_are_computed_once_and_remembered(qwen2, monkeypatch):
+    scorer = RewardModel(qwen2.path)
+    computed = []
+    score = scorer.backend.score
+    monkeypatch.setattr(scorer.backend, "score", lambda rows: computed.append(len(rows)) or score(rows))
+    first = scorer(["Q"] * 4, ["a", "b", "a", "a"])
+    again = scorer(["Q"] * 2, ["c", "b"])
+    assert computed == [2, 1]
+    assert first[0] == first[2] == first[3]
+    assert again[1] == first[1]
+
+
+def test_saved_scores_are_given_again_to_the_last_bit(qwen2, caplog):
+    scorer = RewardModel(qwen2.path)
+    scores = scorer.compute_batch_reward("Q", COMPLETIONS)
+    resumed = RewardModel(qwen2.path)
+    resumed.load_state_dict(json.loads(json.dumps(scorer.state_dict())))
+    assert [resumed.compute_reward("Q", completion) for completion in COMPLETIONS] == scores
+    with caplog.at_level(logging.WARNING):
+        resumed.load_state_dict({"model": "another", "scores": {}})
+    assert "not taken over" in caplog.text
+    assert len(resumed.cache) == len(set(scores))
+
+
+def test_cut_off_completion_is_not_closed(scorer, qwen2):
+    messages = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "one two"}]
+    closed = qwen2.ids(messages)
+    closing = qwen2.tokenizer("<|im_end|>\n", add_special_tokens=False)["input_ids"]
+    assert closed[-2:] == closing
+    scores = scorer(["Q"] * 2, ["one two"] * 2, completion_truncated=[True, False])
+    assert scores == pytest.approx([qwen2.score_ids(closed[:-2]), qwen2.score_ids(closed)], abs=1e-5)
+    assert abs(scores[0] - scores[1]) > 1e-2
+
+
+def test_text_messages_and_blocks_score_alike(scorer):
+    as_text = scorer.compute_reward("Q", "A")
+    as_messages = scorer.compute_reward([{"role": "user", "content": "Q"}], [{"role": "assistant", "content": "A"}])
+    blocks = [{"role": "user", "content": [{"type": "text", "text": "Q"}]}]
+    assert as_text == as_messages == scorer.compute_reward(blocks, "A")
+
+
+def test_policys_system_prompt_never_reaches_the_reward_model(scorer):
+    user = {"role": "user", "content": "Q"}
+    told = [{"role": "system", "content": "Answer in <answer> tags."}, user]
+    assert scorer.compute_reward(told, "A") == scorer.compute_reward([user], "A")
+
+
+def test_earlier_turns_reach_the_reward_model(scorer, qwen2):
+    turns = [
+        {"role": "user", "content": "Q1"},
+        {"role": "assistant", "content": "A1"},
+        {"role": "user", "content": "Q2"},
+    ]
+    expected = qwen2.score_ids(qwen2.ids([*turns, {"role": "assistant", "content": "A2"}]))
+    assert scorer.compute_reward(turns, "A2") == pytest.approx(expected, abs=1e-5)
+
+
+def test_own_system_prompt_is_rendered(qwen2):
+    scorer = RewardModel(qwen2.path, system_prompt="Be strict.")
+    assert scorer.compute_reward("Q", "A") == pytest.approx(qwen2.score("Q", "A", "Be strict."), abs=1e-5)
+
+
+def test_ace_uses_its_cards_system_prompt_and_tells_the_licence_once(qwen2, caplog):
+    with caplog.at_level(logging.WARNING):
+        scorer = AceRewardModel(qwen2.path)
+        AceRewardModel(qwen2.path)
+    assert scorer.compute_reward("Q", "A") == pytest.approx(qwen2.score("Q", "A", ACE_PROMPT), abs=1e-5)
+    assert sum("CC-BY-NC-4.0" in record.message for record in caplog.records) == 1
+
+
+def test_local_copy_of_a_known_model_takes_its_preset(qwen2, tmp_path):
+    copy_of_ace = tmp_path / "AceMath-7B-RM"
+    copy_of_ace.symlink_to(qwen2.path)
+    scorer = RewardModel(str(copy_of_ace))
+    assert scorer.compute_reward("Q", "A") == pytest.approx(qwen2.score("Q", "A", ACE_PROMPT), abs=1e-5)
+    assert RewardModel(str(copy_of_ace), system_prompt=None).compute_reward("Q", "A") == pytest.approx(
+        qwen2.score("Q", "A"), abs=1e-5
+    )
+
+
+def test_prompt_can_be_one_for_all_or_one_each(scorer):
+    one = scorer.compute_batch_reward("Q", ["a", "b"])
+    assert one == scorer.compute_batch_reward(["Q", "Q"], ["a", "b"])
+    assert one == scorer.compute_batch_reward([{"role": "user", "content": "Q"}], ["a", "b"])
+    assert one == scorer.compute_batch_reward([[{"role": "user", "content": "Q"}]] * 2, ["a", "b"])
+    assert scorer.compute_batch_reward("Q", []) == []
+
+
+def test_unequal_numbers_are_refused(scorer):
+    with pytest.raises(ValueError, match="2 prompts, 1 completions and 1 marks"):
+        scorer(["Q", "Q"], ["A"])
+
+
+def test_long_row_is_shortened_and_counted(qwen2):
+    scorer = RewardModel(qwen2.path, max_length=64)
+    metrics = {}
+    scores = scorer(["Q"] * 2, ["x" * 200 + "the end", "short"], log_metric=metrics.__setitem__)
+    assert metrics == {"reward_model/truncated_rows": 1.0, "reward_model/nonfinite_rows": 0.0}
+    head = qwen2.ids([{"role": "user", "content": "Q"}]) + qwen2.tokenizer("<|im_start|>assistant\n")["input_ids"]
+    whole = qwen2.ids([{"role": "user", "content": "Q"}, {"role": "assistant", "content": "x" * 200 + "the end"}])
+    assert scores[0] == pytest.approx(qwen2.score_ids(head + whole[len(head) - 64 :]), abs=1e-5)
+
+
+def test_model_positions_bound_the_row(scorer):
+    assert scorer.renderer.max_length == 512
+    assert math.isfinite(scorer.compute_reward("Q", "x" * 2000))
+
+
+def test_nan_weights_give_nan_and_are_counted(qwen2, caplog):
+    scorer = RewardModel(qwen2.path)
+    scorer.backend.head.weight.fill_(math.nan)
+    metrics = {}
+    with caplog.at_level(logging.WARNING):
+        scores = scorer(["Q"] * 2, ["a", "b"], log_metric=metrics.__setitem__)
+    assert all(map(math.isnan, scores))
+    assert metrics["reward_model/nonfinite_rows"] == 2.0
+    assert "2 of 2 scores that are not finite" in caplog.text
+
+
+def test_head_is_fp32_while_the_body_is_bf16(qwen2):
+    scorer = RewardModel(qwen2.path, dtype="bfloat16")
+    assert next(scorer.backend.body.parameters()).dtype == torch.bfloat16
+    assert scorer.backend.head.weight.dtype == torch.float32
+    scores = scorer.compute_batch_reward("Q", COMPLETIONS)
+    assert any(score != torch.tensor(score).bfloat16().item() for score in scores)
+    expected = [qwen2.score("Q", completion) for completion in COMPLETIONS]
+    assert scores == pytest.approx(expected, abs=0.5)
+
+
+def test_is_no_module_and_shares_its_weights_with_copies(scorer):
+    assert not isinstance(scorer, torch.nn.Module)
+    assert copy.deepcopy({"judge": scorer})["judge"] is scorer
+    assert scorer.__name__ == "reward_model"
+    assert not any(parameter.requires_grad for parameter in scorer.backend.body.parameters())
+    assert not scorer.backend.head.weight.requires_grad
+    assert not scorer.backend.body.training
+
+
+def test_unknown_dtype_is_refused(qwen2):
+    with pytest.raises(ValueError, match="but got 'int8'"):
+        RewardModel(qwen2.path, dtype="int8")
+
+
+def test_default_device_is_the_launchs(qwen2):
+    made_before = bool(PartialState._shared_state)
+    scorer = RewardModel(qwen2.path)
+    assert scorer.backend.device.type == (torch.accelerator.current_accelerator() or torch.device("cpu")).type
+    assert bool(PartialState._shared_state) == made_before
+
+
+def test_config_of_the_folder_is_left_alone(qwen2):
+    before = json.loads((Path(qwen2.path) / "config.json").read_text())
+    RewardModel(qwen2.path).compute_reward("Q", "A")
+    assert json.loads((Path(qwen2.path) / "config.json").read_text()) == before

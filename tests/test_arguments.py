@@ -1,0 +1,95 @@
+"""The command line over YAML over the recipe's defaults; wrong keys are named with what was meant."""
+
+import pytest
+from trl import ModelConfig
+
+from trl_hybrid import HybridGRPOConfig
+from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments
+from trl_hybrid.errors import InputError, plain_errors
+
+
+CLASSES = (TaskArguments, JudgeArguments, HybridGRPOConfig, ModelConfig)
+
+
+def parse(*args, defaults=None):
+    return parse_arguments(CLASSES, {"report_to": "none", **(defaults or {})}, ["--use_cpu", *args])
+
+
+def test_command_line_goes_over_yaml_goes_over_defaults(tmp_path):
+    (tmp_path / "c.yaml").write_text("max_rows: 5\nhybrid_alpha: 0.2\n")
+    defaults = {"max_rows": 1, "hybrid_alpha": 0.3, "temperature": 0.8}
+    tasks, _, args, _ = parse("--config", str(tmp_path / "c.yaml"), "--hybrid_alpha", "0.25", defaults=defaults)
+    assert (tasks.max_rows, args.hybrid_alpha, args.temperature) == (5, 0.25, 0.8)
+
+
+def test_defaults_leave_trls_kl_alone_and_do_not_scale_advantages():
+    _, judges, args, _ = parse()
+    assert args.beta == 0.0
+    assert args.hybrid_beta == 0.1
+    assert args.scale_rewards == "none"
+    assert judges.reward_model_name_or_path == "nvidia/AceMath-7B-RM"
+
+
+def test_bf16_is_off_where_nothing_computes_in_it(tmp_path):
+    assert HybridGRPOConfig(str(tmp_path), use_cpu=True).bf16 is False
+    assert HybridGRPOConfig(str(tmp_path), use_cpu=True, bf16=True).bf16 is True
+
+
+def test_unknown_yaml_key_names_the_near_ones(tmp_path):
+    (tmp_path / "c.yaml").write_text("num_generatons: 8\n")
+    with pytest.raises(InputError, match=r"Unknown key 'num_generatons'.*num_generations"):
+        parse("--config", str(tmp_path / "c.yaml"))
+
+
+@pytest.mark.parametrize(("content", "rule"), [("a: [", "not valid YAML"), ("- a", "key: value")])
+def test_broken_yaml(tmp_path, content, rule):
+    (tmp_path / "c.yaml").write_text(content)
+    with pytest.raises(InputError, match=rule):
+        parse("--config", str(tmp_path / "c.yaml"))
+
+
+def test_missing_yaml():
+    with pytest.raises(InputError, match="does not exist"):
+        parse("--config", "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["--hybrid_alpha", "0"], "hybrid_alpha must be"),
+        (["--hybrid_beta", "1.5"], "hybrid_beta must be"),
+        (["--hybrid_alpha", "0.6", "--hybrid_beta", "0.6"], r"hybrid_alpha \+ hybrid_beta must be at most 1"),
+        (["--hybrid_eps", "-1"], "hybrid_eps must be"),
+        (["--num_generations", "7"], "num_generations must divide.*got 7 for 8"),
+    ],
+)
+def test_bad_values_name_field_value_and_rule(args, named):
+    with pytest.raises(ValueError, match=named):
+        parse("--per_device_train_batch_size", "8", *args)
+
+
+def test_short_help_teaches_and_full_help_is_one_option_away(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_arguments(CLASSES, {}, ["--help"], description="Train it.", epilog="examples:\n  run it")
+    text = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert text.startswith("Train it.")
+    assert "examples:\n  run it" in text
+    assert "--hybrid_alpha [0.1]" in text
+    assert len(text.splitlines()) < 45
+
+
+def test_plain_errors_show_one_message_and_exit_with_2(capsys, monkeypatch):
+    monkeypatch.delenv("TRL_HYBRID_TRACEBACK", raising=False)
+    with pytest.raises(SystemExit) as stop, plain_errors():
+        raise InputError("the rule, the value, the fix")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "\nerror: the rule, the value, the fix\n"
+
+
+def test_plain_errors_let_bugs_through(monkeypatch):
+    with pytest.raises(KeyError), plain_errors():
+        raise KeyError("a bug")
+    monkeypatch.setenv("TRL_HYBRID_TRACEBACK", "1")
+    with pytest.raises(InputError), plain_errors():
+        raise InputError("shown with its trace")

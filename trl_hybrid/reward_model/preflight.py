@@ -1,0 +1,48 @@
+"""Cheap checks of a loaded reward model, so that nobody trains on noise."""
+
+import logging
+from math import isclose, isfinite
+
+from trl_hybrid.reward_model.backend import ScoringBackend
+from trl_hybrid.reward_model.prompts import RowRenderer
+
+
+logger = logging.getLogger(__name__)
+
+PROBLEM = "What is 17 + 25?"
+SOLUTION = "We add the tens and the units: 10 + 20 = 30 and 7 + 5 = 12, and 30 + 12 = 42. The answer is \\boxed{42}."
+
+
+def check_scores(
+    name: str, renderer: RowRenderer, backend: ScoringBackend, tolerance: float, prefers_solutions: bool
+) -> None:
+    """Score a worked solution and an empty one, together and one by one.
+
+    Args:
+        name: The reward model's id, for messages.
+        renderer: Its template. A finished and a cut-off solution must both render.
+        backend: Its loaded weights.
+        tolerance: How far a score in a batch may be from the same row's score alone, relative or absolute.
+        prefers_solutions: Whether the worked solution must win, as it must for a model known to judge maths.
+
+    Raises:
+        ValueError: The two ways differ, or the empty solution wins.
+    """
+    solved, empty, _ = renderer.render([PROBLEM] * 3, [SOLUTION, "", SOLUTION], [False, False, True])
+    rows = [solved.ids, empty.ids]
+    together = backend.score(rows)
+    if not all(map(isfinite, together)):
+        logger.warning("The reward model %r gives scores that are not finite: %s.", name, together)
+        return
+    alone = [score for row in rows for score in backend.score([row])]
+    if not all(isclose(*pair, rel_tol=tolerance, abs_tol=tolerance) for pair in zip(together, alone, strict=True)):
+        raise ValueError(
+            f"A reward model must score a row alike in a batch and alone, but {name!r} gives {together} and {alone}. "
+            "Its architecture does not heed the attention mask: use another reward model."
+        )
+    if prefers_solutions and together[0] <= together[1]:
+        raise ValueError(
+            f"A reward model for maths must prefer a worked solution to an empty one, but {name!r} gives "
+            f"{together[0]:.3f} and {together[1]:.3f}. Check that its weights are whole and that `system_prompt` is "
+            "its card's."
+        )

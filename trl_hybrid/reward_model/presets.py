@@ -1,0 +1,53 @@
+"""What is known about a few published reward models: their system prompt, their licence, whether they judge maths."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+
+ACEMATH_SYSTEM_PROMPT = "Please reason step by step, and check your final answer within \\boxed{}."
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a model card says about its reward model.
+
+    Attributes:
+        pattern: Hub id, with `*` for any run of characters.
+        system_prompt: System prompt that the reward model was trained with, None for no system turn.
+        licence_note: What the user of the weights has to know, empty where nothing stands in the way.
+        prefers_solutions: Whether a right worked solution must beat an empty one (checked after loading).
+    """
+
+    pattern: str
+    system_prompt: str | None = None
+    licence_note: str = ""
+    prefers_solutions: bool = True
+
+
+NVIDIA_NOTE = "its weights are licensed CC-BY-NC-4.0: non-commercial use only"
+PRESETS = (
+    Preset("nvidia/AceMath-7B-RM", ACEMATH_SYSTEM_PROMPT, NVIDIA_NOTE),
+    Preset("nvidia/AceMath-72B-RM", ACEMATH_SYSTEM_PROMPT, NVIDIA_NOTE),
+    Preset("Skywork/Skywork-Reward-V2-*"),
+)
+
+
+def find_preset(model_name_or_path: str) -> Preset | None:
+    r"""Return the preset of a Hub id, or of a local copy whose folder bears the model's name.
+
+    Example:
+        >>> find_preset("nvidia/AceMath-7B-RM").system_prompt
+        'Please reason step by step, and check your final answer within \\boxed{}.'
+        >>> find_preset("/models/AceMath-7B-RM").pattern
+        'nvidia/AceMath-7B-RM'
+        >>> find_preset("Skywork/Skywork-Reward-V2-Qwen3-0.6B").system_prompt is None
+        True
+        >>> find_preset("my/own-model") is None
+        True
+    """
+    folder = Path(model_name_or_path).name
+    for preset in PRESETS:
+        if fnmatch(model_name_or_path, preset.pattern) or fnmatch(folder, preset.pattern.split("/")[1]):
+            return preset
+    return None

@@ -1,0 +1,240 @@
+"""The reward model as the package and TRL see it: prompts and completions in, raw scores out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trl_hybrid.reward_model.backend import ScoringBackend
+from trl_hybrid.reward_model.loading import Source, load_config, load_model, load_tokenizer, split_model
+from trl_hybrid.reward_model.placement import body_dtype, local_device
+from trl_hybrid.reward_model.plan import Row, ScoreCache, deduplicate
+from trl_hybrid.reward_model.preflight import check_scores
+from trl_hybrid.reward_model.presets import ACEMATH_SYSTEM_PROMPT, NVIDIA_NOTE, find_preset
+from trl_hybrid.reward_model.prompts import Conversation, RenderedRow, RowRenderer
+from trl_hybrid.reward_model.resident import ResidentModel
+
+
+logger = logging.getLogger(__name__)
+
+PRESET = "preset"
+"""Value of `system_prompt` that asks for the one of a known model's card."""
+
+
+class RewardModel:
+    """A one-label sequence-classification model that scores solutions; also a TRL reward function.
+
+    It is no `nn.Module`: handed to TRL, a module would see the policy's system prompt, and be placed, padded and
+    sharded as the policy is. Its scores are raw: unbounded, NaN and infinities included, for the caller to decide.
+
+    Args:
+        model_name_or_path: Hub id or local folder. Only safetensors weights are read.
+        revision: Branch, tag or commit on the Hub.
+        trust_remote_code: Whether the repository's own Python code may run.
+        dtype: Type of the body's weights; the score head is always fp32. Default: bf16 on a GPU, fp32 on a CPU.
+        device: Where the weights live. Default: this process's accelerator, or the CPU.
+        system_prompt: The reward model's own system prompt. Default: that of a known model's card, otherwise none.
+            None or an empty string: none.
+        max_length: Most tokens of a row; the model's positions bound it too. A longer row keeps its question and the
+            end of its solution.
+        token_budget: Most tokens of one forward, padding included. A longer row goes alone.
+        cache_size: Rows whose scores are remembered. 0 scores every row anew.
+
+    Raises:
+        RewardModelNotFoundError: The files cannot be had.
+        ValueError: They are no reward model, or the model fails its preflight.
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str,
+        *,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        dtype: str | torch.dtype | None = None,
+        device: str | torch.device | None = None,
+        system_prompt: str | None = PRESET,
+        max_length: int | None = None,
+        token_budget: int = 16384,
+        cache_size: int = 65536,
+    ) -> None:
+        self.__name__ = "reward_model"  # TRL logs the scores under this name
+        self.model_name_or_path = str(model_name_or_path)
+        source = Source(self.model_name_or_path, revision, trust_remote_code)
+        preset = find_preset(self.model_name_or_path)
+        if preset is not None and preset.licence_note:
+            _tell_licence(self.model_name_or_path, preset.licence_note)
+        if system_prompt == PRESET:
+            system_prompt = preset.system_prompt if preset is not None else None
+
+        config = load_config(source)
+        limit = _length_limit(max_length, getattr(config.get_text_config(), "max_position_embeddings", None))
+        self.renderer = RowRenderer(load_tokenizer(source), system_prompt, limit)
+        place = local_device() if device is None else torch.device(device)
+        model = load_model(source, body_dtype(dtype, place), place)
+        body, head = split_model(model)
+        self.tolerance = 1e-3 if next(body.parameters()).dtype == torch.float32 else 0.1
+        self.backend: ScoringBackend = ResidentModel(body, head, token_budget)
+        self.cache = ScoreCache(cache_size)
+        self.preflight()
+
+    def compute_reward(self, prompt: Conversation, completion: Conversation) -> float:
+        """Score one completion.
+
+        Args:
+            prompt: Problem as raw text, or chat messages.
+            completion: Solution as text, or chat messages.
+
+        Returns:
+            The raw score.
+        """
+        return self([prompt], [completion])[0]
+
+    def compute_batch_reward(
+        self, prompt: Conversation | Sequence[Conversation], completions: Sequence[Conversation]
+    ) -> list[float]:
+        """Score many completions.
+
+        Args:
+            prompt: One prompt (text or messages) for all completions, or a list with one prompt per completion.
+            completions: Solutions as text or as chat messages.
+
+        Returns:
+            One raw score per completion.
+        """
+        one_for_all = isinstance(prompt, str) or (bool(prompt) and isinstance(prompt[0], dict))
+        return self([prompt] * len(completions) if one_for_all else prompt, completions)  # pyright: ignore[reportArgumentType]
+
+    def __call__(
+        self,
+        prompts: Sequence[Conversation],
+        completions: Sequence[Conversation],
+        *,
+        completion_truncated: Sequence[bool] | None = None,
+        log_metric: Callable[[str, float], None] | None = None,
+        **kwargs: Any,
+    ) -> list[float]:
+        """Score completions as TRL asks reward functions to.
+
+        Args:
+            prompts: One prompt per completion.
+            completions: Solutions as text or as chat messages.
+            completion_truncated: Whether a completion was cut off by the length limit. Default: none was.
+            log_metric: TRL's logger of scalars. It gets the rows shortened to fit and the scores that are not finite.
+            **kwargs: What else TRL passes; not used.
+
+        Returns:
+            One raw score per completion.
+        """
+        cut_off = [False] * len(completions) if completion_truncated is None else list(completion_truncated)
+        if not len(prompts) == len(completions) == len(cut_off):
+            raise ValueError(
+                f"Every completion needs one prompt and one mark of truncation, but got {len(prompts)} prompts, "
+                f"{len(completions)} completions and {len(cut_off)} marks."
+            )
+        rows = self.renderer.render(prompts, completions, cut_off)
+        scores = self._score([row.ids for row in rows])
+        self._report(rows, scores, log_metric)
+        return scores
+
+    def preflight(self) -> None:
+        """Check the loaded model on two short solutions; see `check_scores`."""
+        preset = find_preset(self.model_name_or_path)
+        # A folder may hold anything under a known name, a shrunken model for a test as well.
+        published = not Path(self.model_name_or_path).is_dir()
+        prefers_solutions = published and preset is not None and preset.prefers_solutions
+        check_scores(self.model_name_or_path, self.renderer, self.backend, self.tolerance, prefers_solutions)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to give the very same scores, as JSON's types.
+
+        A score's last bits depend on the batch that it was computed in (some 1e-7 in fp32), so a remembered one and
+        one computed anew may differ there.
+        """
+        return {"model": self.model_name_or_path, "scores": self.cache.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`. Scores of another model are not taken over."""
+        if state["model"] == self.model_name_or_path:
+            self.cache.load_state_dict(state["scores"])
+        else:
+            logger.warning(
+                "The saved scores are of the reward model %r and not taken over by %r.",
+                state["model"],
+                self.model_name_or_path,
+            )
+
+    def _score(self, rows: Sequence[Row]) -> list[float]:
+        """Score each distinct row that is not remembered once."""
+        distinct, index = deduplicate(rows)
+        known = [self.cache.get(row) for row in distinct]
+        missing = [row for row, score in zip(distinct, known, strict=True) if score is None]
+        fresh = self.backend.score(missing) if missing else []
+        for row, score in zip(missing, fresh, strict=True):
+            self.cache.put(row, score)
+        remaining = iter(fresh)
+        scores = [next(remaining) if score is None else score for score in known]
+        return [scores[slot] for slot in index]
+
+    def _report(
+        self, rows: Sequence[RenderedRow], scores: Sequence[float], log_metric: Callable[[str, float], None] | None
+    ) -> None:
+        shortened = sum(row.shortened for row in rows)
+        nonfinite = sum(not isfinite(score) for score in scores)
+        if nonfinite:
+            logger.warning(
+                "The reward model %r gave %d of %d scores that are not finite.",
+                self.model_name_or_path,
+                nonfinite,
+                len(scores),
+            )
+        if log_metric is not None:
+            log_metric("reward_model/truncated_rows", float(shortened))
+            log_metric("reward_model/nonfinite_rows", float(nonfinite))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RewardModel:
+        """Return itself: gigabytes of frozen weights are shared, not copied."""
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model_name_or_path!r})"
+
+
+class AceRewardModel(RewardModel):
+    """NVIDIA's AceMath reward model, with its card's system prompt.
+
+    The weights are licensed CC-BY-NC-4.0 (non-commercial use only). See https://huggingface.co/nvidia/AceMath-7B-RM.
+
+    Args:
+        model_name_or_path: Hub id or local copy of AceMath-7B-RM or AceMath-72B-RM.
+        system_prompt: The reward model's own system prompt. Default: the card's.
+        **kwargs: As for `RewardModel`.
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str = "nvidia/AceMath-7B-RM",
+        *,
+        system_prompt: str | None = ACEMATH_SYSTEM_PROMPT,
+        **kwargs: Any,
+    ) -> None:
+        _tell_licence(str(model_name_or_path), NVIDIA_NOTE)
+        if system_prompt == PRESET:
+            system_prompt = ACEMATH_SYSTEM_PROMPT
+        super().__init__(model_name_or_path, system_prompt=system_prompt, **kwargs)
+
+
+def _length_limit(max_length: int | None, positions: int | None) -> int | None:
+    limits = [limit for limit in (max_length, positions) if limit is not None]
+    return min(limits, default=None)
+
+
+@cache
+def _tell_licence(name: str, note: str) -> None:
+    logger.warning("The reward model %r: %s.", name, note)

@@ -1,0 +1,44 @@
+"""What to leave out of a row that is too long: never the question, never the answer."""
+
+from collections.abc import Sequence
+
+from trl_hybrid.reward_model.plan import Row
+
+
+def shorten(row: Sequence[int], head: int, max_length: int) -> Row:
+    """Keep the head and the end of a row.
+
+    A head of more than three quarters of the limit gives up its middle to the solution's end: the question's first
+    words and the start of the answering turn stay.
+
+    Args:
+        row: Token ids, more than `max_length`.
+        head: Number of tokens before the solution.
+        max_length: Tokens to keep, at least 2.
+
+    Returns:
+        `max_length` tokens.
+
+    Example:
+        >>> shorten(range(12), head=3, max_length=6)
+        (0, 1, 2, 9, 10, 11)
+        >>> shorten(range(12), head=10, max_length=8)
+        (0, 1, 2, 7, 8, 9, 10, 11)
+    """
+    kept_tail = min(len(row) - head, max(max_length - head, max_length // 4))
+    kept_head = max_length - kept_tail
+    if kept_head >= head:
+        return (*row[:head], *row[len(row) - max_length + head :])
+    end_of_head = kept_head // 2
+    tail_start = len(row) - kept_tail
+    return (*row[: kept_head - end_of_head], *row[head - end_of_head : head], *row[tail_start:])
+
+
+def common_start(first: Sequence[int], second: Sequence[int]) -> int:
+    """Count the tokens that two rows share at their start."""
+    count = 0
+    for left, right in zip(first, second, strict=False):
+        if left != right:
+            break
+        count += 1
+    return count
