@@ -1,10 +1,26 @@
 """Real processes: rewards over several of them, and the main job as a user starts it."""
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
+from peft import AutoPeftModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForSequenceClassification,
+)
 
 from trl_hybrid.hybrid.combine import combine_hybrid_score
 
@@ -43,3 +59,150 @@ class TestTwoProcesses:
                 stratum = [s for v, s, _ in group if v == verdict]
                 expected = combine_hybrid_score(verdict, score, min(stratum), max(stratum))
                 assert reward == pytest.approx(expected, abs=1e-4)
+
+
+def boxed_accuracy(model, rows):
+    """Greedy accuracy by an own loop: the number in the last box, compared as text."""
+    tokenizer = AutoTokenizer.from_pretrained("data/embedded_policy")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    prompts = [[{"role": "user", "content": row["question"]}] for row in rows]
+    batch = tokenizer.apply_chat_template(
+        prompts, add_generation_prompt=True, padding=True, padding_side="left", return_dict=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        out = model.generate(**batch, do_sample=False, max_new_tokens=80)
+    texts = tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    found = [re.findall(r"\\boxed\{(\d+)\}", text)[-1:] for text in texts]
+    return sum(answer == [row["answer"]] for answer, row in zip(found, rows, strict=True)) / len(rows)
+
+
+def jsonl(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+class TestMainJob:
+    def test_short_run_leaves_everything_that_it_promises(self, tmp_path):
+        folder = tmp_path / "run"
+        short = ["--max_steps", "2", "--save_steps", "1", "--max_test_rows", "8", "--output_dir", folder]
+        shown = launch([*RECIPE, *short]).stdout
+        summary = json.loads((folder / "summary.json").read_text())
+        assert set(summary["accuracy"]) == {"greedy", "mean_of_8"}
+        assert set(summary["accuracy"]["greedy"]) == {"before", "after"}
+        assert summary["test_file"] == "data/addition/test.jsonl"
+        assert summary["steps"] == 2
+        assert {"curves.png", "adapter_model.safetensors", "checkpoint-2"} <= {p.name for p in folder.iterdir()}
+        table = pd.read_parquet(folder / "completions" / "completions_00002.parquet")
+        assert len(table) == 128
+        assert {"math_verifier", "reward_model", "hybrid_reward", "score", "advantage"} <= set(table.columns)
+        assert len(re.findall("-> (right|wrong), RM score", shown)) == 3
+        assert "Accuracy on 8 problems" in shown
+        assert "AutoPeftModelForCausalLM" in shown
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(600)
+    @pytest.mark.parametrize("how", [[], ["--use_peft", "false", "--learning_rate", "1e-4"]], ids=["lora", "full"])
+    def test_the_policy_gets_better_at_questions_it_has_not_seen(self, tmp_path, how):
+        folder = tmp_path / "run"
+        launch([*RECIPE, *how, "--output_dir", folder], timeout=580)
+        summary = json.loads((folder / "summary.json").read_text())
+        greedy, sampled = summary["accuracy"]["greedy"], summary["accuracy"]["mean_of_8"]
+        assert greedy["after"] - greedy["before"] >= 0.25
+        assert sampled["after"] - sampled["before"] >= 0.15
+
+        rows = jsonl("data/addition/test.jsonl")
+        assert len(rows) >= 200
+        assert {row["question"] for row in rows}.isdisjoint(
+            row["question"] for row in jsonl("data/addition/train.jsonl")
+        )
+        loader = AutoModelForCausalLM if how else AutoPeftModelForCausalLM
+        assert boxed_accuracy(loader.from_pretrained(folder), rows) == pytest.approx(greedy["after"], abs=0.02)
+        assert boxed_accuracy(AutoModelForCausalLM.from_pretrained("data/embedded_policy"), rows) == pytest.approx(
+            greedy["before"], abs=0.02
+        )
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(300)
+    def test_interrupted_run_leaves_no_process_and_goes_on(self, tmp_path):
+        folder = tmp_path / "run"
+        options = ["--max_steps", "6", "--save_steps", "2", "--max_test_rows", "8", "--output_dir", str(folder)]
+        command = [*ACCELERATE, "--num_processes", "1", *RECIPE, *options]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        wait_for(lambda: (folder / "checkpoint-2" / "trainer_state.json").exists(), 120)
+        os.killpg(process.pid, signal.SIGINT)
+        shown, _ = process.communicate(timeout=60)
+        assert process.returncode != 0
+        assert "resume_from_checkpoint latest" in shown
+        wait_for(lambda: not members_of_group(process.pid), 20)
+
+        refused = launch([*RECIPE, *options], check=False)
+        assert refused.returncode != 0
+        assert "is not empty" in refused.stderr
+        launch([*RECIPE, *options, "--resume_from_checkpoint", "latest"])
+        assert json.loads((folder / "summary.json").read_text())["steps"] == 6
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(300)
+    def test_tinyllama_and_acemath_shapes_run_by_the_recipes_own_defaults(self, tmp_path, shaped_models):
+        policy, reward_model = shaped_models
+        short = [
+            "--use_cpu", "--max_steps", "1", "--max_completion_length", "8", "--gradient_accumulation_steps", "2",
+            "--lora_r", "4", "--output_dir", tmp_path / "run", "--model_name_or_path", policy,
+            "--reward_model_name_or_path", reward_model,
+        ]  # fmt: skip
+        launch([RECIPE[0], *short])
+        assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 1
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (["--model_name_or_path", "nobody/nothing"], ["policy 'nobody/nothing'", "embedded.yaml"]),
+            (["--reward_model_name_or_path", "nobody/nothing"], ["reward model 'nobody/nothing'", "embedded.yaml"]),
+            (["--dataset_name", "nobody/nothing"], ["data set 'nobody/nothing'", "embedded.yaml"]),
+            (["--num_generations", "7"], ["num_generations must divide", "got 7 for 128"]),
+        ],
+    )
+    def test_bad_input_is_one_message_without_a_stack_trace(self, tmp_path, options, said):
+        result = launch([*RECIPE, "--output_dir", tmp_path / "run", *options], check=False)
+        assert result.returncode != 0
+        assert "Traceback" not in result.stderr
+        assert all(part in result.stderr for part in said)
+        assert not (tmp_path / "run").exists()
+
+
+def wait_for(condition, seconds):
+    until = time.time() + seconds
+    while not condition():
+        assert time.time() < until, "waited too long"
+        time.sleep(0.2)
+
+
+def members_of_group(group):
+    listed = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()]
+    return [row for row in rows if row[0] == str(group) and not row[1].startswith("Z")]
+
+
+@pytest.fixture
+def shaped_models(tmp_path):
+    """Random weights in the shapes of TinyLlama-1.1B-Chat and AceMath-7B-RM, with two layers and narrow ones."""
+    policy, reward_model = tmp_path / "tinyllama", tmp_path / "acemath"
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=32000, hidden_size=256, intermediate_size=704, num_hidden_layers=2, num_attention_heads=32,
+            num_key_value_heads=4, max_position_embeddings=2048, bos_token_id=1, eos_token_id=2, dtype="bfloat16",
+        )
+    ).to(torch.bfloat16).save_pretrained(policy)  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained("data/embedded_policy")
+    tokenizer.save_pretrained(policy)
+    config = Qwen2Config(
+        vocab_size=152064, hidden_size=224, intermediate_size=1184, num_hidden_layers=2, num_attention_heads=28,
+        num_key_value_heads=4, max_position_embeddings=4096,
+    )  # fmt: skip
+    config.num_labels = 1
+    Qwen2ForSequenceClassification(config).to(torch.bfloat16).save_pretrained(reward_model)
+    AutoTokenizer.from_pretrained("data/embedded_reward_model").save_pretrained(reward_model)
+    return policy, reward_model
