@@ -4,13 +4,14 @@ import inspect
 import math
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer
 
-from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer
+from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
 from trl_hybrid.hybrid.combine import combine_hybrid_score
 
 
@@ -303,3 +304,32 @@ class TestSeam:
         raw = GRPOTrainer._calculate_rewards(trainer, inputs, prompts, prompts, [[2]] * 4)
         assert raw.shape == (4, 3)
         assert raw[:, 2].isnan().all()
+
+
+class TestRealJudges:
+    @pytest.fixture
+    def judges(self):
+        with MathVerifier(num_workers=1) as verifier:
+            yield {"verifier": verifier, "reward_model": RewardModel("data/embedded_reward_model")}
+
+    def test_both_are_plain_reward_functions_of_the_stock_trainer(self, tmp_path, judges):
+        args = config(tmp_path)
+        trainer = GRPOTrainer(POLICY, list(judges.values()), args, train_dataset=tasks())
+        trainer.train()
+        paid = trainer._logs["rewards"]
+        assert set(paid["math_verifier"]) <= {0.0, 1.0}
+        assert len(set(paid["reward_model"])) > 1
+
+    def test_the_table_says_what_each_completion_was_paid_and_why(self, tmp_path, judges):
+        args = config(tmp_path, max_completion_length=64, log_completions=True, num_completions_to_print=0)
+        trainer = HybridGRPOTrainer(POLICY, args=args, train_dataset=tasks(), **judges)
+        trainer.train()
+        table = pd.read_parquet(tmp_path / "completions" / "completions_00001.parquet")
+        assert len(table) == 8
+        for row in table.to_dict("records"):
+            verdict = judges["verifier"].verify("", row["completion"][0]["content"], row["gold"])
+            assert row["math_verifier"] == float(verdict.correct)
+            assert row["score"] == row["reward_model"]
+            assert (row["hybrid_reward"] > 0.5) is verdict.correct
+        judged = table["prompt"].map(lambda prompt: prompt[0]["content"]) + " " + table["gold"]
+        assert set(judged) <= {f"What is {i} + {i}? {2 * i}" for i in range(4)}

@@ -69,6 +69,8 @@ class HybridGRPOTrainer(GRPOTrainer):
     model: Any
     num_generations: int
     num_generations_eval: int
+    verifier: Any = None
+    reward_model: Any = None
 
     _tag_names = ["trl", "grpo", "hybrid-reward"]  # noqa: RUF012 - TRL declares it so
     _name = "Hybrid-reward GRPO"
@@ -97,8 +99,7 @@ class HybridGRPOTrainer(GRPOTrainer):
         if (verifier is None) != (reward_model is None):
             missing = "verifier" if verifier is None else "reward_model"
             raise ValueError(f"The hybrid reward needs both judges, got no `{missing}`. Pass it, or pass neither.")
-        self.verifier: Any = verifier
-        self.reward_model: Any = reward_model
+        self.verifier, self.reward_model = verifier, reward_model
         if verifier is None or reward_model is None:
             super().__init__(model, reward_funcs, args, *trl_args, **trl_kwargs)
             return

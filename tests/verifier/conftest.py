@@ -1,0 +1,35 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from trl_hybrid.verifier import MathVerifier
+
+
+CASES = Path(__file__).parent / "cases"
+
+
+def read_jsonl(name):
+    with open(CASES / name, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+@pytest.fixture(scope="session")
+def cases():
+    """Labelled pairs of 21 public projects; `source` names the file that each comes from."""
+    rows = read_jsonl("verifier_cases.jsonl")
+    for row in rows:
+        row["text"] = rf"\boxed{{{row['completion']}}}" if row["level"] == "answer" else row["completion"]
+    return rows
+
+
+@pytest.fixture(scope="session")
+def hostile():
+    return read_jsonl("hostile_cases.jsonl")
+
+
+@pytest.fixture(scope="session")
+def verifier():
+    """One verifier for all tests that do not look at its processes."""
+    with MathVerifier(num_workers=2) as verifier:
+        yield verifier

@@ -1,0 +1,131 @@
+import time
+
+import pytest
+
+from trl_hybrid.verifier import extract_answer, extract_gold
+from trl_hybrid.verifier.answers import clean
+
+
+def text_of(completion, prompt=""):
+    answer = extract_answer(completion, prompt)
+    return None if answer is None else answer.text
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        (r"First \boxed{1}. No: \boxed{2}.", "2"),
+        (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),
+        (r"\fbox{7}", "7"),
+        (r"\boxed 5.", "5."),
+        (r"\boxed{\{1,2\}}", r"\{1,2\}"),
+        (r"\boxed{\boxed{3}}", "3"),
+        (r"\beginboxed{8}", "8"),
+        (r"\boxed{20} percent", r"20\%"),
+        (r"\boxed{5}. Check the next step: \boxed{", "5"),
+        (r"\boxed{43}$. Actually the answer is 42.", "43"),
+    ],
+)
+def test_the_last_balanced_box_is_the_answer(completion, answer):
+    assert text_of(completion) == answer
+
+
+@pytest.mark.parametrize("completion", [r"\boxed{42", r"\boxed{42}. \boxed{}", r"the answer is 42, so \boxed{42"])
+def test_text_around_a_broken_or_empty_box_does_not_rescue_it(completion):
+    assert text_of(completion) is None
+
+
+def test_boxes_joined_by_and_are_one_list():
+    assert text_of(r"$\boxed{1}$ and $\boxed{2}$, or \boxed{3}") == "1,2,3"
+    assert text_of(r"\boxed{(3, 3)} \text{ for part (a) and } \boxed{(1, 1)}") == "(3, 3),(1, 1)"
+
+
+def test_boxes_that_are_not_joined_are_not_a_list():
+    assert text_of(r"\boxed{9} \boxed{9} \boxed{42}") == "42"
+    assert text_of(r"\boxed{10} and then \boxed{42}") == "42"
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer", "form"),
+    [
+        ("6 * 3 = 18\n#### 18", "18", "hash"),
+        ("<answer>\\frac{1}{2}</answer>", r"\frac{1}{2}", "tag"),
+        ("<answer>1</answer> no, <answer> $2$ </answer>", "2", "tag"),
+        ("The answer is 42 because geometry proves it", "42", "phrase"),
+        ("Answer: 41 was a guess.\nAnswer: 42", "42", "phrase"),
+        ("Final Answer: The largest $n$ is 34.", "34", "phrase"),
+        ("The final answer is $(7, 6)$. I hope it is correct.", "(7, 6)", "phrase"),
+        ("The answer is x + 1.", "x + 1", "phrase"),
+        ("5 + 5 = 10, so we need $k = 3$", "k = 3", "text"),
+        ("Therefore there are 12 of them.", "12", "text"),
+        ("x = 3", "x = 3", "text"),
+        ("28 percent", "28 percent", "text"),
+        ("因此，数学作业比阅读作业多 **3页**。", "3", "text"),
+    ],
+)
+def test_forms_are_tried_in_their_order(completion, answer, form):
+    found = extract_answer(completion)
+    assert (found.text, found.form) == (answer, form)
+
+
+def test_a_number_offered_as_one_of_several_is_no_answer():
+    assert text_of("I think that it must be 41 or 42") is None
+
+
+def test_a_number_inside_a_word_is_no_number():
+    assert text_of("the code of it was AZYUK2A") is None
+
+
+def test_only_what_follows_the_reasoning_counts():
+    assert text_of(r"<think>\boxed{41}</think> The answer is \boxed{42}.") == "42"
+    assert text_of(r"<think>\boxed{42}</think> That was all of it.") is None
+    assert text_of(r"reasoning \boxed{41} </think> #### 42") == "42"
+
+
+def test_reasoning_that_never_ends_holds_no_answer():
+    assert text_of(r"<think> so it is \boxed{42}") is None
+
+
+def test_an_echo_of_the_prompt_does_not_count():
+    prompt = r"What is 6 * 7? Put it in a box, as in \boxed{42}."
+    assert text_of(prompt + " I do not know.", prompt) is None
+    assert text_of("You asked: " + prompt + " I say #### 41", prompt) == "41"
+
+
+def test_text_after_the_end_of_the_turn_does_not_count():
+    assert text_of(r"\boxed{41}<|im_end|><|im_start|>user \boxed{42}") == "41"
+
+
+@pytest.mark.parametrize("spelling", ["４２", "٤٢", "4\u200b2", "\x0042\x00", "𝟒𝟐"])
+def test_unicode_digits_and_invisible_characters_are_cleaned(spelling):
+    assert text_of(rf"\boxed{{{spelling}}}") == "42"
+
+
+def test_powers_and_fractions_keep_their_meaning_in_nfkc():
+    assert clean("x²⁰ + 1½") == r"x^{20} + 1\frac{1}{2}"
+
+
+@pytest.mark.parametrize(
+    ("solution", "gold"),
+    [
+        (r"We get \boxed{1}\boxed{2}", "1,2"),
+        (r"\boxed{W = 1 \text{ and } W = -1", r"W = 1 \text{ and } W = -1"),
+        ("7 - 2 = 5\n#### 5", "5"),
+        ("$19, 46$", "19, 46"),
+        ("answer is 0.6666667", "0.6666667"),
+        (r"\text{The midpoints form a hexagon}", r"\text{The midpoints form a hexagon}"),
+        (" 42 ", "42"),
+    ],
+)
+def test_gold_is_read_from_a_bare_answer_or_a_whole_solution(solution, gold):
+    assert extract_gold(solution) == gold
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [r"\boxed{", r"\boxed{1} and ", "answer is ", "$a$ and ", "1 ", r"\ ", "<answer>", "#### ", r"\[", "(", "<think>"],
+)
+def test_time_is_linear_in_the_length(unit):
+    start = time.perf_counter()
+    extract_answer(unit * (200_000 // len(unit)))
+    assert time.perf_counter() - start < 2.0

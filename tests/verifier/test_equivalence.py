@@ -1,0 +1,145 @@
+"""Pairs of answers by rule. Algebra runs in this process: every pair here is harmless."""
+
+import pytest
+
+from trl_hybrid.verifier.equivalence import NeedsAlgebraError, compare
+from trl_hybrid.verifier.symbolic import equal, judge
+from trl_hybrid.verifier.verdict import Judgement
+
+
+def no_algebra(gold, answer):
+    raise NeedsAlgebraError
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "reason"),
+    [
+        (r"\frac{1}{2}", r"\dfrac12", "exact"),
+        (r"\text{(C)}", "C", "exact"),
+        (r"\textbf{(D)}\ 42", "D", "exact"),
+        (r"\text{Monday}", "monday", "exact"),
+        (r"\mathbb{R}", r"(-\infty,+\infty)", "exact"),
+        ("1000", "1,000.0", "numeric"),
+        (r"10 \text{ cm}^2", "10", "numeric"),
+        ("20:34", r"08:34 \text{ P.M.}", "numeric"),
+        ("x = 2", "2", "exact"),
+        ("2", "x = 2", "exact"),
+        ("f(x) = x^2", "x^2", "exact"),
+        ("(p,q) = (3,2)", "(3, 2)", "exact"),
+        ("4", "2 + 2 = 4", "exact"),
+        (r"\frac{1}{3}", r"x = \frac{1}{3} \approx 0.33", "exact"),
+        ("1, 2", r"x = 2 \text{ or } x = 1", "symbolic"),
+        (r"1 \pm \sqrt{2}", r"1-\sqrt{2}, 1+\sqrt{2}", "symbolic"),
+        ("a = 4, -8", "-8, 4", "symbolic"),
+        (r"\{1,2\}", "2,1", "symbolic"),
+        ("(2,3),(3,2)", "(3,2),(2,3)", "symbolic"),
+        ("(1, 0.5)", r"(1, \frac{1}{2})", "symbolic"),
+        (r"x \le 5", r"5 \ge x", "symbolic"),
+        (r"[-5,1]\cup[3,9]", r"3 \le x \le 9 \text{ or } -5 \le x \le 1", "symbolic"),
+        (r"\begin{pmatrix}1\\2\end{pmatrix}", "(1,2)", "symbolic"),
+        (r"\begin{pmatrix}1&0\\0&1\end{pmatrix}", r"\begin{bmatrix} 1 & 0 \\ 0 & 1.0 \end{bmatrix}", "symbolic"),
+    ],
+)
+def test_strings_numbers_and_parts_decide_without_algebra(gold, answer, reason):
+    assert compare(gold, answer, no_algebra) == Judgement(True, reason)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        (r"2\sqrt{3}+1", r"1+2\sqrt 3"),
+        (r"(x+1)^2", "x^2+2x+1"),
+        (r"\sin^2 x + \cos^2 x", "1"),
+        (r"40\pi", "125.663"),
+        (r"x + \sqrt{2}y", "x + 1.414y"),
+        (r"e^{i\pi}", "-1"),
+        (r"\sin(90^\circ - x)", r"\cos x"),
+        ("2x - y + 1 = 0", "y = 2x + 1"),
+        ("|x| < 3", "-3 < x < 3"),
+        (r"\log_2 8", "3"),
+        ("x = 3, y = \\sqrt{8}", r"(3, 2\sqrt{2})"),
+    ],
+)
+def test_algebra_decides_the_rest(gold, answer):
+    assert compare(gold, answer, equal) == Judgement(True, "symbolic")
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("x", "y"),
+        ("5", "5x"),
+        ("5", "5m"),
+        ("5", "5!"),
+        ("A", "B"),
+        ("R + r", "2r"),
+        ("2", "2, 3"),
+        (r"\pm 1", "1"),
+        ("(1,2)", "(2,1)"),
+        (r"\{1,2\}", "(2,1)"),
+        ("[-3,2]", "(-3,2)"),
+        ("[x, x+1]", "[x+1, x]"),
+        ("x > 3", r"x \ge 3"),
+        ("x = 2", "y = 2"),
+        ("x > 2, y < 3", "y > 2, x < 3"),
+        (r"3 \text{ cm}", r"3 \text{ m}"),
+        ("2x + z = 1", "1"),
+        ("7 = 11a + c", "11a + c"),
+        (r"\frac{1}{2^{99}}", r"\frac{1}{2^{98}}"),
+        ("0", "e^{-100}"),
+        ("10^{-20}", "0"),
+        (r"\sqrt{2}", "1.4"),
+        ("6", r"\frac{6}{0}"),
+    ],
+)
+def test_other_values_are_a_mismatch(gold, answer):
+    assert compare(gold, answer, equal) == Judgement(False, "mismatch")
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("42", "x = 41 = 42"),
+        ("42", "41 = 42"),
+        ("42", r"41 \le x \le 42"),
+        ("42", r"42 \ne 43"),
+        ("4950", r"\sum_{k=1}^{99} k"),
+        (r"\frac{1}{3}", r"\int_0^1 x^2 dx"),
+        ("120", r"\det\begin{pmatrix} 4 & 0 \\ 0 & 30 \end{pmatrix}"),
+        ("7", "3 4"),
+    ],
+)
+def test_chains_relations_and_restated_problems_are_not_an_answer(gold, answer):
+    assert compare(gold, answer, equal) == Judgement(False, "not_an_answer")
+
+
+@pytest.mark.parametrize(
+    "answer", ["42 or 43", r"42 \text{ or } 43", r"\text{42 or 43}", "42, 43", r"41 \approx 42", "x = 42, x = 43"]
+)
+def test_a_hedge_is_never_right(answer):
+    assert compare("42", answer, equal).correct is False
+    assert compare("43", answer, equal).correct is False
+
+
+@pytest.mark.parametrize(
+    "gold", ["", "  ", "None", "nan", "NULL", "not a formula but a sentence", r"\frac{", "2^{10^{11}}"]
+)
+def test_a_gold_that_says_nothing_is_unjudgeable(gold):
+    assert compare(gold, "x + 7", equal) == Judgement(None, "unjudgeable")
+
+
+def test_a_giant_answer_is_refused_by_the_guard():
+    assert compare("7", "2^{10^{11}}", equal) == Judgement(False, "guard")
+
+
+def test_a_gold_expression_may_keep_the_operator_that_an_answer_may_not_bring():
+    gold = r"\sum_{k=1}^{n} k^{k}"
+    assert compare(gold, r"\sum_{k=1}^n k^k", equal).correct
+
+
+def test_memory_that_runs_out_is_reported_as_such(monkeypatch):
+    def out_of_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("trl_hybrid.verifier.symbolic.compare", out_of_memory)
+    assert judge("1", "x") == {"correct": False, "reason": "memory"}

@@ -1,0 +1,152 @@
+"""The public class as a judge and as a TRL reward function."""
+
+import pickle
+import time
+
+import pytest
+
+from trl_hybrid.verifier import MathVerifier
+
+
+def messages(text):
+    return [{"role": "assistant", "content": text}]
+
+
+def test_a_verdict_holds_the_reward_the_answer_and_the_reason(verifier):
+    verdict = verifier.verify("What is half of 1?", r"It is $\boxed{0.5}$.", r"\frac{1}{2}")
+    assert (verdict.correct, verdict.reward, verdict.parsed_answer, verdict.reason) == (True, 1.0, "0.5", "numeric")
+    verdict = verifier.verify(None, "I do not know.", "1")
+    assert (verdict.correct, verdict.reward, verdict.parsed_answer, verdict.reason) == (False, 0.0, None, "no_answer")
+    verdict = verifier.verify(None, r"\boxed{1}", " ")
+    assert (verdict.correct, verdict.reward, verdict.parsed_answer, verdict.reason) == (None, None, "1", "unjudgeable")
+
+
+def test_it_is_a_reward_function_for_strings_and_messages(verifier):
+    prompts = [messages("2+2?")] * 3
+    completions = [messages(r"\boxed{4}"), messages("5"), messages("4")]
+    rewards = verifier(
+        prompts=prompts, completions=completions, solution=["4", "4", None], trainer_state=None, level=[1, 2, 3]
+    )
+    assert rewards == [1.0, 0.0, None]
+    assert verifier.__name__ == "math_verifier"
+
+
+def test_rewards_are_the_configured_ones():
+    verifier = MathVerifier(correct_reward=2.0, format_reward=0.5)
+    assert verifier(None, [r"\boxed{4}", r"\boxed{5}", "so it is 5"], ["4"] * 3) == [2.0, 0.5, 0.0]
+
+
+def test_the_echo_of_a_prompt_in_messages_does_not_count(verifier):
+    prompt = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": r"Is it \boxed{42}, as they say?"},
+    ]
+    assert verifier.verify(prompt, r"Is it \boxed{42}, as they say? Yes.", "42").parsed_answer == "Yes."
+
+
+def test_content_parts_are_joined(verifier):
+    parts = [{"role": "assistant", "content": [{"type": "text", "text": r"\boxed{4"}, {"type": "text", "text": "2}"}]}]
+    assert verifier.verify(None, parts, 42).correct
+
+
+def test_columns_and_rates_are_logged(verifier):
+    extra, metrics = {}, {}
+    verifier(
+        ["", "", "", ""],
+        [r"\boxed{4}", "I do not know.", r"\boxed{5}", r"\boxed{2^{10^{11}}}"],
+        solution=["#### 4", "4", " ", "4"],
+        log_extra=extra.__setitem__,
+        log_metric=metrics.__setitem__,
+    )
+    assert extra == {
+        "gold": ["4", "4", "", "4"],
+        "extracted_answer": ["4", "", "5", "2^{10^{11}}"],
+        "reason": ["exact", "no_answer", "unjudgeable", "guard"],
+    }
+    assert {name: metrics[f"verifier/{name}_rate"] for name in ("timeout", "no_answer", "unjudgeable")} == {
+        "timeout": 0.0,
+        "no_answer": 0.25,
+        "unjudgeable": 0.25,
+    }
+    assert 0 <= metrics["verifier/ms_p50"] <= metrics["verifier/ms_p95"] <= metrics["verifier/ms_max"] < 1000
+
+
+def test_prefetch_returns_at_once_and_the_batch_only_collects():
+    completions, golds = [r"\boxed{\binom{9999}{5000}^{20000}}", r"\boxed{b+a}"], ["7", "a+b"]
+    with MathVerifier(num_workers=2, timeout=1.0) as verifier:
+        start = time.perf_counter()
+        verifier.prefetch(completions, golds)
+        assert time.perf_counter() - start < 0.5
+        assert [verdict.reason for verdict in verifier.verify_batch(completions, golds)] == ["timeout", "symbolic"]
+        start = time.perf_counter()
+        assert [verdict.reason for verdict in verifier.verify_batch(completions, golds)] == ["timeout", "symbolic"]
+        assert time.perf_counter() - start < 0.5
+
+
+def test_it_is_picklable_before_and_after_use(verifier):
+    fresh = pickle.loads(pickle.dumps(MathVerifier(method="strict", format_reward=0.1)))
+    assert fresh(None, ["#### 4", "#### 5"], ["4", "4"]) == [1.0, 0.1]
+    verifier.verify(None, r"\boxed{y+x}", "x+y")
+    with pickle.loads(pickle.dumps(verifier)) as copy:
+        assert copy.worker_pids() == []
+        assert copy.verify(None, r"\boxed{y+x}", "x+y").correct
+
+
+def test_no_workers_judges_in_this_process_and_says_so():
+    with pytest.warns(UserWarning, match="without deadline"):
+        verifier = MathVerifier(num_workers=0)
+    assert verifier.verify(None, r"\boxed{y+x}", "x+y").reason == "symbolic"
+    assert verifier.worker_pids() == []
+
+
+def test_memo_is_bounded(monkeypatch):
+    monkeypatch.setattr("trl_hybrid.verifier.verifier.MEMO_SIZE", 10)
+    verifier = MathVerifier()
+    verifier.verify_batch([rf"\boxed{{{k}}}" for k in range(50)], ["1"] * 50)
+    assert len(verifier._memo) == 10
+
+
+def test_an_empty_batch_is_fine(verifier):
+    assert verifier.verify_batch([], []) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"correct_reward": 0.5, "format_reward": 0.5}, "correct_reward must be greater than format_reward"),
+        ({"format_reward": -0.1}, "correct_reward must be greater than format_reward"),
+        ({"method": "sympy"}, "method must be one of math_verify, boxed, strict, flexible; got 'sympy'"),
+        ({"timeout": 0}, "timeout must be above 0"),
+        ({"memory_limit_mb": 10}, "memory_limit_mb at least 256"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MathVerifier(**settings)
+
+
+@pytest.mark.parametrize(
+    ("completions", "solution", "error", "message"),
+    [
+        ([3], ["1"], TypeError, r"completions\[0\] must be a string or a list of messages .*got int 3"),
+        (["1", [{"role": "assistant"}]], ["1", "1"], TypeError, r"completions\[1\] must be"),
+        ([[{"role": "assistant", "content": 3}]], ["1"], TypeError, r"completions\[0\] must have a string"),
+        ("1", ["1"], TypeError, "completions must be a list"),
+        (["1"], None, TypeError, "column `solution`"),
+        (["1"], "1", TypeError, "solution must be a list"),
+        (["1"], [["1"]], TypeError, r"solution\[0\] must be a string or a number, got list"),
+        (["1", "2"], ["1"], ValueError, "solution must have one entry per completion, got 1 for 2 completions"),
+    ],
+)
+def test_bad_rows_are_errors_that_name_the_argument(verifier, completions, solution, error, message):
+    with pytest.raises(error, match=message):
+        verifier(prompts=None, completions=completions, solution=solution)
+
+
+def test_workers_are_shared_out_between_the_processes_of_a_machine(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+    assert MathVerifier().num_workers == 4
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert MathVerifier().num_workers == 2
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
+    assert MathVerifier().num_workers == 1

@@ -1,0 +1,237 @@
+"""What happens to the processes: deadlines, kills, caps, and that none of them stays behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from trl_hybrid.verifier import MathVerifier
+
+
+EASY = (r"\boxed{y + x}", "x + y")
+ENDLESS = (r"\boxed{\binom{9999}{5000}^{20000}}", "7")  # passes the guard; big integers keep C code busy for minutes
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+def run_script(tmp_path, body):
+    """Start a main script, whose output is read line by line."""
+    script = tmp_path / "main.py"
+    script.write_text(textwrap.dedent(body))
+    root = Path(__file__).parents[2]
+    return subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        start_new_session=True,
+    )
+
+
+def finish(process):
+    """Reap a script whatever became of it."""
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture
+def one_worker():
+    with MathVerifier(num_workers=1, timeout=1.0) as verifier:
+        assert verifier.verify("", *EASY).correct
+        yield verifier
+
+
+def test_nothing_is_started_before_algebra_is_needed():
+    verifier = MathVerifier(num_workers=1)
+    assert verifier.verify("", r"\boxed{0.5}", "1/2").correct
+    assert verifier.worker_pids() == []
+
+
+def test_an_endless_answer_is_wrong_by_timeout_and_its_worker_is_replaced(one_worker):
+    (before,) = one_worker.worker_pids()
+    verdict = one_worker.verify("", *ENDLESS)
+    assert (verdict.correct, verdict.reward, verdict.reason) == (False, 0.0, "timeout")
+    assert not is_running(before)
+    assert one_worker.verify("", r"\boxed{a+b}", "b+a").correct
+    assert len(one_worker.worker_pids()) == 1
+
+
+def test_a_gold_that_cannot_be_handled_in_time_is_unjudgeable(one_worker):
+    verdict = one_worker.verify("", r"\boxed{8}", ENDLESS[0])
+    assert (verdict.correct, verdict.reward, verdict.reason) == (None, None, "unjudgeable")
+
+
+def test_an_idle_worker_that_was_killed_from_outside_is_replaced(one_worker):
+    (pid,) = one_worker.worker_pids()
+    os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: not is_running(pid))
+    assert one_worker.verify("", r"\boxed{a+b}", "b+a").correct
+    assert one_worker.worker_pids() != [pid]
+
+
+def test_a_busy_worker_that_was_killed_from_outside_does_not_decide_the_verdict(one_worker):
+    (pid,) = one_worker.worker_pids()
+    os.kill(pid, signal.SIGSTOP)
+    threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
+    assert one_worker.verify("", r"\boxed{a+b}", "b+a").correct
+
+
+def test_a_deadline_that_passes_without_cpu_time_is_tried_again(one_worker):
+    (pid,) = one_worker.worker_pids()
+    os.kill(pid, signal.SIGSTOP)  # as on a machine that has no time for it
+    assert one_worker.verify("", r"\boxed{a+b}", "b+a").correct
+
+
+def test_a_run_of_endless_answers_loses_no_slot_and_leaves_no_process():
+    with MathVerifier(num_workers=2, timeout=0.3) as verifier:
+        seen = set()
+        for power in range(19_000, 19_006):
+            verdict = verifier.verify("", rf"\boxed{{\binom{{9999}}{{5000}}^{{{power}}}}}", "7")
+            assert verdict.reason == "timeout"
+            seen.update(verifier.worker_pids())
+        assert verifier.verify("", *EASY).correct
+        assert wait_until(lambda: len(verifier.worker_pids()) == 2)
+    assert wait_until(lambda: not any(is_running(pid) for pid in seen))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_two_hundred_hostile_answers_leave_pool_and_memory_as_they_were():
+    with MathVerifier(num_workers=2, timeout=0.5) as verifier:
+        assert verifier.verify("", *EASY).correct
+        completions = [rf"\boxed{{\binom{{9999}}{{5000}}^{{{power}}}}}" for power in range(19_000, 19_200)]
+        verdicts = verifier.verify_batch(completions, ["7"] * 200)
+        assert {verdict.reason for verdict in verdicts} == {"timeout"}
+        assert verifier.verify("", r"\boxed{a+b}", "b+a").correct
+        assert wait_until(lambda: len(verifier.worker_pids()) == 2)
+        assert all(resident_mb(pid) < 150 for pid in verifier.worker_pids())
+
+
+def resident_mb(pid):
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def test_a_worker_is_small_and_capped_by_the_kernel(one_worker):
+    (pid,) = one_worker.worker_pids()
+    assert resident_mb(pid) < 120
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    (line,) = [line for line in limits.splitlines() if line.startswith("Max address space")]
+    assert line.split()[3] == str(512 * 2**20)
+
+
+def test_workers_import_neither_the_main_script_nor_torch(tmp_path):
+    process = run_script(
+        tmp_path,
+        """
+        from pathlib import Path
+
+        import torch
+        import trl
+
+        from trl_hybrid.verifier import MathVerifier
+
+        with open(Path(__file__).with_name("imports"), "a") as file:
+            file.write("x")
+        with MathVerifier(num_workers=1) as verifier:
+            assert verifier.verify("", r"\\boxed{y + x}", "x + y").correct
+            (pid,) = verifier.worker_pids()
+            maps = Path(f"/proc/{pid}/maps").read_text()
+            status = Path(f"/proc/{pid}/status").read_text()
+            resident = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+            print("torch" in maps, "numpy" in maps, resident < 120_000, flush=True)
+        """,
+    )
+    try:
+        output, errors = process.communicate(timeout=100)
+    finally:
+        finish(process)
+    assert output.split() == ["False", "False", "True"], errors
+    assert (tmp_path / "imports").read_text() == "x"
+
+
+def test_the_modules_of_a_worker_are_light():
+    code = "import trl_hybrid.verifier.worker, trl_hybrid.verifier.symbolic, sys; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "trl", "transformers", "numpy"} & set(modules)
+
+
+def test_importing_the_verifier_imports_no_algebra():
+    code = "import trl_hybrid.verifier, sys; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"sympy", "math_verify", "torch", "trl", "transformers"} & set(modules)
+
+
+BUSY = """
+    import threading
+    import time
+
+    from trl_hybrid.verifier import MathVerifier
+
+    verifier = MathVerifier(num_workers=1, timeout=60)
+    assert verifier.verify("", r"\\boxed{y + x}", "x + y").correct
+    verifier.prefetch([r"\\boxed{\\binom{9999}{5000}^{20000}}"], ["7"])
+    time.sleep(0.3)
+    print(*verifier.worker_pids(), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "body"),
+    [
+        ("exit", ""),
+        ("exception", "    raise ValueError\n"),
+        ("SIGKILL", "    time.sleep(60)\n"),
+        ("SIGTERM", "    time.sleep(60)\n"),
+        ("SIGINT", "    verifier.verify('', r'\\boxed{\\binom{9999}{5000}^{20000}}', '7')\n"),
+    ],
+)
+def test_no_worker_outlives_its_parent(tmp_path, how, body):
+    process = run_script(tmp_path, BUSY + body)
+    try:
+        (pid,) = [int(word) for word in process.stdout.readline().split()]
+        if how.startswith("SIG"):
+            time.sleep(0.2)
+            assert is_running(pid)
+            os.killpg(process.pid, getattr(signal, how))
+        process.wait(timeout=30)
+        assert wait_until(lambda: not is_running(pid))
+    finally:
+        finish(process)
+
+
+def test_an_environment_without_math_verify_is_an_error_that_names_the_fix(monkeypatch, tmp_path):
+    (tmp_path / "math_verify.py").write_text("raise ImportError('no math-verify here')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with MathVerifier(num_workers=1) as verifier, pytest.raises(RuntimeError, match=r"pip install 'math-verify"):
+        verifier.verify("", *EASY)
+
+
+def test_closing_twice_and_using_again_is_fine():
+    verifier = MathVerifier(num_workers=1)
+    assert verifier.verify("", *EASY).correct
+    (pid,) = verifier.worker_pids()
+    verifier.close()
+    verifier.close()
+    assert wait_until(lambda: not is_running(pid))
+    assert verifier.verify("", r"\boxed{a+b}", "b+a").correct
+    verifier.close()

@@ -1,0 +1,284 @@
+r"""Where the final answer stands inside a completion. Pure strings, standard library only.
+
+The first of these that is there decides, and nothing later is asked, so that a wrong box is never rescued by the
+text around it: the last balanced `\boxed{}` or `\fbox{}`; `#### n`; `<answer>` tags; "the answer is ..."; the whole
+text when it is nothing but an answer; the last mathematics or number. The time is linear in the text's length.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Literal
+
+
+AnswerForm = Literal["box", "hash", "tag", "phrase", "text"]
+
+REASONING_END = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷")
+REASONING_START = re.compile(r"<(?:think|thinking|thought|reasoning)>|◁think▷")
+TURN_TOKEN = re.compile(r"<\|[a-z_]{2,20}\|>|</s>|<s>|<eos>|<end_of_turn>|<start_of_turn>")
+
+INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
+# NFKC would make x² into x2 and 1½ into 11⁄2.
+SUPERSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+VULGAR_FRACTIONS = re.compile("[¼½¾⅐-⅞]")
+
+BOX = re.compile(r"boxed(?![a-zA-Z])|\\fbox(?![a-zA-Z])")
+BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+BARE_BOX = re.compile(r"\s*([^\s{}$\\]+)")
+SPACING = re.compile(r"\\(?:q?quad|text|mathrm|textbf)(?![a-zA-Z])|\\[,;:!()\[\] ]|[${}\s.*~]")
+CONNECTED = re.compile(r"(?:^|\W)(?:and|or)$|[,;]$|^[,;&]")
+PERCENT_AFTER = re.compile(r"\s*\$?\s*(?:\\?%|(?:percent|pct)\b)")
+MAX_JOINED_BOXES = 32
+MAX_TAIL = 4000  # characters at the end in which unmarked answers are looked for
+
+HASH = re.compile(r"####[ \t]*([^\n]*)")
+TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
+ANSWER_WORD = re.compile(r"\b(?:answers?|correct (?:option|choice))\b|\bréponse\b|答案", re.IGNORECASE)
+ANSWER_LINK = re.compile(r"[^.\n:：=]{0,60}?(?:\bis\b|\bare\b|[:：=])[\s*:]*", re.IGNORECASE)
+GOES_ON = re.compile(r"\s*(?:or\b|and\b|,|[-+*/=<>^])\s*[-+$\\\d(]")
+ONE_OF_SEVERAL = re.compile(r"\bor\s+(?:maybe|perhaps|possibly|even)?[(\s]*$")
+FILLER = re.compile(
+    r"(?:(?:is|are|equals?|simply|just|exactly|approximately|about|thus|therefore|equal to)\b[\s:]*)+", re.I
+)
+
+MATH = re.compile(
+    r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$([^$\n]+?)(?<!\\)\$",
+    re.DOTALL,
+)
+NUMBER = re.compile(
+    r"(?<![A-Za-z0-9_.,\\])(?:(?<![A-Za-z0-9)\]}])[-+])?(?:\\?\$|[€£¥])?"
+    r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?(?![\d_])(?:\s*(?:\\?%|percent\b|pct\b))?"
+    r"|-?\\[dt]?frac\{-?\d+\}\{\d+\}"
+)
+PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}[,']?\s+[A-Za-z]{2,}|[^\W\d_A-Za-zα-ωΑ-Ω]{2,}")
+TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mbox|operatorname)\s*\{[^{}]*\}")
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractedAnswer:
+    """A final answer and the form in which it was given."""
+
+    text: str
+    form: AnswerForm
+
+
+def extract_answer(completion: str, prompt: str = "") -> ExtractedAnswer | None:
+    r"""The final answer of a completion, or `None` when there is none.
+
+    Example:
+        >>> extract_answer(r"So 6 + 7 = 13 and the answer is $\boxed{\frac{1}{2}}$.").text
+        '\\frac{1}{2}'
+        >>> extract_answer("<think>Is it \\boxed{41}?</think> #### 42").text
+        '42'
+        >>> extract_answer("I do not know.") is None
+        True
+    """
+    text = _own_words(clean(completion), clean(prompt))
+    if text is None:
+        return None
+    if boxes := list(BOX.finditer(text)):
+        return _nonempty(_without_phrase(_last_box(text, boxes) or ""), "box")
+    if hashes := HASH.findall(text):
+        return _nonempty(hashes[-1], "hash")
+    if tags := TAG.findall(text):
+        return _nonempty(_without_phrase(_strip_math(tags[-1])), "tag")
+    if (answer := _after_answer_phrase(text)) is not None:
+        return _nonempty(answer, "phrase")
+    return _nonempty(_whole_or_last(text), "text")
+
+
+def extract_gold(solution: str) -> str:
+    r"""The answer inside a reference: a whole solution, or the bare answer that most data sets carry.
+
+    A reference is trusted where a completion is not: boxes that stand close together are one list, and an unclosed
+    box counts.
+
+    Example:
+        >>> extract_gold(r"We get \boxed{1} or \boxed{-2}."), extract_gold("$x+1$"), extract_gold("7 - 2 = 5 #### 5")
+        ('1,-2', 'x+1', '5')
+    """
+    text = clean(solution).strip()
+    if boxes := list(BOX.finditer(text)):
+        return (_last_box(text, boxes, trusted=True) or "").strip()
+    if hashes := HASH.findall(text):
+        return hashes[-1].strip()
+    bare = _strip_math(text)
+    if bare != text or not PROSE.search(TEXT_COMMAND.sub("", text)):
+        return bare
+    answer = _after_answer_phrase(text)
+    return text if answer is None else answer.strip()
+
+
+def clean(text: str) -> str:
+    r"""Text in NFKC with ASCII digits and without control and zero-width characters.
+
+    Example:
+        >>> clean("４２ ٤٢ x² 1½")
+        '42 42 x^{2} 1\\frac{1}{2}'
+    """
+    text = INVISIBLE.sub("", text)
+    if text.isascii():
+        return text
+    text = SUPERSCRIPTS.sub(lambda match: "^{" + unicodedata.normalize("NFKC", match[0]) + "}", text)
+    text = VULGAR_FRACTIONS.sub(_spell_fraction, text)
+    text = unicodedata.normalize("NFKC", text)
+    return "".join(str(unicodedata.decimal(char)) if char.isdecimal() else char for char in text)
+
+
+def _spell_fraction(match: re.Match[str]) -> str:
+    numerator, _, denominator = unicodedata.normalize("NFKC", match[0]).partition("\u2044")
+    return rf"\frac{{{numerator}}}{{{denominator}}}"
+
+
+def _nonempty(answer: str | None, form: AnswerForm) -> ExtractedAnswer | None:
+    answer = (answer or "").strip()
+    return ExtractedAnswer(answer, form) if answer else None
+
+
+def _own_words(text: str, prompt: str) -> str | None:
+    """What the policy says as its answer: after its reasoning, before it runs on, without an echo of the prompt."""
+    prompt = prompt.strip()
+    if prompt and text.lstrip().startswith(prompt):
+        text = text.lstrip()[len(prompt) :]
+    elif len(prompt) >= 20:
+        text = text.replace(prompt, " ")
+    if "<" not in text and "◁" not in text:
+        return text
+    ends = list(REASONING_END.finditer(text))
+    if ends:
+        text = text[ends[-1].end() :]
+    elif REASONING_START.search(text):
+        return None
+    while (token := TURN_TOKEN.search(text)) and not text[: token.start()].strip():
+        text = text[token.end() :].removeprefix("assistant")
+    return text if token is None else text[: token.start()]
+
+
+def _last_box(text: str, boxes: list[re.Match[str]], trusted: bool = False) -> str | None:
+    """Content of the last balanced box, with the boxes that are joined to it as one list."""
+    closing = _matching_braces(text, boxes[0].start()) or _matching_braces(text.replace("\\}", " }"), boxes[0].start())
+    contents: list[str] = []
+    next_start = len(text)
+    for box in reversed(boxes[-10_000:]):
+        span = _box_span(text, box.end(), closing, trusted and not contents)
+        if span is None:
+            continue
+        start, end, resume = span
+        if contents and (resume > next_start or not _joined(text[resume:next_start], trusted)):
+            break
+        content = text[start:end].strip() + ("\\%" if not contents and PERCENT_AFTER.match(text, resume) else "")
+        if content not in contents:
+            contents.append(content)
+        next_start = box.start() - (text[box.start() - 1 : box.start()] == "\\")
+        if len(contents) > MAX_JOINED_BOXES:
+            return contents[0]
+    return ",".join(reversed(contents)) if contents else None
+
+
+def _matching_braces(text: str, start: int) -> dict[int, int]:
+    """Position of the closing brace for each opening brace from `start` on; escaped braces are not braces."""
+    open_braces: list[int] = []
+    closing: dict[int, int] = {}
+    for match in BRACE.finditer(text, start):
+        if match[0] == "{":
+            open_braces.append(match.start())
+        elif match[0] == "}" and open_braces:
+            closing[open_braces.pop()] = match.start()
+    return closing
+
+
+def _box_span(text: str, after: int, closing: dict[int, int], unclosed: bool) -> tuple[int, int, int] | None:
+    """Start and end of a box's content and where the text goes on, or `None` when the box is not closed."""
+    brace = after
+    while brace < len(text) and text[brace].isspace():
+        brace += 1
+    if text[brace : brace + 1] == "{":
+        if brace in closing:
+            return brace + 1, closing[brace], closing[brace] + 1
+        return (brace + 1, len(text), len(text)) if unclosed else None
+    bare = BARE_BOX.match(text, after)
+    return None if bare is None else (bare.start(1), bare.end(1), bare.end(1))
+
+
+def _joined(between: str, trusted: bool) -> bool:
+    r"""Whether two boxes are one list: "\boxed{1} and \boxed{2}", but not "\boxed{1}. No, wait: \boxed{2}"."""
+    if trusted and len(between) < 10:
+        return True
+    if len(between) > 60:
+        return False
+    return CONNECTED.search(SPACING.sub(" ", between).strip()) is not None
+
+
+def _strip_math(text: str) -> str:
+    """Text without the mathematics delimiters that enclose all of it."""
+    text = text.strip()
+    match = MATH.fullmatch(text.rstrip(". "))
+    return next(group for group in match.groups() if group is not None).strip() if match else text
+
+
+def _after_answer_phrase(text: str) -> str | None:
+    """What follows the last "answer is" or "answer:"; `None` when no such phrase is followed by anything."""
+    for anchor in reversed(list(ANSWER_WORD.finditer(text))[-8:]):
+        link = ANSWER_LINK.match(text, anchor.end())
+        if link is None:
+            continue
+        tail = text[link.end() : link.end() + 2000]
+        if (answer := _head_of(tail)) is not None:
+            return answer
+    return None
+
+
+def _without_phrase(answer: str) -> str:
+    """A marked answer without the "The answer is" that stands inside its mark."""
+    if len(answer) < MAX_TAIL and len(ANSWER_WORD.findall(answer)) == 1:
+        return _after_answer_phrase(answer) or answer
+    return answer
+
+
+def _head_of(tail: str) -> str | None:
+    """The answer at the head of the text behind an answer phrase."""
+    tail = tail.lstrip(" \n\t*_\"'")
+    if filler := FILLER.match(tail):
+        tail = tail[filler.end() :]
+    sentence = re.split(r"\n|(?<=[^\d.\s])\.(?=\s|$)|(?<=\d)\.(?=\s|$)|。", tail, maxsplit=1)[0].strip(" *_\"'")
+    display = MATH.match(tail)
+    if display and (display[1] or display[2]):
+        return _strip_math(display[0])
+    if not sentence:
+        return None
+    head = display or NUMBER.match(sentence)
+    if head is not None and display is None and not PROSE.search(sentence):
+        return sentence
+    if head is not None and not GOES_ON.match(sentence, head.end()):
+        return _with_percent(sentence, head)
+    if not PROSE.search(TEXT_COMMAND.sub("", MATH.sub("", sentence))):
+        return _strip_math(sentence)
+    return _last_in(sentence)
+
+
+def _whole_or_last(text: str) -> str | None:
+    """All of a text that is nothing but an answer, otherwise its last mathematics or number."""
+    text = text.strip()[-MAX_TAIL:].strip("* ")
+    one_line = "\n" not in text and len(text) <= 400
+    if one_line and not MATH.search(text) and not PROSE.search(TEXT_COMMAND.sub("", text)):
+        return text
+    if _strip_math(text) != text:
+        return _strip_math(text)
+    return _last_in(text)
+
+
+def _last_in(text: str) -> str | None:
+    """The last mathematics or number of a text; none where the number is one of several ("41 or 42")."""
+    math = next(iter(list(MATH.finditer(text))[-1:]), None)
+    if math is not None and PROSE.search(TEXT_COMMAND.sub("", math[0])):
+        math = None
+    after = 0 if math is None else math.end()
+    number = next(iter(list(NUMBER.finditer(text, after))[-1:]), None)
+    if number is not None:
+        before = text[max(0, number.start() - 20) : number.start()]
+        return None if ONE_OF_SEVERAL.search(before) else number[0]
+    return None if math is None else _with_percent(text, math)
+
+
+def _with_percent(text: str, math: re.Match[str]) -> str:
+    return _strip_math(math[0]) + ("\\%" if PERCENT_AFTER.match(text, math.end()) else "")

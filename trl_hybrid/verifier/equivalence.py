@@ -1,0 +1,136 @@
+r"""Are two answers equal? By string, then as exact numbers, then part by part, and only then symbolically.
+
+`compare` is pure: what needs a computer algebra system is asked of the function that it is handed. In the main process
+that function raises `NeedsAlgebraError`, which sends the pair to a worker; in a worker it is math-verify.
+"""
+
+import re
+from collections.abc import Callable
+
+from trl_hybrid.verifier import shapes, units
+from trl_hybrid.verifier.guard import is_too_large
+from trl_hybrid.verifier.latex import key, normalize
+from trl_hybrid.verifier.numeric import Number, parse_number, same_number
+from trl_hybrid.verifier.parts import RULES
+from trl_hybrid.verifier.verdict import MISMATCH, NOT_AN_ANSWER, UNJUDGEABLE, Judgement, Reason
+
+
+Algebra = Callable[[str, str], bool | None]
+
+BLANK_GOLDS = frozenset({"", "none", "nan", "null", "n/a"})
+MAX_DEPTH = 6
+
+
+class NeedsAlgebraError(Exception):
+    """Strings and numbers do not decide this pair."""
+
+
+def is_blank(gold: str) -> bool:
+    """Whether a gold says nothing: empty, "None", "nan".
+
+    Example:
+        >>> is_blank(" "), is_blank("NaN"), is_blank("0")
+        (True, True, False)
+    """
+    return gold.strip().lower() in BLANK_GOLDS
+
+
+def compare(gold: str, answer: str, algebra: Algebra) -> Judgement:
+    r"""Judge one extracted answer against one gold answer.
+
+    Args:
+        gold: The reference's answer.
+        answer: The completion's answer.
+        algebra: Says whether two LaTeX strings are equal; `None` when the first does not parse.
+
+    Example:
+        >>> compare("1,000", "1000.0", algebra=lambda gold, answer: False)
+        Judgement(correct=True, reason='numeric')
+    """
+    if is_blank(gold):
+        return UNJUDGEABLE
+    gold, answer = normalize(gold), normalize(answer)
+    if key(gold) == key(answer):
+        return Judgement(True, "exact")
+    if shapes.is_prose(gold):
+        return UNJUDGEABLE
+    gold_label, gold_value = shapes.labelled_choice(gold)
+    label, value = shapes.labelled_choice(answer)
+    if {label, gold_label} != {None} and (label or key(answer)) == (gold_label or key(gold)):
+        return Judgement(True, "exact")
+    gold, answer = gold_value, value
+    return _compare_normal(gold, answer, algebra, 0)
+
+
+def compare_strings(gold: str, answer: str) -> Judgement:
+    r"""Judge by the normalised string alone.
+
+    Example:
+        >>> compare_strings(r"\frac12", r"\dfrac{1}{2}").correct, compare_strings(r"\frac12", "0.5").correct
+        (True, False)
+    """
+    if is_blank(gold):
+        return UNJUDGEABLE
+    return _right_or_wrong(key(normalize(gold)) == key(normalize(answer)), "exact")
+
+
+def _compare_normal(gold: str, answer: str, algebra: Algebra, depth: int) -> Judgement:
+    """`compare` for parts of answers, which are already normalised."""
+    if key(gold) == key(answer):
+        return Judgement(True, "exact")
+    if (judgement := _compare_numbers(gold, answer)) is not None:
+        return judgement
+
+    def part(gold: str, answer: str) -> Judgement:
+        return _compare_normal(gold, answer, algebra, depth + 1)
+
+    def whole(gold: str, answer: str) -> Judgement:
+        return _by_algebra(gold, answer, algebra)
+
+    for rule in RULES if depth < MAX_DEPTH else ():
+        if (judgement := rule(gold, answer, part, whole)) is not None:
+            return judgement
+    return whole(gold, answer)
+
+
+def _number(text: str) -> Number | None:
+    return parse_number(text) or parse_number(units.without_unit(text))
+
+
+def _compare_numbers(gold: str, answer: str) -> Judgement | None:
+    times = units.clock_time(gold), units.clock_time(answer)
+    if any(time is not None for time in times):
+        plain = [_minutes(text) if time is None else time for text, time in zip((gold, answer), times, strict=True)]
+        return _right_or_wrong(plain[0] == plain[1], "numeric")
+    gold_number, answer_number = _number(gold), _number(answer)
+    if gold_number is None or answer_number is None:
+        return None
+    if units.disagree(gold, answer):
+        return MISMATCH
+    return _right_or_wrong(same_number(gold_number, answer_number), "numeric")
+
+
+def _minutes(text: str) -> int | None:
+    match = re.fullmatch(r"(\d{1,2}):(\d{2})", text.strip())
+    return int(match[1]) * 60 + int(match[2]) if match else None
+
+
+def _right_or_wrong(correct: bool, reason: Reason) -> Judgement:
+    return Judgement(True, reason) if correct else MISMATCH
+
+
+def _by_algebra(gold: str, answer: str, algebra: Algebra) -> Judgement:
+    if shapes.restates_problem(gold, answer):
+        return NOT_AN_ANSWER
+    if shapes.SIDE_BY_SIDE.search(answer) and not shapes.SIDE_BY_SIDE.search(gold):
+        return NOT_AN_ANSWER
+    if units.disagree(gold, answer):
+        return MISMATCH
+    if is_too_large(gold):
+        return UNJUDGEABLE
+    if is_too_large(answer):
+        return Judgement(False, "guard")
+    correct = algebra(units.without_unit(gold), units.without_unit(answer))
+    if correct is None:
+        return UNJUDGEABLE
+    return _right_or_wrong(correct, "symbolic")

@@ -1,0 +1,57 @@
+r"""The two GSM8K scorers of verl, by their names, with their holes repaired.
+
+Source: verl/utils/reward_score/gsm8k.py. "strict" wants `#### n`, "flexible" takes the last number-like token.
+Each accepts what verl's accepts, and besides that `6.` for 6, `1,000` for 1000, `18.00` for 18 and `#### $18`. One
+thing that verl's accepts is refused: the 3 of `10-3` is not -3.
+"""
+
+import re
+
+from trl_hybrid.verifier.answers import ExtractedAnswer, clean
+from trl_hybrid.verifier.equivalence import is_blank
+from trl_hybrid.verifier.numeric import parse_number
+from trl_hybrid.verifier.verdict import MISMATCH, UNJUDGEABLE, Judgement
+
+
+STRICT = re.compile(r"####\s*\\?\$?\s*(-?\s?\\?\$?[0-9.,]*[0-9][0-9.,]*)")
+FLEXIBLE = re.compile(r"(?:(?<![0-9)])-)?[0-9.,]*[0-9][0-9.,]*")
+
+
+def strict_answer(completion: str, prompt: str = "") -> ExtractedAnswer | None:
+    """The number behind the last `####`.
+
+    Example:
+        >>> strict_answer("12 + 6 = 18 #### $18").text
+        '18'
+    """
+    found = STRICT.findall(clean(completion))
+    return ExtractedAnswer(re.sub(r"[\\$\s]", "", found[-1]), "hash") if found else None
+
+
+def flexible_answer(completion: str, prompt: str = "") -> ExtractedAnswer | None:
+    """The last number-like token.
+
+    Example:
+        >>> flexible_answer("So it is 6, then.").text, flexible_answer("10-3").text, flexible_answer("none")
+        ('6,', '3', None)
+    """
+    found = FLEXIBLE.findall(clean(completion))
+    return ExtractedAnswer(found[-1], "phrase") if found else None
+
+
+def compare_numbers(gold: str, answer: str) -> Judgement:
+    """Compare as verl does, by string, and as numbers.
+
+    Example:
+        >>> compare_numbers("18", "18.00").correct, compare_numbers("1000", "1,000.").correct
+        (True, True)
+    """
+    if is_blank(gold):
+        return UNJUDGEABLE
+    plain = answer.replace(",", "")
+    if gold in (plain, answer):
+        return Judgement(True, "exact")
+    gold_number, number = parse_number(gold.lstrip("$ ")), parse_number(plain.rstrip("."))
+    if gold_number is not None and number is not None and gold_number.value == number.value:
+        return Judgement(True, "numeric")
+    return MISMATCH

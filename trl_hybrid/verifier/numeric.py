@@ -1,0 +1,170 @@
+r"""Exact numbers: what a string such as `1,234`, `1\frac{1}{2}`, `33.5\%` or `1.5 \times 10^3` is worth."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+MAX_DIGITS = 4000
+MAX_EXPONENT = 400
+MIN_SHOWN_DIGITS = 3
+
+UNSIGNED = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)"
+DECIMAL = re.compile(rf"([-+]?)({UNSIGNED})")
+SCIENTIFIC = re.compile(rf"([-+]?)({UNSIGNED})\s*(?:\*|\\times|\\cdot)\s*10\^(?:\{{([-+]?\d+)\}}|([-+]?\d))")
+EXPONENT = re.compile(rf"([-+]?)({UNSIGNED})[eE]([-+]?\d{{1,3}})")
+POWER = re.compile(r"([-+]?)(\d{1,6})\^(?:\{([-+]?\d{1,3})\}|(\d))")
+FRACTION = re.compile(rf"([-+]?)\s*\\frac\{{([-+]?{UNSIGNED})\}}\{{([-+]?{UNSIGNED})\}}")
+SLASH = re.compile(rf"([-+]?)\(?([-+]?{UNSIGNED})\)?\s*/\s*\(?([-+]?{UNSIGNED})\)?")
+MIXED = re.compile(r"([-+]?)(\d+)\s*(?:\\frac\{(\d+)\}\{(\d+)\}|(?<=\s)(\d+)\s*/\s*(\d+))")
+REPEATING = re.compile(r"([-+]?)(\d+)\.(\d*)(?:\\overline|\\bar|\\dot)\{(\d+)\}")
+IN_BASE = re.compile(r"([-+]?)(\d+)_\{?(\d{1,2})\}?")
+PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:percent|percentage|pct|%|\\%)\s*\}|(?:percentage|percent|pct)\b)\.?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """An exact value, and how it was written.
+
+    Attributes:
+        value: The value, with a percentage already divided by 100.
+        places: Decimals shown, or `None` for an exact form (an integer, a fraction, a repeating decimal).
+        digits: Significant digits shown.
+        percent: Whether a percent sign was there.
+    """
+
+    value: Fraction
+    places: int | None = None
+    digits: int = 0
+    percent: bool = False
+
+
+def parse_number(text: str) -> Number | None:
+    r"""The number that all of `text` is, or `None`.
+
+    Example:
+        >>> parse_number(r"1\frac{1}{2}").value, parse_number("1,234.50").value, parse_number("33.5\\%").value
+        (Fraction(3, 2), Fraction(2469, 2), Fraction(67, 200))
+        >>> parse_number("1,23") is None, parse_number("x") is None
+        (True, True)
+    """
+    text = text.strip()
+    if len(text) > MAX_DIGITS:
+        return None
+    if percent := PERCENT.search(text):
+        number = parse_number(text[: percent.start()])
+        if number is None or number.percent:
+            return None
+        places = None if number.places is None else number.places + 2
+        return Number(number.value / 100, places, number.digits, percent=True)
+    return _parse_decimal(text) or _parse_exact(text)
+
+
+def same_number(gold: Number, answer: Number) -> bool:
+    r"""Whether two numbers are the same.
+
+    Equal values are the same. A decimal against an exact value that it cannot show in full is the same when it
+    differs by less than one unit of the last place shown, from three significant digits on: 16.67 for
+    `16.\overline{6}`.
+    A gold percentage may be answered without its sign, 10% by 10; a gold without a sign not with one, 9 by 9%.
+
+    Example:
+        >>> same_number(parse_number(r"\frac{2}{3}"), parse_number("0.667"))
+        True
+        >>> same_number(parse_number("2.23"), parse_number("2.232"))
+        False
+    """
+    if gold.value == answer.value:
+        return True
+    if gold.percent and not answer.percent:
+        scaled = Number(gold.value * 100, None if gold.places is None else gold.places - 2, gold.digits)
+        return same_number(scaled, answer)
+    if (gold.places is None) == (answer.places is None):
+        return False
+    shown, exact = (gold, answer) if answer.places is None else (answer, gold)
+    return shown_as(exact.value, shown)
+
+
+def shown_as(value: Fraction, shown: Number) -> bool:
+    """Whether a decimal shows an exact value, rounded or cut off."""
+    if shown.places is None or shown.digits < MIN_SHOWN_DIGITS:
+        return value == shown.value
+    return abs(value - shown.value) < Fraction(1, 10**shown.places)
+
+
+def _parse_decimal(text: str) -> Number | None:
+    if match := DECIMAL.fullmatch(text):
+        sign, digits = match.groups()
+        exponent = 0
+    elif match := SCIENTIFIC.fullmatch(text) or EXPONENT.fullmatch(text):
+        sign, digits, *exponents = match.groups()
+        exponent = int(next(power for power in exponents if power is not None))
+    else:
+        return None
+    if abs(exponent) > MAX_EXPONENT:
+        return None
+    plain = digits.replace(",", "")
+    value = _signed(sign, Fraction(int(plain) if plain.isdecimal() else plain.rstrip(".")))
+    if exponent:
+        value *= Fraction(10) ** exponent
+    fraction = plain.partition(".")[2]
+    shown = len(plain.replace(".", "").lstrip("0"))
+    return Number(value, len(fraction) - exponent if fraction else None, shown)
+
+
+def _parse_exact(text: str) -> Number | None:
+    for pattern, evaluate in EXACT_FORMS:
+        if match := pattern.fullmatch(text):
+            value = evaluate(match)
+            return None if value is None else Number(value)
+    return None
+
+
+def _signed(sign: str, value: Fraction) -> Fraction:
+    return -value if sign == "-" else value
+
+
+def _quotient(match: re.Match[str]) -> Fraction | None:
+    sign, numerator, denominator = match.groups()
+    divisor = Fraction(denominator.replace(",", ""))
+    return None if divisor == 0 else _signed(sign, Fraction(numerator.replace(",", "")) / divisor)
+
+
+def _mixed(match: re.Match[str]) -> Fraction | None:
+    sign, whole, *parts = match.groups()
+    numerator, denominator = [int(part) for part in parts if part is not None]
+    return None if denominator == 0 else _signed(sign, whole_plus(int(whole), numerator, denominator))
+
+
+def whole_plus(whole: int, numerator: int, denominator: int) -> Fraction:
+    """The mixed number `whole numerator/denominator`."""
+    return whole + Fraction(numerator, denominator)
+
+
+def _power(match: re.Match[str]) -> Fraction | None:
+    sign, base, braced, bare = match.groups()
+    exponent = int(braced or bare)
+    return None if int(base) == 0 and exponent < 0 else _signed(sign, Fraction(int(base)) ** exponent)
+
+
+def _repeating(match: re.Match[str]) -> Fraction | None:
+    sign, whole, fixed, period = match.groups()
+    repeated = Fraction(int(period), 10 ** len(fixed) * (10 ** len(period) - 1))
+    return _signed(sign, Fraction(f"{whole}.{fixed or 0}") + repeated)
+
+
+def _in_base(match: re.Match[str]) -> Fraction | None:
+    sign, digits, base = match[1], match[2], int(match[3])
+    if not 2 <= base <= 10 or int(max(digits)) >= base:
+        return None
+    return _signed(sign, Fraction(int(digits, base)))
+
+
+EXACT_FORMS = (
+    (IN_BASE, _in_base),
+    (FRACTION, _quotient),
+    (SLASH, _quotient),
+    (MIXED, _mixed),
+    (POWER, _power),
+    (REPEATING, _repeating),
+)

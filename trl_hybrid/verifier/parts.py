@@ -1,0 +1,189 @@
+r"""Answers with a structure, compared part by part: equations, relations, lists, tuples, sets, intervals, matrices.
+
+Each rule returns `None` where it has nothing to say. A rule is handed two judges: `part` for what it takes apart, with
+every rule again, and `whole` for what only algebra can decide.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+from trl_hybrid.verifier import shapes
+from trl_hybrid.verifier.latex import key, split_top
+from trl_hybrid.verifier.verdict import MISMATCH, NOT_AN_ANSWER, Judgement
+
+
+Judge = Callable[[str, str], Judgement]
+Rule = Callable[[str, str, Judge, Judge], Judgement | None]
+
+MAX_UNORDERED = 64
+
+
+def compare_lists(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
+    """Several answers side by side, in any order: as many as the gold has, each matched by one."""
+    golds, answers = shapes.container(gold), shapes.container(answer)
+    if golds.opening or answers.opening or len(golds.items) == len(answers.items) == 1:
+        return None
+    gold_items, answer_items = _distinct(_carry_names(golds.items)), _distinct(_carry_names(answers.items))
+    if len(gold_items) != len(answer_items):
+        if _is_coordinates(gold, answer_items):
+            return None
+        return MISMATCH
+    return _match(gold_items, answer_items, part, ordered=False)
+
+
+def _is_coordinates(gold: str, answer_items: Sequence[str]) -> bool:
+    """Whether a bare list may be the inside of the gold's brackets: (1,2) or [-5,1] or ... answered by 1,2."""
+    _, values = shapes.equation(gold)
+    return len(shapes.container(values[-1]).items) == len(answer_items) or shapes.UNION.search(gold) is not None
+
+
+def _carry_names(items: tuple[str, ...]) -> list[str]:
+    """Items without the name that only the first of them carries: a=4,-8,-10."""
+    if len(items) < 2:
+        return list(items)
+    name, values = shapes.equation(items[0])
+    if name is not None and len(values) == 1 and not any(shapes.EQUALS.search(item) for item in items[1:]):
+        return [values[0], *items[1:]]
+    return list(items)
+
+
+def _distinct(items: list[str]) -> list[str]:
+    return list({key(item): item for item in items}.values())
+
+
+def _match(golds: Sequence[str], answers: Sequence[str], part: Judge, ordered: bool) -> Judgement:
+    if len(golds) != len(answers):
+        return MISMATCH
+    if ordered or len(golds) > MAX_UNORDERED:
+        pairs = zip(golds, answers, strict=True)
+        return _worst([part(gold, answer) for gold, answer in pairs])
+    left = list(answers)
+    for gold in sorted(golds, key=lambda item: key(item) not in {key(answer) for answer in answers}):
+        verdicts = ((answer, part(gold, answer)) for answer in sorted(left, key=lambda a: key(a) != key(gold)))
+        found = next(((answer, verdict) for answer, verdict in verdicts if verdict.correct is not False), None)
+        if found is None:
+            return MISMATCH
+        if found[1].correct is None:
+            return found[1]
+        left.remove(found[0])
+    return Judgement(True, "symbolic")
+
+
+def _worst(judgements: list[Judgement]) -> Judgement:
+    for bad in (False, None):
+        for judgement in judgements:
+            if judgement.correct is bad:
+                return judgement
+    return Judgement(True, "symbolic")
+
+
+def compare_equations(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
+    """Take x = 2 for 2, and the last member of an equation; but never one of several different values."""
+    if _is_bare_list(gold) or _is_bare_list(answer):
+        return None
+    gold_name, gold_values = shapes.equation(gold)
+    answer_name, answer_values = shapes.equation(answer)
+    if (gold_name, answer_name) == (None, None) and len(gold_values) == len(answer_values) == 1:
+        same = gold_values[0] == gold and answer_values[0] == answer
+        return None if same else part(gold_values[0], answer_values[0])
+    if shapes.literals_disagree(answer_values):
+        return NOT_AN_ANSWER
+    if gold_name is None and len(gold_values) > 1:  # a true equation, such as 2x + z = 1
+        if answer_name is None and len(answer_values) == 1:
+            return MISMATCH
+        return whole(gold, answer)
+    if gold_name is not None and answer_name is None and len(answer_values) > 1:
+        judgement = whole(gold, answer)
+        if judgement.correct:
+            return judgement
+    if gold_name is not None and answer_name is not None and not _same_name(gold_name, answer_name):
+        return MISMATCH
+    return part(gold_values[-1], answer_values[-1])
+
+
+def _is_bare_list(text: str) -> bool:
+    items = shapes.container(text)
+    return not items.opening and len(items.items) > 1
+
+
+def _same_name(gold: str, answer: str) -> bool:
+    heads = [key(shapes.ARGUMENTS.sub("()", name)) for name in (gold, answer)]
+    return heads[0] == heads[1]
+
+
+def compare_relations(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
+    r"""Inequalities and unions of intervals: x < 3 or x > 5 is (-\infty,3)\cup(5,\infty)."""
+    variable, answer_variable = shapes.variable_of(gold), shapes.variable_of(answer)
+    if variable is not None and answer_variable is not None and key(variable) != key(answer_variable):
+        return MISMATCH
+    gold_parts, answer_parts = _interval_parts(gold), _interval_parts(answer)
+    if gold_parts == [shapes.MEMBER.sub("", gold)] and answer_parts == [shapes.MEMBER.sub("", answer)]:
+        if shapes.INEQUALITY.search(answer) and not shapes.INEQUALITY.search(gold):
+            is_set = shapes.container(gold).opening != "" or r"\in" in gold
+            return None if is_set else NOT_AN_ANSWER
+        return None
+    if shapes.INEQUALITY.search(answer) and not shapes.INEQUALITY.search(gold) and not _is_interval_like(gold_parts):
+        return NOT_AN_ANSWER
+    if len(gold_parts) == len(answer_parts) and all("," in part for part in gold_parts + answer_parts):
+        return _match(gold_parts, answer_parts, part, ordered=False)
+    if _is_interval_like(answer_parts) and shapes.INEQUALITY.search(gold):
+        answer = r"\cup ".join(answer_parts)  # math-verify solves the gold's inequality for the answer's set
+    return whole(gold, answer)
+
+
+def _interval_parts(text: str) -> list[str]:
+    """The intervals of a union, or of inequalities about one variable; the text itself when it is neither."""
+    parts = split_top(shapes.MEMBER.sub("", text), shapes.UNION)
+    if len(parts) == 1 and shapes.INEQUALITY.search(text):
+        parts = split_top(text, shapes.LIST)
+        if len({shapes.variable_of(part) for part in parts}) > 1:
+            return [text]
+    return [shapes.as_interval(part) for part in parts]
+
+
+def _is_interval_like(parts: list[str]) -> bool:
+    return all(shapes.container(part).opening != "" for part in parts)
+
+
+def compare_containers(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
+    """Tuples, intervals and sets, item by item."""
+    golds, answers = shapes.container(gold), shapes.container(answer)
+    if not golds.opening and not answers.opening:
+        inner_gold, inner_answer = golds.items[0], answers.items[0]
+        if len(golds.items) == len(answers.items) == 1 and (inner_gold, inner_answer) != (gold, answer):
+            return part(inner_gold, inner_answer)
+        return None
+    cells = [row[0] for row in shapes.matrix_rows(gold) or [] if len(row) == 1]
+    if cells and answers.ordered:
+        return _match(cells, answers.items, part, ordered=True)
+    if len(golds.items) != len(answers.items) or not _brackets_agree(golds, answers):
+        is_value = len(golds.items) == 1 and not golds.opening and shapes.RESTATED.search(gold) is None
+        return MISMATCH if is_value or (golds.opening and answers.opening) else None
+    return _match(golds.items, answers.items, part, ordered=golds.ordered or answers.ordered)
+
+
+def _brackets_agree(gold: shapes.Container, answer: shapes.Container) -> bool:
+    """Brackets must be the same around two items, where they tell intervals apart; elsewhere they are a style."""
+    if not (gold.ordered and answer.ordered) or len(gold.items) != 2:
+        return True
+    return (gold.opening, gold.closing) == (answer.opening, answer.closing)
+
+
+def compare_matrices(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
+    """Matrices of the same shape, cell by cell."""
+    gold_rows, answer_rows = shapes.matrix_rows(gold), shapes.matrix_rows(answer)
+    if gold_rows is None or answer_rows is None:
+        return None
+    if [len(row) for row in gold_rows] != [len(row) for row in answer_rows]:
+        return MISMATCH
+    return _match(list(chain(*gold_rows)), list(chain(*answer_rows)), part, ordered=True)
+
+
+# In this order: a relation may hold lists, and a list may hold equations.
+RULES: tuple[Rule, ...] = (
+    compare_relations,
+    compare_lists,
+    compare_equations,
+    compare_containers,
+    compare_matrices,
+)

@@ -1,0 +1,131 @@
+"""Warm worker processes behind a queue: every pair has a hard deadline, a stuck worker is killed and replaced."""
+
+import contextlib
+import os
+import queue
+import threading
+import time
+import weakref
+from concurrent.futures import Future
+from typing import NamedTuple
+
+from trl_hybrid.verifier.numeric import parse_number
+from trl_hybrid.verifier.process import WorkerProcess
+from trl_hybrid.verifier.verdict import UNJUDGEABLE, Judgement, Reason
+
+
+# An innocent answer: where even this one fails, it is the gold that cannot be handled.
+PROBE = "7919"
+FAILURES: dict[str, Reason] = {"late": "timeout", "starved": "timeout", "dead": "crash"}
+UNFINISHED: frozenset[Reason] = frozenset({"timeout", "memory", "crash"})
+
+
+class Job(NamedTuple):
+    """A pair of answers, and where its judgement is awaited."""
+
+    gold: str
+    answer: str
+    future: "Future[Judgement]"
+
+
+class WorkerPool:
+    """`num_workers` processes, each fed by a thread of its own.
+
+    The threads live as long as the pool, and have to: the kernel kills a worker when the thread that started it ends.
+
+    Args:
+        num_workers: Number of processes, at least 1.
+        timeout: Seconds that a pair may take before its process is killed.
+        memory_limit_mb: Cap of each process's address space, in MB.
+    """
+
+    def __init__(self, num_workers: int, timeout: float, memory_limit_mb: int) -> None:
+        self.owner = os.getpid()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._closed = threading.Event()
+        self._workers = [WorkerProcess(timeout, memory_limit_mb) for _ in range(num_workers)]
+        self._threads = [
+            threading.Thread(target=_serve, args=(worker, self._jobs, self._closed), daemon=True, name="verifier")
+            for worker in self._workers
+        ]
+        for thread in self._threads:
+            thread.start()
+        self._finalizer = weakref.finalize(self, _shut_down, self._workers, self._jobs, self._closed)
+
+    def submit(self, gold: str, answer: str) -> "Future[Judgement]":
+        """Queue one pair; the future holds its judgement, or the error that keeps workers from starting."""
+        future: Future[Judgement] = Future()
+        self._jobs.put(Job(gold, answer, future))
+        return future
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers that run now."""
+        return [pid for worker in self._workers if (pid := worker.pid) is not None]
+
+    def close(self) -> None:
+        """Kill the workers and cancel what is queued."""
+        self._finalizer()
+        for thread in self._threads:
+            thread.join(timeout=5.0)
+
+
+def _serve(worker: WorkerProcess, jobs: "queue.SimpleQueue[Job | None]", closed: threading.Event) -> None:
+    """Run jobs on one worker until the pool closes."""
+    with contextlib.suppress(
+        OSError
+    ):  # an early start only saves time: the first job starts it again, or says why not
+        worker.start()
+    while (job := jobs.get()) is not None:
+        if not job.future.set_running_or_notify_cancel():
+            continue
+        try:
+            judgement = _judge(worker, job.gold, job.answer)
+            if closed.is_set():
+                raise RuntimeError("the verifier was closed while it was judging; verify again")
+            job.future.set_result(judgement)
+        except (RuntimeError, OSError) as error:
+            job.future.set_exception(error)
+        finally:
+            if not job.future.done():  # whatever happens to this thread, nobody waits for ever
+                job.future.set_exception(RuntimeError("the thread that feeds a worker of the verifier has ended"))
+    worker.kill()
+
+
+def _judge(worker: WorkerProcess, gold: str, answer: str) -> Judgement:
+    start = time.perf_counter()
+    judgement = _ask(worker, gold, answer)
+    if judgement.reason in UNFINISHED and parse_number(gold) is None:
+        probe = _ask(worker, gold, PROBE)
+        if probe.correct is None or probe.reason in UNFINISHED:
+            judgement = UNJUDGEABLE
+    milliseconds = 1000 * (time.perf_counter() - start)
+    return Judgement(judgement.correct, judgement.reason, milliseconds)
+
+
+def _ask(worker: WorkerProcess, gold: str, answer: str) -> Judgement:
+    """One judgement, asked for again where the first failure may not be the answer's fault.
+
+    A deadline that passed while hardly any CPU time was used says that the machine is busy; a dead worker may have
+    been killed from outside.
+    """
+    task = {"gold": gold, "answer": answer}
+    reply = worker.ask(task)
+    if reply.status in ("starved", "dead"):
+        reply = worker.ask(task)
+    if reply.status == "ok":
+        return Judgement(reply.record["correct"], reply.record["reason"])
+    return Judgement(False, FAILURES[reply.status])
+
+
+def _shut_down(workers: list[WorkerProcess], jobs: "queue.SimpleQueue[Job | None]", closed: threading.Event) -> None:
+    closed.set()
+    while True:
+        try:
+            job = jobs.get_nowait()
+        except queue.Empty:
+            break
+        if job is not None:
+            job.future.cancel()
+    for worker in workers:
+        jobs.put(None)
+        worker.interrupt()

@@ -1,0 +1,173 @@
+"""One worker process as its parent sees it: started, asked with a deadline, killed and started anew."""
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+START_TIMEOUT = 30.0  # seconds, twice; a start takes about 0.6 s on a quiet machine
+STARVED = 0.2  # share of the deadline in CPU time below which the machine, not the task, is to blame
+BOOTSTRAP = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from trl_hybrid.verifier.worker import run; "
+
+Failure = Literal["late", "starved", "dead"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came of one task: the worker's record, or how the worker failed.
+
+    Attributes:
+        status: "late": the deadline passed; "starved": it passed, but the task hardly got any CPU time; "dead": the
+            process ended.
+        record: The worker's JSON object, empty unless `status` is "ok".
+    """
+
+    status: Literal["ok"] | Failure
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+class WorkerProcess:
+    """A process that judges one pair at a time. Used by one thread; only `interrupt` and `pid` are for others.
+
+    Args:
+        timeout: Seconds that a task may take, from the moment it is handed over; starting the process does not count.
+        memory_limit_mb: Cap of the process's address space, in MB.
+    """
+
+    def __init__(self, timeout: float, memory_limit_mb: int) -> None:
+        self.timeout = timeout
+        self.memory_limit_mb = memory_limit_mb
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
+        self._interrupted = False
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the running worker, `None` when there is none."""
+        process = self._process
+        return None if process is None or process.poll() is not None else process.pid
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Launch the process without waiting until it is ready."""
+        call = f"run({self.memory_limit_mb}, {os.getpid()})"
+        self._ready = False
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", BOOTSTRAP + call, json.dumps(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,  # the terminal's Ctrl-C does not reach it, not even while it starts
+        )
+        return self._process
+
+    def kill(self) -> None:
+        """End the process at once and reap it."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def interrupt(self) -> None:
+        """End the process from another thread, for good."""
+        self._interrupted = True
+        if (process := self._process) is not None:
+            process.kill()
+
+    def ask(self, task: dict[str, Any]) -> Reply:
+        """Hand over one task and wait for its record, at most `timeout` seconds. A process that fails is replaced.
+
+        Raises:
+            RuntimeError: The process cannot start in this environment.
+        """
+        process = self._ready_process()
+        cpu_before = _cpu_seconds(process.pid)
+        reply = self._exchange(process, task)
+        if reply.status == "ok":
+            return reply
+        if reply.status == "late" and _cpu_seconds(process.pid) - cpu_before < STARVED * self.timeout:
+            reply = Reply("starved")
+        self.kill()
+        if not self._interrupted:
+            self.start()
+        return reply
+
+    def _exchange(self, process: subprocess.Popen[bytes], task: dict[str, Any]) -> Reply:
+        try:
+            _stdin(process).write(json.dumps(task).encode() + b"\n")
+        except BrokenPipeError:
+            return Reply("dead")
+        return _read(process, self.timeout)
+
+    def _ready_process(self) -> subprocess.Popen[bytes]:
+        """The running process, started anew when it has ended in the meantime."""
+        if self._interrupted:
+            raise RuntimeError("the verifier was closed")
+        process = self._process or self.start()
+        if self._ready and process.poll() is None:
+            return process
+        if self._ready or process.poll() is not None:
+            self.kill()
+            process = self.start()
+        reply = _read(process, START_TIMEOUT)
+        if reply.status != "ok":
+            self.kill()
+            process = self.start()
+            reply = _read(process, START_TIMEOUT)
+        if reply.status == "ok" and "error" not in reply.record:
+            self._ready = True
+            return process
+        self.kill()
+        why = reply.record.get("error", f"the process was {reply.status} before it was ready")
+        raise RuntimeError(
+            f"A worker of the verifier cannot start with {sys.executable}: {why}. Fix: pip install "
+            f"'math-verify>=0.9', and memory_limit_mb of at least 256 (it is {self.memory_limit_mb})."
+        )
+
+
+def _read(process: subprocess.Popen[bytes], timeout: float) -> Reply:
+    """The next JSON line of a process."""
+    descriptor = _stdout(process).fileno()
+    deadline = time.monotonic() + timeout
+    line = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while not line.endswith(b"\n"):
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                return Reply("late")
+            chunk = os.read(descriptor, 65536)
+            if not chunk:
+                return Reply("dead")
+            line += chunk
+    return Reply("ok", json.loads(line))
+
+
+def _stdin(process: subprocess.Popen[bytes]) -> Any:
+    if process.stdin is None:
+        raise OSError("the worker process has no standard input")
+    return process.stdin
+
+
+def _stdout(process: subprocess.Popen[bytes]) -> Any:
+    if process.stdout is None:
+        raise OSError("the worker process has no standard output")
+    return process.stdout
+
+
+def _cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used; infinite where /proc does not tell, and then no task counts as starved."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+    except OSError:
+        return float("inf")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

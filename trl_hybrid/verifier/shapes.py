@@ -1,0 +1,219 @@
+r"""What kind of thing an answer is: a value, a list, a container, an interval, an equation, a matrix. Pure strings."""
+
+import re
+from dataclasses import dataclass
+
+from trl_hybrid.verifier.latex import key, split_top
+from trl_hybrid.verifier.numeric import parse_number
+
+
+EQUALS = re.compile(r"==?(?!=)")
+APPROX = re.compile(r"\\approx(?![a-zA-Z])|\\sim(?![a-zA-Z])")
+INEQUALITY = re.compile(r"\\(?:le|ge|ne|leqslant|geqslant|nless|ngtr)(?![a-zA-Z])|<|>")
+UNION = re.compile(r"\\cup(?![a-zA-Z])")
+LIST = re.compile(
+    r"\s*(?:(?:[,;]|\\text\{\s*(?:,?\s*(?:and|or)|,)\s*\})\s*)+(?:(?:and|or)(?![a-zA-Z])\s*|\\text\{\s*(?:and|or)\s*\}\s*)?"
+    r"|\s*(?<![a-zA-Z\\])(?:and|or)(?![a-z])\s*|(?<=[\d)])or(?=[A-Z\d(\\-])|\s*\\(?:vee|lor|wedge|land)(?![a-zA-Z])\s*"
+)
+GROUPED_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+MEMBER = re.compile(r"^\s*[a-zA-Z](?:_\{?\w+\}?)?\s*\\in(?![a-zA-Z])\s*")
+MATRIX = re.compile(
+    r"\\begin\{(?:[pbBvV]?matrix|array)\}(?:\{[clr|]*\})?(.*)\\end\{(?:[pbBvV]?matrix|array)\}", re.DOTALL
+)
+NAME_COMMANDS = re.compile(
+    r"\\(?:text|angle|triangle|overline|overrightarrow|vec|alpha|beta|gamma|delta|epsilon|theta|lambda|mu|phi|omega|rho|"
+    r"sigma|tau|Delta|Omega|operatorname|mathbf|mathcal|widehat|hat|bar|ell|prime|circ|odot|Phi|varphi|psi|xi|eta)(?![a-zA-Z])"
+)
+SUBSCRIPT = re.compile(r"_(?:\{[^{}]*\}|\w)")
+ARGUMENTS = re.compile(r"(?<=[a-zA-Z}])\([^()]*\)")
+NAME = re.compile(r"[A-Za-z\s|:'{}\[\](),]*[A-Za-z][A-Za-z\s|:'{}\[\](),]*")
+RESTATED = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det|bigcup|bigcap)(?![a-zA-Z])|\\begin\{[vV]matrix\}")
+LABELLED = re.compile(r"(?:\\text\{)?\(([A-Ja-j])\)\s*\}?[\s.:]*(.+)|(?:\\text\{)?([A-J])[).:]\}?\s*(.+)")
+# Read as a mixed number by latex2sympy, which makes 7 of "3 4".
+SIDE_BY_SIDE = re.compile(r"(?<![\d^_.,{])\d+ +\d+(?![\d/.])")
+PROSE_GOLD = re.compile(r"(?:[A-Za-z]{2,}[,.!?']?\s+(?:[A-Za-z]\s+)?){3,}[A-Za-z]{2,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """Several values in brackets, or side by side without any (`opening` and `closing` empty)."""
+
+    opening: str
+    closing: str
+    items: tuple[str, ...]
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the order of the items counts: in brackets, not in braces and not in a bare list."""
+        return self.opening in ("(", "[") or self.closing in (")", "]")
+
+
+def is_name(text: str) -> bool:
+    r"""Whether `text` names a quantity: x, f(x), S_{1}, AB, |AB|, (p,q), \angle APC, V_1:V_2.
+
+    Example:
+        >>> [is_name(text) for text in ("x", "f(x)", "(p,q)", r"\angle APC", "2x+z", "11a", "x^2")]
+        [True, True, True, True, False, False, False]
+    """
+    if len(text) > 80:
+        return False
+    text = ARGUMENTS.sub("", SUBSCRIPT.sub("", NAME_COMMANDS.sub("", text)))
+    return NAME.fullmatch(text) is not None
+
+
+def equation(text: str) -> tuple[str | None, list[str]]:
+    r"""The name that an equation gives to its value, and the members of the equation other than names.
+
+    An approximation counts by its exact side.
+
+    Example:
+        >>> equation("x = 41 = 42"), equation("2 = x"), equation("2x+z = 1"), equation(r"x = \frac{1}{3} \approx 0.33")
+        (('x', ['41', '42']), ('x', ['2']), (None, ['2x+z', '1']), ('x', ['\\frac{1}{3}']))
+    """
+    text = MEMBER.sub("", text)
+    exact, *rounded = split_top(text, APPROX)
+    if rounded and is_name(exact):
+        exact = f"{exact}={rounded[0]}"
+    members = [member.strip(" &") for member in split_top(exact, EQUALS)]
+    if len(members) == 1:
+        return None, members
+    names = [member for member in members if is_name(member)]
+    values = [member for member in members if not is_name(member)]
+    if not values:
+        return names[0], names[1:]
+    return (names[0] if names else None), values
+
+
+def container(text: str) -> Container:
+    r"""The items of a list, tuple, interval or set; one item when it is none of these.
+
+    Example:
+        >>> container(r"\{1, 2\}").items, container("1, -2 and 3").items, container("(0,1]").closing
+        (('1', '2'), ('1', '-2', '3'), ']')
+    """
+    opening, closing, inside = _brackets(text)
+    grouped = ", " in inside
+    parts = split_top(GROUPED_COMMA.sub("", inside) if grouped else inside, LIST)
+    items = tuple(item for part in parts if part for item in _both_signs(part))
+    if opening in ("(", "") and len(items) <= 1:
+        return Container("", "", items or (text,))
+    if opening == "{":  # TeX's own braces group and mean nothing
+        return Container("", "", items)
+    return Container(opening, closing, items)
+
+
+def _brackets(text: str) -> tuple[str, str, str]:
+    for opening, closings in ((r"\{", (r"\}",)), ("(", (")", "]")), ("[", ("]", ")")), ("{", ("}",))):
+        for closing in closings:
+            if text.startswith(opening) and text.endswith(closing) and _encloses(text, len(opening), len(closing)):
+                return opening, closing, text[len(opening) : -len(closing)].strip()
+    return "", "", text
+
+
+def _encloses(text: str, opening: int, closing: int) -> bool:
+    """Whether the first bracket closes at the very end."""
+    inside = text[opening:-closing]
+    depth = 0
+    for bracket in re.findall(r"\\[a-zA-Z]+|\\[{}]|[()\[\]{}]", inside):
+        depth += (bracket in ("(", "[", "{", r"\{")) - (bracket in (")", "]", "}", r"\}"))
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def _both_signs(item: str) -> list[str]:
+    if item.count(r"\pm") != 1 or r"\mp" in item:
+        return [item]
+    return [item.replace(r"\pm", sign).strip().removeprefix("+").strip() for sign in ("+", "-")]
+
+
+def as_interval(text: str) -> str:
+    r"""A one-variable inequality as the interval that it means; any other text unchanged.
+
+    Example:
+        >>> as_interval(r"-2 \le x < 7"), as_interval(r"5 \ge x"), as_interval("x > 3"), as_interval("x+y < 3")
+        ('[-2,7)', '(-\\infty,5]', '(3,\\infty)', 'x+y < 3')
+    """
+    signs = INEQUALITY.findall(text)
+    parts = split_top(text, INEQUALITY)
+    if len(parts) != len(signs) + 1 or any(sign == r"\ne" for sign in signs):
+        return text
+    if len(parts) == 2 and is_variable(parts[1]) and not is_variable(parts[0]):
+        parts, signs = parts[::-1], [_flip(signs[0])]
+    if len(parts) == 2 and is_variable(parts[0]) and not is_variable(parts[1]):
+        return _half_line(signs[0], parts[1])
+    if len(parts) == 3 and is_variable(parts[1]):
+        return _between(parts, signs) or text
+    return text
+
+
+def variable_of(text: str) -> str | None:
+    """The one-letter variable that an inequality is about."""
+    parts = split_top(text, INEQUALITY)
+    return next((part for part in parts if is_variable(part)), None) if len(parts) > 1 else None
+
+
+def is_variable(text: str) -> bool:
+    """Whether `text` is one letter, with a subscript or not."""
+    return re.fullmatch(r"[a-zA-Z](?:_\{?\w+\}?)?|\\(?:alpha|theta|lambda|mu|phi)", text.strip()) is not None
+
+
+def _flip(sign: str) -> str:
+    return {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}[sign]
+
+
+def _half_line(sign: str, end: str) -> str:
+    bracket = {"<": ")", r"\le": "]", ">": "(", r"\ge": "["}[sign]
+    return rf"(-\infty,{end}{bracket}" if sign in ("<", r"\le") else rf"{bracket}{end},\infty)"
+
+
+def _between(parts: list[str], signs: list[str]) -> str | None:
+    if all(sign in (">", r"\ge") for sign in signs):
+        parts, signs = parts[::-1], [_flip(sign) for sign in reversed(signs)]
+    if not all(sign in ("<", r"\le") for sign in signs):
+        return None
+    left, right = ("[" if signs[0] == r"\le" else "("), ("]" if signs[1] == r"\le" else ")")
+    return f"{left}{parts[0]},{parts[2]}{right}"
+
+
+def matrix_rows(text: str) -> list[list[str]] | None:
+    r"""Cells of a matrix, or `None` when all of the text is not one matrix.
+
+    Example:
+        >>> matrix_rows(r"\begin{pmatrix} 1 & x \\ 3 & 4 \end{pmatrix}")
+        [['1', 'x'], ['3', '4']]
+    """
+    match = MATRIX.fullmatch(text.strip())
+    if match is None or r"\begin" in match[1]:
+        return None
+    rows = [row for row in re.split(r"\\\\", match[1]) if row.strip()]
+    return [[cell.strip() for cell in row.split("&")] for row in rows]
+
+
+def literals_disagree(members: list[str]) -> bool:
+    """Whether an equation chain states two different numbers, as "x = 41 = 42" does."""
+    numbers = [number.value for member in members if (number := parse_number(member)) is not None]
+    return len(set(numbers)) > 1
+
+
+def restates_problem(gold: str, answer: str) -> bool:
+    r"""Whether an answer is an unevaluated sum, product, integral, limit or determinant that the gold is not."""
+    return RESTATED.search(answer) is not None and RESTATED.search(gold) is None
+
+
+def labelled_choice(text: str) -> tuple[str | None, str]:
+    r"""The label of a choice and what it says: "(D) 42" is the choice D, and its value is 42.
+
+    Example:
+        >>> labelled_choice(r"\text{(D)} 42"), labelled_choice("(x) 42")
+        (('D', '42'), (None, '(x) 42'))
+    """
+    match = LABELLED.fullmatch(text)
+    if match is None:
+        return None, text
+    return (match[1] or match[3]).upper(), match[2] or match[4]
+
+
+def is_prose(text: str) -> bool:
+    r"""Whether a gold is a sentence, which no rule can compare; `\text{...}` is an answer in words."""
+    return PROSE_GOLD.search(re.sub(r"\\text\{[^{}]*\}", "", text)) is not None and key(text) != ""

@@ -1,0 +1,166 @@
+"""Equality by math-verify, for use inside a worker process only: nothing here bounds time or memory."""
+
+import logging
+import re
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import sympy
+from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+from math_verify.grader import should_treat_as_complex, verify
+
+from trl_hybrid.verifier.equivalence import compare
+from trl_hybrid.verifier.numeric import Number, parse_number, shown_as
+
+
+Parsed = Any  # sympy's Basic or MatrixBase; its stubs are partial
+
+DIGITS = 30
+RELATIVE_TOLERANCE = sympy.Float("1e-12")
+NORMALIZATION = NormalizationConfig(
+    basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
+)
+DECIMALS = re.compile(r"\d*\.(\d+)")
+TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+UNEVALUATED = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit, sympy.Derivative)
+COMMAND = re.compile(r"\\[a-zA-Z]+|\\text\s*\{[^{}]*\}")
+PROBES = (sympy.Rational(13, 11), sympy.Rational(17, 13), sympy.Rational(29, 19))
+
+for name in ("math_verify.parser", "math_verify.grader"):
+    logging.getLogger(name).setLevel(logging.ERROR)  # they warn that their own time limit is off
+
+
+def judge(gold: str, answer: str) -> dict[str, Any]:
+    """Judge one pair.
+
+    Returns:
+        `correct` (`None`: the gold does not parse) and `reason`.
+    """
+    try:
+        judgement = compare(gold, answer, equal)
+    except MemoryError:
+        return {"correct": False, "reason": "memory"}
+    return {"correct": judgement.correct, "reason": judgement.reason}
+
+
+def equal(gold: str, answer: str) -> bool | None:
+    """Whether two LaTeX strings are equal by algebra; `None` when the first does not parse."""
+    any_case = not (mixes_cases(gold) or mixes_cases(answer))
+    gold_value = parse(gold, any_case)
+    if gold_value is None:
+        return None
+    answer_value = parse(answer, any_case)
+    if answer_value is None:
+        return False
+    try:
+        return _equal_values(gold, answer, gold_value, answer_value)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001  # sympy raises whatever it likes on values that it cannot compare
+        return False
+
+
+def mixes_cases(text: str) -> bool:
+    """Whether a letter stands for two things, as in R + r; elsewhere the case of a variable does not matter."""
+    letters = set(re.findall(r"[a-zA-Z]", COMMAND.sub("", text)))
+    return any(letter.lower() in letters for letter in letters if letter.isupper())
+
+
+@lru_cache(maxsize=1024)
+def parse(text: str, any_case: bool = True) -> Parsed | None:
+    """The sympy object that a LaTeX string means, decimals exact and i imaginary, or `None`."""
+    degrees = r"\circ" in text and TRIGONOMETRY.search(text) is not None
+    text = normalize_latex(text, NORMALIZATION)
+    config = ConversionConfig(lowercase_symbols=any_case)
+    try:
+        value: Parsed = latex2sympy(
+            text,
+            is_real=not should_treat_as_complex(text),
+            convert_degrees=degrees,
+            normalization_config=None,
+            conversion_config=config,
+        )
+        exact = {number: sympy.Rational(str(number)) for number in value.atoms(sympy.Float)}
+        imaginary = {symbol: sympy.I for symbol in value.atoms(sympy.Symbol) if symbol.name == "i"}
+        return value.xreplace({**exact, **imaginary})
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001  # latex2sympy and antlr raise whatever they like on text that is not mathematics
+        return None
+
+
+def _equal_values(gold: str, answer: str, gold_value: Parsed, answer_value: Parsed) -> bool:
+    if _is_constant(gold_value) and _is_constant(answer_value):
+        return _same_constant(gold, answer, gold_value, answer_value)
+    if _differ_at_a_point(gold_value, answer_value):
+        return _same_as_shown(gold, answer, gold_value, answer_value)
+    if verify([gold_value], [answer_value], timeout_seconds=None):
+        return True
+    return _same_as_shown(gold, answer, gold_value, answer_value)
+
+
+def _differ_at_a_point(gold: Parsed, answer: Parsed) -> bool:
+    """Whether two expressions clearly differ somewhere, which is cheap and spares the costly search for a proof."""
+    if not (isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr)):
+        return False
+    if gold.has(*UNEVALUATED) or answer.has(*UNEVALUATED):
+        return False
+    symbols: list[Parsed] = sorted(gold.free_symbols | answer.free_symbols, key=str)
+    if any(symbol.name.isalpha() and len(symbol.name) > 1 for symbol in symbols):
+        return False  # a word, which math-verify compares by its letters
+    point = {symbol: PROBES[index % len(PROBES)] + index for index, symbol in enumerate(symbols)}
+    values = [value.subs(point).evalf(15) for value in (gold, answer)]
+    if not all(value.is_number and value.is_finite for value in values):
+        return False
+    scale = 1 + abs(values[0]) + abs(values[1])
+    return bool(abs(values[0] - values[1]) > sympy.Float("1e-6") * scale)
+
+
+def _is_constant(value: Parsed) -> bool:
+    return isinstance(value, sympy.Expr) and bool(value.is_number)
+
+
+def _same_constant(gold: str, answer: str, gold_value: Parsed, answer_value: Parsed) -> bool:
+    """Two numbers: rationals exactly, a decimal at the precision that it shows, others to a relative 1e-12.
+
+    math-verify's own comparison is absolute: to it every tiny number is zero.
+    """
+    gold_value, answer_value = gold_value.doit(), answer_value.doit()
+    if gold_value.is_Rational and answer_value.is_Rational:
+        return bool(gold_value == answer_value)
+    difference, scale = (gold_value - answer_value).evalf(DIGITS), abs(gold_value).evalf(DIGITS)
+    if all(_vanishes(part, scale) for part in difference.as_real_imag()):
+        return True
+    shown, exact = parse_number(answer), gold_value
+    if shown is None:
+        shown, exact = parse_number(gold), answer_value
+    return shown is not None and exact.is_real is not False and _shows(shown, exact)
+
+
+def _vanishes(part: Parsed, scale: Parsed) -> bool:
+    """Whether a number is zero as far as its evaluation tells: no digit of it is certain, or it is relatively tiny."""
+    is_noise = isinstance(part, sympy.Float) and part._prec == 1
+    return part == 0 or is_noise or bool(abs(part) <= RELATIVE_TOLERANCE * scale)
+
+
+def _shows(shown: Number, exact: Parsed) -> bool:
+    value = exact.evalf(DIGITS)
+    return value.is_real is True and shown_as(Fraction(str(value)), shown)
+
+
+def _same_as_shown(gold: str, answer: str, gold_value: Parsed, answer_value: Parsed) -> bool:
+    """Expressions of which one carries rounded decimals: equal at three points, at the precision that it shows."""
+    places = [[len(digits) for digits in DECIMALS.findall(text)] for text in (gold, answer)]
+    if bool(places[0]) == bool(places[1]) or min(places[0] + places[1]) < 3:
+        return False
+    if not (isinstance(gold_value, sympy.Expr) and isinstance(answer_value, sympy.Expr)):
+        return False
+    difference: Parsed = gold_value - answer_value
+    symbols: list[Parsed] = sorted(difference.free_symbols, key=str)
+    tolerance = len(places[0] + places[1]) * sympy.Rational(1, 10 ** min(places[0] + places[1]))
+    points = [dict(zip(symbols, PROBES[k:] + PROBES[:k], strict=False)) for k in range(len(PROBES))]
+    return len(symbols) <= len(PROBES) and all(
+        bool(abs(difference.subs(point).evalf()) < tolerance) for point in points
+    )

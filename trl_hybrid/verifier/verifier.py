@@ -1,0 +1,268 @@
+"""The rule-based judge: right, wrong or unjudgeable, and why. Also a reward function for TRL's trainers."""
+
+import os
+import threading
+import time
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, Literal, get_args
+
+from trl_hybrid.verifier.answers import AnswerForm, ExtractedAnswer, extract_answer, extract_gold
+from trl_hybrid.verifier.equivalence import NeedsAlgebraError, compare, compare_strings, is_blank
+from trl_hybrid.verifier.gsm8k import compare_numbers, flexible_answer, strict_answer
+from trl_hybrid.verifier.logs import log_columns, log_rates
+from trl_hybrid.verifier.pool import WorkerPool
+from trl_hybrid.verifier.rows import completion_texts, prompt_texts, solution_texts
+from trl_hybrid.verifier.verdict import UNJUDGEABLE, Judgement, Verdict
+
+
+Method = Literal["math_verify", "boxed", "strict", "flexible"]
+# What each method demands; an answer in that form that is wrong gets `format_reward`.
+DEMANDED_FORMS: dict[Method, tuple[AnswerForm, ...]] = {
+    "math_verify": ("box", "hash", "tag", "phrase"),
+    "boxed": ("box",),
+    "strict": ("hash",),
+    "flexible": ("phrase",),
+}
+MEMO_SIZE = 50_000
+MAX_ANSWER = 10_000  # characters; a longer answer is refused unread
+QUICK_LENGTH = 300  # characters; longer pairs are compared under a deadline only
+
+
+class MathVerifier:
+    r"""Judges the final answers of completions against reference solutions, under a deadline that no answer can break.
+
+    Strings and exact numbers are compared in this process. What needs algebra goes to worker processes: they start
+    with the first such pair, are killed at the deadline or the memory cap, and end with this process whatever happens
+    to it. An equal (gold, answer) pair is judged once. An instance is picklable, works from any thread, and is a TRL
+    reward function.
+
+    Args:
+        method: "math_verify": every form of answer, compared by string, number, part and algebra. "boxed": the last
+            box, compared by normalised string. "strict", "flexible": verl's GSM8K scorers with their holes repaired.
+        correct_reward: Reward of a right answer.
+        format_reward: Reward of a wrong answer in the form that the method demands.
+        timeout: Seconds that a pair may take.
+        num_workers: Worker processes; by default one per core of this process's share of the machine, at most 4. 0
+            judges in this process, without deadline and memory cap: for debugging.
+        memory_limit_mb: Cap of a worker's address space, in MB; an idle worker has about 60 MB resident.
+
+    Example:
+        >>> with MathVerifier() as verifier:
+        ...     verdict = verifier.verify("What is half of 1?", r"It is $\boxed{0.5}$.", r"\frac{1}{2}")
+        >>> verdict.correct, verdict.reward, verdict.parsed_answer, verdict.reason
+        (True, 1.0, '0.5', 'numeric')
+    """
+
+    __name__ = "math_verifier"
+
+    def __init__(
+        self,
+        method: Method = "math_verify",
+        correct_reward: float = 1.0,
+        format_reward: float = 0.0,
+        timeout: float = 3.0,
+        num_workers: int | None = None,
+        memory_limit_mb: int = 512,
+    ) -> None:
+        self.method: Method = method
+        self.correct_reward = correct_reward
+        self.format_reward = format_reward
+        self.timeout = timeout
+        self.num_workers = default_num_workers() if num_workers is None else num_workers
+        self.memory_limit_mb = memory_limit_mb
+        self._check()
+        self._forget()
+
+    def verify(self, prompt: Any, completion: Any, solution: Any) -> Verdict:
+        """Judge one completion.
+
+        Args:
+            prompt: The prompt, whose echo in the completion does not count; a string, TRL messages or `None`.
+            completion: A string, or TRL messages.
+            solution: The reference: an answer, or a solution that holds one.
+        """
+        return self.verify_batch([completion], [solution], [prompt])[0]
+
+    def verify_batch(
+        self, completions: Sequence[Any], solutions: Sequence[Any], prompts: Sequence[Any] | None = None
+    ) -> list[Verdict]:
+        """Judge completions, each against the solution and the prompt of its row."""
+        return [self._verdict(*row) for row in self._begin(completions, solutions, prompts)]
+
+    def prefetch(
+        self, completions: Sequence[Any], solutions: Sequence[Any], prompts: Sequence[Any] | None = None
+    ) -> None:
+        """Hand the rows to the worker processes and return at once; judging the same rows later only collects."""
+        self._begin(completions, solutions, prompts)
+
+    def __call__(
+        self,
+        prompts: Sequence[Any] | None = None,
+        completions: Sequence[Any] = (),
+        solution: Sequence[Any] | None = None,
+        *,
+        log_extra: Callable[[str, list[Any]], None] | None = None,
+        log_metric: Callable[[str, float], None] | None = None,
+        **kwargs: Any,
+    ) -> list[float | None]:
+        """The reward of each completion, as TRL's trainers ask for it.
+
+        Args:
+            prompts: Prompts, one per completion.
+            completions: Strings or TRL messages.
+            solution: The data set's column of references, one per completion.
+            log_extra: Takes columns for the completions table: the gold, the extracted answer and the reason.
+            log_metric: Takes `verifier/timeout_rate`, `no_answer_rate`, `unjudgeable_rate` and milliseconds per row.
+            **kwargs: The other columns, unused.
+        """
+        verdicts = self.verify_batch(completions, solution, prompts)  # pyright: ignore[reportArgumentType]
+        if log_extra is not None:
+            log_columns(verdicts, log_extra)
+        if log_metric is not None:
+            log_rates(verdicts, log_metric)
+        return [verdict.reward for verdict in verdicts]
+
+    def close(self) -> None:
+        """End the worker processes; the next use starts new ones."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+            self._memo = OrderedDict(
+                (pair, known) for pair, known in self._memo.items() if isinstance(known, Judgement) or known.done()
+            )
+        if pool is not None and pool.owner == os.getpid():
+            pool.close()
+
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers that run now."""
+        return [] if self._pool is None else self._pool.pids()
+
+    def __enter__(self) -> "MathVerifier":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_pool", "_memo", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget()
+
+    def _check(self) -> None:
+        if self.method not in get_args(Method):
+            raise ValueError(f"method must be one of {', '.join(get_args(Method))}; got {self.method!r}.")
+        if not self.correct_reward > self.format_reward >= 0:
+            raise ValueError(
+                "correct_reward must be greater than format_reward, and format_reward at least 0; got correct_reward="
+                f"{self.correct_reward}, format_reward={self.format_reward}. Fix: for instance 1.0 and 0.1."
+            )
+        if self.timeout <= 0 or self.num_workers < 0 or self.memory_limit_mb < 256:
+            raise ValueError(
+                "timeout must be above 0 seconds, num_workers at least 0 and memory_limit_mb at least 256; got "
+                f"{self.timeout}, {self.num_workers} and {self.memory_limit_mb}."
+            )
+        if self.num_workers == 0:
+            warnings.warn(
+                "num_workers=0 judges in this process, without deadline and memory cap: a single answer can hang it. "
+                "Use it for debugging only.",
+                stacklevel=3,
+            )
+
+    def _forget(self) -> None:
+        self._pool: WorkerPool | None = None
+        self._memo: OrderedDict[tuple[str, str], Judgement | Future[Judgement]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def _begin(
+        self, completions: Any, solutions: Any, prompts: Any
+    ) -> list[tuple[str, ExtractedAnswer | None, Judgement | Future[Judgement]]]:
+        """Extract every row's answers and start what has to be judged; nothing is waited for."""
+        texts = completion_texts(completions)
+        golds = {solution: extract_gold(solution) for solution in set(solution_texts(solutions, len(texts)))}
+        rows = []
+        for text, solution, prompt in zip(
+            texts, solution_texts(solutions, len(texts)), prompt_texts(prompts, len(texts)), strict=True
+        ):
+            gold, answer = golds[solution], self._extract(text, prompt)
+            rows.append((gold, answer, self._start(gold, answer)))
+        return rows
+
+    def _extract(self, completion: str, prompt: str) -> ExtractedAnswer | None:
+        if self.method == "strict":
+            return strict_answer(completion)
+        if self.method == "flexible":
+            return flexible_answer(completion)
+        answer = extract_answer(completion, prompt)
+        return None if self.method == "boxed" and answer is not None and answer.form != "box" else answer
+
+    def _start(self, gold: str, answer: ExtractedAnswer | None) -> Judgement | Future[Judgement]:
+        if is_blank(gold):
+            return UNJUDGEABLE
+        if answer is None:
+            return Judgement(False, "no_answer")
+        if len(answer.text) > MAX_ANSWER:
+            return Judgement(False, "guard")
+        pair = gold, answer.text
+        with self._lock:
+            known = self._memo.get(pair)
+            if known is None:
+                known = self._memo[pair] = self._judge(*pair)
+                while len(self._memo) > MEMO_SIZE:
+                    self._memo.popitem(last=False)
+        return known
+
+    def _judge(self, gold: str, answer: str) -> Judgement | Future[Judgement]:
+        start = time.perf_counter()
+        if self.method in ("strict", "flexible"):
+            judgement = compare_numbers(gold, answer)
+        elif self.method == "boxed":
+            judgement = compare_strings(gold, answer)
+        elif (judgement := _quick(gold, answer)) is None:
+            return self._in_worker(gold, answer)
+        return Judgement(judgement.correct, judgement.reason, 1000 * (time.perf_counter() - start))
+
+    def _in_worker(self, gold: str, answer: str) -> Judgement | Future[Judgement]:
+        if self.num_workers == 0:
+            from trl_hybrid.verifier.symbolic import judge
+
+            return Judgement(**judge(gold, answer))
+        return self._running_pool().submit(gold, answer)
+
+    def _running_pool(self) -> WorkerPool:
+        if self._pool is None or self._pool.owner != os.getpid():  # a fork has the object but not its threads
+            self._pool = WorkerPool(self.num_workers, self.timeout, self.memory_limit_mb)
+        return self._pool
+
+    def _verdict(self, gold: str, answer: ExtractedAnswer | None, started: Judgement | Future[Judgement]) -> Verdict:
+        judgement = started if isinstance(started, Judgement) else started.result()
+        text = None if answer is None else answer.text
+        reward = None
+        if judgement.correct is not None:
+            in_form = answer is not None and answer.form in DEMANDED_FORMS[self.method]
+            reward = self.correct_reward if judgement.correct else self.format_reward if in_form else 0.0
+        return Verdict(judgement.correct, reward, text, judgement.reason, gold, judgement.milliseconds)
+
+
+def default_num_workers() -> int:
+    """One worker per core of this process's share of the machine, at least 1 and at most 4."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(4, len(os.sched_getaffinity(0)) // max(1, processes)))
+
+
+def _quick(gold: str, answer: str) -> Judgement | None:
+    """The judgement where strings and numbers decide it, else `None`."""
+    if len(gold) + len(answer) > QUICK_LENGTH:
+        strings = compare_strings(gold, answer)
+        return strings if strings.correct else None
+    try:
+        return compare(gold, answer, _no_algebra)
+    except NeedsAlgebraError:
+        return None
+
+
+def _no_algebra(gold: str, answer: str) -> bool:
+    raise NeedsAlgebraError
