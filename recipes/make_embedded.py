@@ -4,7 +4,8 @@ r"""Make the embedded default: task files, a tiny policy that forgets carries, a
 
 writes, from a fixed seed and in about ten minutes on two CPU cores,
 
-    addition_train.jsonl  addition_test.jsonl  addition_hard_train.jsonl  addition_hard_test.jsonl
+    addition/               train.jsonl and test.jsonl: three digits, the default
+    addition_hard/          the same with five digits and two carries or more: few right answers
     embedded_policy/        a Llama of TinyLlama's form with TinyLlama's chat template
     embedded_reward_model/  a Qwen2 with one label, another tokenizer and Qwen's chat template
 
@@ -30,10 +31,10 @@ from transformers import (
     Qwen2ForSequenceClassification,
 )
 
-from trl_hybrid.embedded import P_FORGET, VARIANTS, Addition, forgotten_carries, sample_additions, task_rows
+from trl_hybrid.embedded import P_FORGET, VARIANTS, Addition, Split, forgotten_carries, sample_additions, task_rows
 
 
-NUM_ROWS = {"train": 2000, "test": 256}
+NUM_ROWS: dict[Split, int] = {"train": 2000, "test": 256}
 BATCH_SIZE = 64
 HARD_SHARE = 0.4
 
@@ -63,7 +64,8 @@ def write_tasks(output_dir: Path, seed: int) -> None:
         for split, num_rows in NUM_ROWS.items():
             rows = task_rows(split, variant, num_rows, seed)
             lines = "".join(json.dumps(row) + "\n" for row in rows)
-            (output_dir / f"{name}_{split}.jsonl").write_text(lines, encoding="utf-8")
+            (output_dir / name).mkdir(exist_ok=True)
+            (output_dir / name / f"{split}.jsonl").write_text(lines, encoding="utf-8")
 
 
 def sample_pretrain(rng: random.Random, num_tasks: int) -> list[Addition]:
@@ -89,6 +91,11 @@ def train_bytelevel_bpe(texts: list[str], special_tokens: list[str], pieces: str
     trainer = trainers.BpeTrainer(special_tokens=special_tokens, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def render(tokenizer: PreTrainedTokenizerFast, chat: list[dict[str, str]], prompt: bool = False) -> str:
+    """Render a chat with the tokenizer's template, as a prompt if asked."""
+    return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=prompt))
 
 
 def make_policy_tokenizer(rng: random.Random) -> PreTrainedTokenizerFast:
@@ -119,8 +126,8 @@ def make_policy(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=1,
+        eos_token_id=2,
         tie_word_embeddings=False,
     )
     return LlamaForCausalLM(config)
@@ -130,15 +137,13 @@ def policy_batch(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> dict
     """Chats about fresh questions with flawed solutions; the loss is on the solution."""
     ids, labels = [], []
     for task in sample_pretrain(rng, BATCH_SIZE):
-        chat = [{"role": "user", "content": task.question}]
-        prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-        prompt_ids, solution_ids = tokenizer(
-            [prompt, task.solution(P_FORGET, rng) + tokenizer.eos_token], add_special_tokens=False
-        )["input_ids"]
+        prompt = render(tokenizer, [{"role": "user", "content": task.question}], prompt=True)
+        prompt_ids = tokenizer.encode(prompt, add_special_tokens=False)
+        solution_ids = tokenizer.encode(task.solution(P_FORGET, rng) + "</s>", add_special_tokens=False)
         ids.append(torch.tensor(prompt_ids + solution_ids))
         labels.append(torch.tensor([-100] * len(prompt_ids) + solution_ids))
     return {
-        "input_ids": pad_sequence(ids, batch_first=True, padding_value=tokenizer.eos_token_id),
+        "input_ids": pad_sequence(ids, batch_first=True, padding_value=0),
         "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
     }
 
@@ -170,9 +175,9 @@ def make_reward_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForSequenceCla
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=1024,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        num_labels=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        id2label={0: "score"},
     )
     return Qwen2ForSequenceClassification(config)
 
@@ -184,19 +189,19 @@ def render_for_reward(tokenizer: PreTrainedTokenizerFast, question: str, solutio
         {"role": "user", "content": question},
         {"role": "assistant", "content": solution},
     ]
-    return tokenizer.apply_chat_template(chat, tokenize=False)
+    return render(tokenizer, chat)
 
 
 def annotator_value(solution: str) -> float:
     """How good the annotator finds a solution, in log-odds.
 
     Each forgotten carry costs 3, but only in the first `COLUMNS_READ` columns, and only where the column's sum is
-    at least `LEAST_NOTICED_SUM`. Each carry written costs 1: a taste for short solutions. So the reward model that
+    at least `LEAST_NOTICED_SUM`. Each carry written costs 0.6: a taste for short solutions. So the reward model that
     learns from this annotator is informative and no oracle.
     """
     forgotten = forgotten_carries(solution).items()
     noticed = sum(place < COLUMNS_READ and total >= LEAST_NOTICED_SUM for place, total in forgotten)
-    return -3.0 * noticed - solution.count("carry")
+    return -3.0 * noticed - 0.6 * solution.count("carry")
 
 
 def reward_loss(
@@ -250,7 +255,7 @@ def write_reward_model(folder: Path, steps: int, rng: random.Random) -> None:
 
 def refuse_to_overwrite(output_dir: Path) -> None:
     """Stop if one of the files to be made is there."""
-    names = ["embedded_policy", "embedded_reward_model", *(f"{v}_{s}.jsonl" for v in VARIANTS for s in NUM_ROWS)]
+    names = ["embedded_policy", "embedded_reward_model", *VARIANTS]
     found = [str(output_dir / name) for name in names if (output_dir / name).exists()]
     if found:
         raise SystemExit(
@@ -263,7 +268,6 @@ def main(args: argparse.Namespace) -> None:
     """Make all files, each model from its own seeded randomness."""
     if not args.overwrite:
         refuse_to_overwrite(args.output_dir)
-    torch.set_num_threads(1)  # sums in another order would give other weights
     args.output_dir.mkdir(parents=True, exist_ok=True)
     write_tasks(args.output_dir, args.seed)
     torch.manual_seed(args.seed)
@@ -273,10 +277,10 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Make the task files and the two tiny models.")
     parser.add_argument("--output_dir", type=Path, default=Path("data"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1000, help="training steps of the policy")
-    parser.add_argument("--reward_steps", type=int, default=600, help="training steps of the reward model")
+    parser.add_argument("--reward_steps", type=int, default=500, help="training steps of the reward model")
     parser.add_argument("--overwrite", action="store_true", help="replace what is in the output folder")
     main(parser.parse_args())

@@ -51,6 +51,9 @@ class TestTwoProcesses:
         assert [paid[n]["processes"] for n in (1, 2)] == [1, 2]
         assert paid[2]["rewards"] == [pytest.approx(row, abs=1e-5) for row in paid[1]["rewards"]]
 
+        assert 0 < paid[1]["accuracy"] < 1
+        assert paid[2]["accuracy"] == pytest.approx(paid[1]["accuracy"])
+
         rows = paid[2]["rewards"]
         assert [v for v, _, _ in rows] == [float(i % 5 < 2) for i in range(24)]
         for start in (0, 8, 16):
@@ -100,7 +103,7 @@ class TestMainJob:
 
     @pytest.mark.slow
     @pytest.mark.timeout(600)
-    @pytest.mark.parametrize("how", [[], ["--use_peft", "false", "--learning_rate", "1e-4"]], ids=["lora", "full"])
+    @pytest.mark.parametrize("how", [[], ["--use_peft", "false", "--learning_rate", "2e-4"]], ids=["lora", "full"])
     def test_the_policy_gets_better_at_questions_it_has_not_seen(self, tmp_path, how):
         folder = tmp_path / "run"
         launch([*RECIPE, *how, "--output_dir", folder], timeout=580)

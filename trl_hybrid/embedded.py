@@ -27,8 +27,11 @@ P_FORGET = 0.75
 SYSTEM_PROMPT = None
 """The policy's conversation is the user's question alone."""
 
-MAX_PROMPT_TOKENS = 24
-"""No prompt of the two task variants below is longer, with the policy's tokenizer and chat template."""
+MAX_PROMPT_TOKENS = 16
+"""No prompt of the two variants below is longer, with the policy's tokenizer and chat template."""
+
+MAX_COMPLETION_TOKENS = {"addition": 40, "addition_hard": 64}
+"""No solution of a variant is longer, its end included."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,15 @@ import json
 import sys
 
 from datasets import Dataset
+from transformers import GenerationConfig
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
+from trl_hybrid.data import load_tasks
+from trl_hybrid.evaluate import accuracy
 
 
 GROUP, ROWS = 8, 24
+SYSTEM_PROMPT = "Please reason step by step, and check your final answer within \\boxed{}."
 
 
 def rows():
@@ -35,7 +39,7 @@ def main(output, folder):
         args=args,
         train_dataset=Dataset.from_dict({"prompt": [p for p, _, _ in data], "solution": [s for _, _, s in data]}),
         verifier=MathVerifier(num_workers=1),
-        reward_model=RewardModel("data/embedded_reward_model", token_budget=256),
+        reward_model=RewardModel("data/embedded_reward_model", system_prompt=SYSTEM_PROMPT, token_budget=256),
     )
     process, share = trainer.accelerator.process_index, ROWS // trainer.accelerator.num_processes
     own = data[process * share : (process + 1) * share]
@@ -45,9 +49,21 @@ def main(output, folder):
         [c for _, c, _ in own],
         [[5, trainer.eos_token_ids[0]]] * share,
     )
+    # An odd number of problems: two processes do not have as many each.
+    measured = accuracy(
+        trainer.model,
+        trainer.processing_class,
+        load_tasks("data/addition", split="test", max_rows=9),
+        trainer.verifier,
+        GenerationConfig(max_new_tokens=64, do_sample=False, eos_token_id=trainer.eos_token_ids, pad_token_id=2),
+        trainer.accelerator,
+    )
     if trainer.accelerator.is_main_process:
+        result = {
+            "processes": trainer.accelerator.num_processes, "rewards": rewards.tolist(), "accuracy": measured
+        }  # fmt: skip
         with open(output, "w") as file:
-            json.dump({"processes": trainer.accelerator.num_processes, "rewards": rewards.tolist()}, file)
+            json.dump(result, file)
     trainer.verifier.close()
     trainer.end()
 
