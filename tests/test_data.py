@@ -22,6 +22,7 @@ def write(path, rows):
         {"problem": "What is 2 + 3?", "solution": "5", "level": "easy"},
         {"prompt": [{"role": "user", "content": "What is 2 + 3?"}], "solution": "5"},
         {"question": "What is 2 + 3?", "answer": "Two and three are five.\n#### 5"},
+        {"problem": "What is 2 + 3?", "solution": "Counting on from $2$, we get $\\boxed{5}$."},
     ],
 )
 def test_known_columns_become_prompt_and_solution(tmp_path, row):

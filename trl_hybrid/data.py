@@ -1,6 +1,5 @@
 """Any data set becomes rows of `prompt` (chat messages) and `solution` (the gold answer)."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,13 @@ from datasets.exceptions import DatasetsError
 
 from trl_hybrid.errors import EMBEDDED_COMMAND, InputError
 from trl_hybrid.run_folder import relative_path
+from trl_hybrid.verifier import extract_gold, is_blank
 
 
 BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
 PROMPT_COLUMNS = ("prompt", "question", "problem")
 SOLUTION_COLUMNS = ("solution", "answer")
-
-_UNJUDGEABLE = {"", "none", "nan", "null", "n/a"}
 
 
 def load_tasks(
@@ -156,10 +154,9 @@ def _messages(prompt: str | list[dict[str, str]], system_prompt: str | None) -> 
 
 
 def _gold(answer: Any, column: str, index: int, name: str) -> str:
-    """Take the gold answer as text; of a GSM8K solution, what stands behind `####`."""
-    text = "" if answer is None else str(answer)
-    gold = re.split(r"####", text)[-1].strip()
-    if gold.lower() in _UNJUDGEABLE:
+    """Take the final answer out of a solution: what stands in its last box, or behind `####`, or all of it."""
+    gold = extract_gold("" if answer is None else str(answer))
+    if is_blank(gold):
         raise InputError(
             f"Every row needs a gold answer that a completion can match, got {answer!r} in column {column!r} of row "
             f"{index} of {name!r} (counted from 0). Correct the row or remove it."
