@@ -65,7 +65,7 @@ DEFAULTS = {
     "mask_truncated_completions": False,
     "learning_rate": 1e-5,
     "max_grad_norm": 1.0,
-    "num_train_epochs": 20,
+    "max_steps": 100,
     "save_steps": 5,
     "save_total_limit": 3,
     "logging_steps": 1,
