@@ -24,6 +24,12 @@ def cases():
 
 
 @pytest.fixture(scope="session")
+def handmade():
+    """Pairs of our own with verdicts set by hand, over every kind of answer that the rules know."""
+    return read_jsonl("handmade_cases.jsonl")
+
+
+@pytest.fixture(scope="session")
 def hostile():
     return read_jsonl("hostile_cases.jsonl")
 

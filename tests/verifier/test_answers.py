@@ -43,6 +43,7 @@ def test_boxes_joined_by_and_are_one_list():
 def test_boxes_that_are_not_joined_are_not_a_list():
     assert text_of(r"\boxed{9} \boxed{9} \boxed{42}") == "42"
     assert text_of(r"\boxed{10} and then \boxed{42}") == "42"
+    assert text_of(r"\boxed{41}, wait, that is wrong. \boxed{42}") == "42"
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,12 @@ def test_boxes_that_are_not_joined_are_not_a_list():
         ("Final Answer: The largest $n$ is 34.", "34", "phrase"),
         ("The final answer is $(7, 6)$. I hope it is correct.", "(7, 6)", "phrase"),
         ("The answer is x + 1.", "x + 1", "phrase"),
+        ("The correct option is C because of symmetry.", "C", "phrase"),
+        ("The answer is 8 because 3 + 5 is 8", "8", "phrase"),
+        (r"\textbf{Answer: 42}", "42", "phrase"),
+        ("<answer>**42**</answer>", "42", "tag"),
+        ("#### The answer is 8", "8", "hash"),
+        (r"The roots are $2$ and $3$.", "2,3", "text"),
         ("5 + 5 = 10, so we need $k = 3$", "k = 3", "text"),
         ("Therefore there are 12 of them.", "12", "text"),
         ("x = 3", "x = 3", "text"),
@@ -70,6 +77,11 @@ def test_forms_are_tried_in_their_order(completion, answer, form):
 
 def test_a_number_offered_as_one_of_several_is_no_answer():
     assert text_of("I think that it must be 41 or 42") is None
+    assert text_of("I think that it must be $41$ or $42$") == "41,42"
+
+
+def test_a_bound_is_no_answer():
+    assert text_of("The answer is at least 42.") is None
 
 
 def test_a_number_inside_a_word_is_no_number():

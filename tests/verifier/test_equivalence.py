@@ -90,6 +90,14 @@ def test_algebra_decides_the_rest(gold, answer):
         ("10^{-20}", "0"),
         (r"\sqrt{2}", "1.4"),
         ("6", r"\frac{6}{0}"),
+        (r"\text{(B)}", r"\text{(C)}"),
+        ("C", "(A)(C)"),
+        (r"\infty", r"-\infty"),
+        (r"(1,\infty)", "(1,5)"),
+        ("1:2:3", "1:3:2"),
+        ("x = 1", "x^2 = 1"),
+        (r"3 \pmod{7}", r"3 \pmod{8}"),
+        (r"\sin 30^\circ", r"\sin 30"),
     ],
 )
 def test_other_values_are_a_mismatch(gold, answer):
@@ -107,6 +115,7 @@ def test_other_values_are_a_mismatch(gold, answer):
         (r"\frac{1}{3}", r"\int_0^1 x^2 dx"),
         ("120", r"\det\begin{pmatrix} 4 & 0 \\ 0 & 30 \end{pmatrix}"),
         ("7", "3 4"),
+        ("7", "{3}{4}"),
     ],
 )
 def test_chains_relations_and_restated_problems_are_not_an_answer(gold, answer):

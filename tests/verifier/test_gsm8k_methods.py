@@ -1,6 +1,7 @@
 """`strict` and `flexible` beside verl's rules, restated here (verl/utils/reward_score/gsm8k.py, compute_score)."""
 
 import re
+import time
 
 import pytest
 
@@ -30,6 +31,17 @@ TABLE = [
     ("from x-3", "-3"),
     ("18 apples", "18"),
     ("no number", "18"),
+    ("#### -18", "-18"),
+    ("#### ,5", "5"),
+    ("#### 18,", "18"),
+    ("#### 12 #### none", "12"),
+    ("6, 7, .", "7"),
+    ("a-b-18", "-18"),
+    ("5 -18", "-18"),
+    ("1,000", "1,000"),
+    ("It is 6.", "6."),
+    ("1.5.2", "1.5.2"),
+    ("$-18", "-18"),
     ("#### eighteen", "18"),
     ("1 " * 300 + "18", "18"),
 ]
@@ -59,6 +71,13 @@ def test_what_verl_accepts_is_accepted(method, completion, gold):
 def test_holes_of_verl_are_repaired(method, completion, gold):
     assert verl(method, completion, gold) != 1.0
     assert MathVerifier(method=method).verify("", completion, gold).correct
+
+
+def test_a_long_run_of_dots_costs_no_time():
+    start = time.perf_counter()
+    for method in ("strict", "flexible"):
+        assert MathVerifier(method=method).verify("", "#### " + "." * 300_000, "18").reason == "no_answer"
+    assert time.perf_counter() - start < 2.0
 
 
 def test_a_minus_between_two_numbers_is_not_a_sign():

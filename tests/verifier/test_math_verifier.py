@@ -2,6 +2,7 @@
 
 import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -104,6 +105,32 @@ def test_memo_is_bounded(monkeypatch):
     verifier = MathVerifier()
     verifier.verify_batch([rf"\boxed{{{k}}}" for k in range(50)], ["1"] * 50)
     assert len(verifier._memo) == 10
+
+
+def test_a_column_of_numbers_is_a_column_of_solutions(verifier):
+    assert verifier(None, [r"\boxed{4}", r"\boxed{0.5}", r"\boxed{x}"], [4, 0.5, float("nan")]) == [1.0, 1.0, None]
+
+
+@pytest.mark.parametrize("text", ["\ud800", "x\x00+y", "\x00", "y\ud800+x"])
+def test_lone_surrogates_and_nul_bytes_reach_a_verdict(verifier, text):
+    assert verifier.verify(text, rf"\boxed{{{text}}}", "x^2+y").correct is False
+    assert verifier.verify(None, r"\boxed{x^2+y}", text).reason in ("mismatch", "unjudgeable")
+
+
+@pytest.mark.parametrize("unit", ["x+", "{", "1", r"\frac{", "a ", "%"])
+def test_a_giant_gold_is_unjudgeable_at_once(verifier, unit):
+    start = time.perf_counter()
+    assert verifier.verify(None, r"\boxed{x}", unit * (500_000 // len(unit))).correct is None
+    assert time.perf_counter() - start < 2.0
+
+
+def test_threads_share_one_verifier(verifier):
+    rows = [(rf"\boxed{{x+{number}+x}}", f"2x+{number % 7}") for number in range(40)]
+    completions, golds = zip(*rows, strict=True)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: verifier.verify_batch(completions, golds), range(8)))
+    assert [verdict.correct for verdict in found[0]] == [number < 7 for number in range(40)]
+    assert all(verdicts == found[0] for verdicts in found)
 
 
 def test_an_empty_batch_is_fine(verifier):

@@ -38,7 +38,8 @@ def test_numbers_have_their_exact_value(text, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "1,23", "32, 349", "1 2", "12/0", "(1,2)", "2+3", "42!", "12_2", "1e9999", "4 or 5"]
+    "text",
+    ["", "x", "1,23", "32, 349", "1 2", "12/0", "(1,2)", "2+3", "42!", "12_2", "1e9999", "4 or 5", "%" * 3000, "5%%"],
 )
 def test_everything_else_is_no_number(text):
     assert parse_number(normalize(text)) is None
@@ -61,6 +62,15 @@ def test_everything_else_is_no_number(text):
         (r"10\%", "0.1", True),
         ("0.1", r"10\%", True),
         ("9", r"9\%", False),
+        ("3.14159", "22/7", False),
+        ("22/7", "3.15", False),  # neither rounded nor cut off
+        ("22/7", "3.14", True),
+        ("-1/3", "0.333", False),
+        ("-1/3", "-0.333", True),
+        ("8 million", "8000000", True),
+        ("8 million", "8", False),
+        ("12_3", "5", False),  # the same value, but not in the base that was asked for
+        ("12_3", "12_{3}", True),
     ],
 )
 def test_decimals_percentages_and_integers_compare_by_their_rules(gold, answer, same):

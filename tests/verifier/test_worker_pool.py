@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from trl_hybrid.verifier import MathVerifier
+from trl_hybrid.verifier.process import WorkerProcess
 
 
 EASY = (r"\boxed{y + x}", "x + y")
@@ -101,6 +102,77 @@ def test_a_deadline_that_passes_without_cpu_time_is_tried_again(one_worker):
     assert one_worker.verify("", r"\boxed{a+b}", "b+a").correct
 
 
+def test_a_task_that_a_stopped_worker_does_not_read_ends_at_the_deadline():
+    worker = WorkerProcess(timeout=1.0, memory_limit_mb=512)
+    try:
+        assert worker.ask({"gold": "x", "answer": "y"}).status == "ok"
+        os.kill(worker.pid, signal.SIGSTOP)
+        start = time.monotonic()
+        assert worker.ask({"gold": "x" * 1_000_000, "answer": "y"}).status == "starved"  # more than a pipe holds
+        assert time.monotonic() - start < 5.0
+        assert worker.ask({"gold": "x", "answer": "y"}).status == "ok"
+    finally:
+        worker.kill()
+
+
+def test_an_error_in_a_feeding_thread_reaches_the_caller_and_the_thread_goes_on(one_worker, monkeypatch):
+    def fail(*_):
+        raise ValueError("a defect")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trl_hybrid.verifier.pool._judge", fail)
+        with pytest.raises(ValueError, match="a defect"):
+            one_worker.verify("", r"\boxed{a+b}", "b+a")
+    assert one_worker.verify("", r"\boxed{a+c}", "c+a").correct
+
+
+def test_a_fork_starts_workers_of_its_own(tmp_path):
+    process = run_script(
+        tmp_path,
+        """
+        import os
+
+        from trl_hybrid.verifier import MathVerifier
+
+        verifier = MathVerifier(num_workers=1, timeout=60)
+        assert verifier.verify("", r"\\boxed{y + x}", "x + y").correct
+        verifier.prefetch([r"\\boxed{\\binom{9999}{5000}^{20000}}", r"\\boxed{a + b}"], ["7", "b + a"])
+        if (child := os.fork()) == 0:
+            with verifier:
+                print(verifier.verify("", r"\\boxed{a + b}", "b + a").correct, flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        print(len(verifier.worker_pids()), flush=True)
+        """,
+    )
+    try:
+        output, errors = process.communicate(timeout=30)
+    finally:
+        finish(process)
+    assert output.split() == ["True", "1"], errors
+
+
+def test_a_process_without_standard_input_and_output_can_verify(tmp_path):
+    process = run_script(
+        tmp_path,
+        """
+        import os
+
+        for descriptor in (0, 1):
+            os.close(descriptor)
+        from trl_hybrid.verifier import MathVerifier
+
+        with MathVerifier(num_workers=2) as verifier:
+            verdict = verifier.verify("", r"\\boxed{y + x}", "x + y")
+        os._exit(0 if verdict.correct else 1)
+        """,
+    )
+    try:
+        assert process.wait(timeout=30) == 0
+    finally:
+        finish(process)
+
+
 def test_a_run_of_endless_answers_loses_no_slot_and_leaves_no_process():
     with MathVerifier(num_workers=2, timeout=0.3) as verifier:
         seen = set()
@@ -167,6 +239,27 @@ def test_workers_import_neither_the_main_script_nor_torch(tmp_path):
         finish(process)
     assert output.split() == ["False", "False", "True"], errors
     assert (tmp_path / "imports").read_text() == "x"
+
+
+def test_a_worker_lives_on_beside_a_large_parent(tmp_path):
+    process = run_script(
+        tmp_path,
+        """
+        from trl_hybrid.verifier import MathVerifier
+
+        weights = b"x" * (400 * 2**20)  # a training process is larger than a worker may become
+        with MathVerifier(num_workers=1) as verifier:
+            for number in range(5):
+                assert verifier.verify("", rf"\\boxed{{{number} + x}}", "7 + x").correct is False
+                print(*verifier.worker_pids(), flush=True)
+        """,
+    )
+    try:
+        output, errors = process.communicate(timeout=60)
+    finally:
+        finish(process)
+    assert len(output.split()) == 5, errors
+    assert len(set(output.split())) == 1
 
 
 def test_the_modules_of_a_worker_are_light():

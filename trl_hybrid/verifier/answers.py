@@ -10,6 +10,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
+from trl_hybrid.verifier.boxes import BOX, PERCENT_AFTER, joined, last_box
+
 
 AnswerForm = Literal["box", "hash", "tag", "phrase", "text"]
 
@@ -22,13 +24,6 @@ INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u200b-\u200f\u2028
 SUPERSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 VULGAR_FRACTIONS = re.compile("[¼½¾⅐-⅞]")
 
-BOX = re.compile(r"boxed(?![a-zA-Z])|\\fbox(?![a-zA-Z])")
-BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-BARE_BOX = re.compile(r"\s*([^\s{}$\\]+)")
-SPACING = re.compile(r"\\(?:q?quad|text|mathrm|textbf)(?![a-zA-Z])|\\[,;:!()\[\] ]|[${}\s.*~]")
-CONNECTED = re.compile(r"(?:^|\W)(?:and|or)$|[,;]$|^[,;&]")
-PERCENT_AFTER = re.compile(r"\s*\$?\s*(?:\\?%|(?:percent|pct)\b)")
-MAX_JOINED_BOXES = 32
 MAX_TAIL = 4000  # characters at the end in which unmarked answers are looked for
 
 HASH = re.compile(r"####[ \t]*([^\n]*)")
@@ -36,10 +31,19 @@ TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 ANSWER_WORD = re.compile(r"\b(?:answers?|correct (?:option|choice))\b|\bréponse\b|答案", re.IGNORECASE)
 ANSWER_LINK = re.compile(r"[^.\n:：=]{0,60}?(?:\bis\b|\bare\b|[:：=])[\s*:]*", re.IGNORECASE)
 GOES_ON = re.compile(r"\s*(?:or\b|and\b|,|[-+*/=<>^])\s*[-+$\\\d(]")
-ONE_OF_SEVERAL = re.compile(r"\bor\s+(?:maybe|perhaps|possibly|even)?[(\s]*$")
-FILLER = re.compile(
-    r"(?:(?:is|are|equals?|simply|just|exactly|approximately|about|thus|therefore|equal to)\b[\s:]*)+", re.I
+NOT_THE_ANSWER = re.compile(
+    r"\b(?:or\s+(?:maybe|perhaps|possibly|even)?|at (?:least|most)|not"
+    r"|(?:less|fewer|more|greater|smaller|larger) than)[(\s$]*$"
 )
+FILLER = re.compile(
+    r"(?:(?:is|are|equals?|simply|just|exactly|approximately|about|clearly|so|thus|hence|therefore|equal to"
+    r"|option|choice)\b[\s:,]*)+",
+    re.IGNORECASE,
+)
+WORD_HEAD = re.compile(
+    r"\(?([A-J]|yes|no|true|false)\)?(?=\s*(?:$|[.,:;)]|\b(?:because|since|as|for)\b))", re.IGNORECASE
+)
+REASON = re.compile(r"[\s,;]+(?:because|since|as|which|where)\b.*", re.DOTALL)
 
 MATH = re.compile(
     r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$([^$\n]+?)(?<!\\)\$",
@@ -51,7 +55,7 @@ NUMBER = re.compile(
     r"|-?\\[dt]?frac\{-?\d+\}\{\d+\}"
 )
 PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}[,']?\s+[A-Za-z]{2,}|[^\W\d_A-Za-zα-ωΑ-Ω]{2,}")
-TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mbox|operatorname)\s*\{[^{}]*\}")
+TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mbox|operatorname)\s*\{([^{}]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +81,9 @@ def extract_answer(completion: str, prompt: str = "") -> ExtractedAnswer | None:
     if text is None:
         return None
     if boxes := list(BOX.finditer(text)):
-        return _nonempty(_without_phrase(_last_box(text, boxes) or ""), "box")
+        return _nonempty(_without_phrase(last_box(text, boxes) or ""), "box")
     if hashes := HASH.findall(text):
-        return _nonempty(hashes[-1], "hash")
+        return _nonempty(_without_phrase(hashes[-1]), "hash")
     if tags := TAG.findall(text):
         return _nonempty(_without_phrase(_strip_math(tags[-1])), "tag")
     if (answer := _after_answer_phrase(text)) is not None:
@@ -99,7 +103,7 @@ def extract_gold(solution: str) -> str:
     """
     text = clean(solution).strip()
     if boxes := list(BOX.finditer(text)):
-        return (_last_box(text, boxes, trusted=True) or "").strip()
+        return (last_box(text, boxes, trusted=True) or "").strip()
     if hashes := HASH.findall(text):
         return hashes[-1].strip()
     bare = _strip_math(text)
@@ -131,7 +135,7 @@ def _spell_fraction(match: re.Match[str]) -> str:
 
 
 def _nonempty(answer: str | None, form: AnswerForm) -> ExtractedAnswer | None:
-    answer = (answer or "").strip()
+    answer = (answer or "").strip().strip("*`").strip()
     return ExtractedAnswer(answer, form) if answer else None
 
 
@@ -154,61 +158,6 @@ def _own_words(text: str, prompt: str) -> str | None:
     return text if token is None else text[: token.start()]
 
 
-def _last_box(text: str, boxes: list[re.Match[str]], trusted: bool = False) -> str | None:
-    """Content of the last balanced box, with the boxes that are joined to it as one list."""
-    closing = _matching_braces(text, boxes[0].start()) or _matching_braces(text.replace("\\}", " }"), boxes[0].start())
-    contents: list[str] = []
-    next_start = len(text)
-    for box in reversed(boxes[-10_000:]):
-        span = _box_span(text, box.end(), closing, trusted and not contents)
-        if span is None:
-            continue
-        start, end, resume = span
-        if contents and (resume > next_start or not _joined(text[resume:next_start], trusted)):
-            break
-        content = text[start:end].strip() + ("\\%" if not contents and PERCENT_AFTER.match(text, resume) else "")
-        if content not in contents:
-            contents.append(content)
-        next_start = box.start() - (text[box.start() - 1 : box.start()] == "\\")
-        if len(contents) > MAX_JOINED_BOXES:
-            return contents[0]
-    return ",".join(reversed(contents)) if contents else None
-
-
-def _matching_braces(text: str, start: int) -> dict[int, int]:
-    """Position of the closing brace for each opening brace from `start` on; escaped braces are not braces."""
-    open_braces: list[int] = []
-    closing: dict[int, int] = {}
-    for match in BRACE.finditer(text, start):
-        if match[0] == "{":
-            open_braces.append(match.start())
-        elif match[0] == "}" and open_braces:
-            closing[open_braces.pop()] = match.start()
-    return closing
-
-
-def _box_span(text: str, after: int, closing: dict[int, int], unclosed: bool) -> tuple[int, int, int] | None:
-    """Start and end of a box's content and where the text goes on, or `None` when the box is not closed."""
-    brace = after
-    while brace < len(text) and text[brace].isspace():
-        brace += 1
-    if text[brace : brace + 1] == "{":
-        if brace in closing:
-            return brace + 1, closing[brace], closing[brace] + 1
-        return (brace + 1, len(text), len(text)) if unclosed else None
-    bare = BARE_BOX.match(text, after)
-    return None if bare is None else (bare.start(1), bare.end(1), bare.end(1))
-
-
-def _joined(between: str, trusted: bool) -> bool:
-    r"""Whether two boxes are one list: "\boxed{1} and \boxed{2}", but not "\boxed{1}. No, wait: \boxed{2}"."""
-    if trusted and len(between) < 10:
-        return True
-    if len(between) > 60:
-        return False
-    return CONNECTED.search(SPACING.sub(" ", between).strip()) is not None
-
-
 def _strip_math(text: str) -> str:
     """Text without the mathematics delimiters that enclose all of it."""
     text = text.strip()
@@ -218,6 +167,7 @@ def _strip_math(text: str) -> str:
 
 def _after_answer_phrase(text: str) -> str | None:
     """What follows the last "answer is" or "answer:"; `None` when no such phrase is followed by anything."""
+    text = TEXT_COMMAND.sub(lambda match: match[1] if ANSWER_WORD.search(match[1]) else match[0], text)
     for anchor in reversed(list(ANSWER_WORD.finditer(text))[-8:]):
         link = ANSWER_LINK.match(text, anchor.end())
         if link is None:
@@ -237,10 +187,13 @@ def _without_phrase(answer: str) -> str:
 
 def _head_of(tail: str) -> str | None:
     """The answer at the head of the text behind an answer phrase."""
-    tail = tail.lstrip(" \n\t*_\"'")
+    tail = tail.lstrip(" \n\t*_`\"'")
     if filler := FILLER.match(tail):
         tail = tail[filler.end() :]
-    sentence = re.split(r"\n|(?<=[^\d.\s])\.(?=\s|$)|(?<=\d)\.(?=\s|$)|。", tail, maxsplit=1)[0].strip(" *_\"'")
+    if word := WORD_HEAD.match(tail):
+        return word[0]
+    sentence = re.split(r"\n|(?<=[^\d.\s])\.(?=\s|$)|(?<=\d)\.(?=\s|$)|。", tail, maxsplit=1)[0].strip(" *_`\"'")
+    sentence = REASON.sub("", sentence)
     display = MATH.match(tail)
     if display and (display[1] or display[2]):
         return _strip_math(display[0])
@@ -259,6 +212,8 @@ def _head_of(tail: str) -> str | None:
 def _whole_or_last(text: str) -> str | None:
     """All of a text that is nothing but an answer, otherwise its last mathematics or number."""
     text = text.strip()[-MAX_TAIL:].strip("* ")
+    if filler := FILLER.match(text):
+        text = text[filler.end() :]
     one_line = "\n" not in text and len(text) <= 400
     if one_line and not MATH.search(text) and not PROSE.search(TEXT_COMMAND.sub("", text)):
         return text
@@ -268,16 +223,22 @@ def _whole_or_last(text: str) -> str | None:
 
 
 def _last_in(text: str) -> str | None:
-    """The last mathematics or number of a text; none where the number is one of several ("41 or 42")."""
-    math = next(iter(list(MATH.finditer(text))[-1:]), None)
+    """The last mathematics or number of a text; none where the number is one of several, or a bound."""
+    formulas = list(MATH.finditer(text))
+    math = formulas[-1] if formulas else None
     if math is not None and PROSE.search(TEXT_COMMAND.sub("", math[0])):
         math = None
     after = 0 if math is None else math.end()
     number = next(iter(list(NUMBER.finditer(text, after))[-1:]), None)
     if number is not None:
         before = text[max(0, number.start() - 20) : number.start()]
-        return None if ONE_OF_SEVERAL.search(before) else number[0]
-    return None if math is None else _with_percent(text, math)
+        return None if NOT_THE_ANSWER.search(before) else number[0]
+    if math is None:
+        return None
+    first = len(formulas) - 1
+    while first and joined(text[formulas[first - 1].end() : formulas[first].start()], trusted=False):
+        first -= 1
+    return ",".join([*(_strip_math(formula[0]) for formula in formulas[first:-1]), _with_percent(text, math)])
 
 
 def _with_percent(text: str, math: re.Match[str]) -> str:

@@ -19,6 +19,7 @@ Algebra = Callable[[str, str], bool | None]
 
 BLANK_GOLDS = frozenset({"", "none", "nan", "null", "n/a"})
 MAX_DEPTH = 6
+QUICK_LENGTH = 300  # characters; longer pairs are compared under a deadline only
 
 
 class NeedsAlgebraError(Exception):
@@ -56,10 +57,31 @@ def compare(gold: str, answer: str, algebra: Algebra) -> Judgement:
         return UNJUDGEABLE
     gold_label, gold_value = shapes.labelled_choice(gold)
     label, value = shapes.labelled_choice(answer)
-    if {label, gold_label} != {None} and (label or key(answer)) == (gold_label or key(gold)):
-        return Judgement(True, "exact")
-    gold, answer = gold_value, value
-    return _compare_normal(gold, answer, algebra, 0)
+    if label or gold_label:
+        choices = gold_label or shapes.choice(gold), label or shapes.choice(answer)
+        if None not in choices:
+            return _right_or_wrong(choices[0] == choices[1], "exact")
+    return _compare_normal(gold_value, value, algebra, 0)
+
+
+def compare_without_algebra(gold: str, answer: str) -> Judgement | None:
+    r"""The judgement where strings and numbers decide it, else `None`.
+
+    Example:
+        >>> compare_without_algebra("1/2", "0.5").correct, compare_without_algebra("x+y", "y+x") is None
+        (True, True)
+    """
+    if len(gold) + len(answer) > QUICK_LENGTH:
+        strings = compare_strings(gold, answer)
+        return strings if strings.correct else None
+    try:
+        return compare(gold, answer, _no_algebra)
+    except NeedsAlgebraError:
+        return None
+
+
+def _no_algebra(gold: str, answer: str) -> bool:
+    raise NeedsAlgebraError
 
 
 def compare_strings(gold: str, answer: str) -> Judgement:

@@ -13,8 +13,8 @@ from trl_hybrid.verifier.numeric import parse_number
 from trl_hybrid.verifier.verdict import MISMATCH, UNJUDGEABLE, Judgement
 
 
-STRICT = re.compile(r"####\s*\\?\$?\s*(-?\s?\\?\$?[0-9.,]*[0-9][0-9.,]*)")
-FLEXIBLE = re.compile(r"(?:(?<![0-9)])-)?[0-9.,]*[0-9][0-9.,]*")
+STRICT = re.compile(r"####\s{0,9}\\?\$?\s?(-?\s?\\?\$?[0-9.,]+)")
+FLEXIBLE = re.compile(r"(?:(?<![0-9)])-)?[0-9.,]+")
 
 
 def strict_answer(completion: str, prompt: str = "") -> ExtractedAnswer | None:
@@ -24,8 +24,8 @@ def strict_answer(completion: str, prompt: str = "") -> ExtractedAnswer | None:
         >>> strict_answer("12 + 6 = 18 #### $18").text
         '18'
     """
-    found = STRICT.findall(clean(completion))
-    return ExtractedAnswer(re.sub(r"[\\$\s]", "", found[-1]), "hash") if found else None
+    token = _last_number(STRICT.findall(clean(completion)))
+    return None if token is None else ExtractedAnswer(re.sub(r"[\\$\s]", "", token), "hash")
 
 
 def flexible_answer(completion: str, prompt: str = "") -> ExtractedAnswer | None:
@@ -35,8 +35,13 @@ def flexible_answer(completion: str, prompt: str = "") -> ExtractedAnswer | None
         >>> flexible_answer("So it is 6, then.").text, flexible_answer("10-3").text, flexible_answer("none")
         ('6,', '3', None)
     """
-    found = FLEXIBLE.findall(clean(completion))
-    return ExtractedAnswer(found[-1], "phrase") if found else None
+    token = _last_number(FLEXIBLE.findall(clean(completion)))
+    return None if token is None else ExtractedAnswer(token, "phrase")
+
+
+def _last_number(tokens: list[str]) -> str | None:
+    """The last token with a digit in it; dots and commas alone are no number."""
+    return next((token for token in reversed(tokens) if any(char.isdigit() for char in token)), None)
 
 
 def compare_numbers(gold: str, answer: str) -> Judgement:

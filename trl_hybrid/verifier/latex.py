@@ -5,7 +5,8 @@ import re
 
 UNICODE_MATHS = str.maketrans(
     {
-        "−": "-", "∕": "/", "⁄": "/", "×": r"\times ", "÷": r"\div ", "·": r"\cdot ", "⋅": r"\cdot ", "π": r"\pi ",
+        "−": "-", "–": "-", "‐": "-", "‑": "-", "∕": "/", "⁄": "/",
+        "×": r"\times ", "÷": r"\div ", "·": r"\cdot ", "⋅": r"\cdot ", "π": r"\pi ",
         "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∪": r"\cup ",
         "∩": r"\cap ", "∈": r"\in ", "√": r"\sqrt ", "∅": r"\emptyset ", "∠": r"\angle ", "°": r"^\circ ",
         "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "θ": r"\theta ", "λ": r"\lambda ", "φ": r"\phi ",
@@ -18,9 +19,11 @@ REWRITES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\\(?:left|right|middle)(?![a-zA-Z])\s*\.?|\\[bB]ig+[lrm]?(?![a-zA-Z])", ""),
-        (r"\\(?:displaystyle|textstyle|limits|nolimits|hfill|normalsize)(?![a-zA-Z])", ""),
+        (r"\\(?:displaystyle|textstyle|limits|nolimits|hfill|normalsize|[lL]arge|LARGE|[hH]uge)(?![a-zA-Z])", ""),
+        (r"\\color\{[^{}]*\}|\\textcolor\{[^{}]*\}|\\(?:underline|underbrace)(?=\s*\{)", ""),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
+        (r"\{([^{}]*)\\choose(?![a-zA-Z])([^{}]*)\}", r"\\binom{\1}{\2}"),
         (r"(?<!\\)\\!\s*|\\mathrm\{th\}", ""),
         (r"\{\s*,\s*\}", ","),
         (r"(?<=\d)(?:\\[,;: ]|~)+(?=\d{3}(?!\d))", ""),
@@ -38,7 +41,14 @@ REWRITES = tuple(
         (r"\\simeq|\\doteq|\\approxeq|~=", r"\\approx "),
         (r"\\(?:lbrace|lbrack)(?![a-zA-Z])", r"\\{"),
         (r"\\(?:rbrace|rbrack)(?![a-zA-Z])", r"\\}"),
-        (r"\\(?:lvert|rvert|vert|mid)(?![a-zA-Z])", "|"),
+        (r"\\(?:lvert|rvert|vert|mid|lVert|rVert|Vert)(?![a-zA-Z])|(?<!\\)\\\|", "|"),
+        (r"\\langle(?![a-zA-Z])", "("),
+        (r"\\rangle(?![a-zA-Z])", ")"),
+        (r"\\colon(?![a-zA-Z])|\\text\{\s*:\s*\}", ":"),
+        (r"\\(?:ldots|cdots|dotsc|dotsb)(?![a-zA-Z])|(?<=,)\s*\.{3}", r"\\dots "),
+        (r"\\lg(?![a-zA-Z])", r"\\log_{10}"),
+        (r"\\equiv(?![a-zA-Z])|(?<![\\a-zA-Z])(?:is )?equals?(?: to)?(?![a-zA-Z])", "="),
+        (r"^\s*(?:\\approx|\\text\{\s*(?:approximately|about)\s*\}|(?:approximately|about)(?![a-zA-Z]))\s*", ""),
         (r"\\(?:cdotp|ast)(?![a-zA-Z])|\\bullet", r"\\cdot "),
         (r"\\?\$", ""),
         (r"[\"]", ""),
@@ -60,6 +70,7 @@ REWRITES = tuple(
     )
 )
 PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+SPACED_NUMBER = re.compile(r"-?\d{1,3}(?: \d{3})+")
 DOUBLED = re.compile(r"\\\\(?=[a-zA-Z(){}\[\]])")
 BACKSLASHES = re.compile(r"\\+")
 TRAILING = " .,;:\\"
@@ -67,7 +78,8 @@ KEY_SPACES = re.compile(r"(?<![A-Za-z0-9])\s+|\s+(?![A-Za-z0-9])")
 TEXT_BODY = re.compile(r"\\text\s*\{([^{}]*)\}")
 TOKEN = re.compile(r"\\[a-zA-Z]+|\\.", re.DOTALL)
 SINGLE_SCRIPT = re.compile(r"([_^])\{(\w|-?\d+)\}")
-WHOLE_TEXT = re.compile(r"\\text\{\s*([-+]?\d[^{}]*)\}")
+# A number, or several choices, that stand in \text as a whole.
+WHOLE_TEXT = re.compile(r"\\text\{\s*([-+]?\d[^{}]*|\(?[A-Z]\)?(?:\s*(?:,|&|and|or)\s*\(?[A-Z]\)?)+)\s*\}")
 WHOLE_ANSWERS = {
     **dict.fromkeys(
         (r"\mathbb{r}", r"\mathbb r", r"\text{all real numbers}", "all real numbers"), r"(-\infty,\infty)"
@@ -100,6 +112,8 @@ def normalize(text: str) -> str:
     if whole_text := WHOLE_TEXT.fullmatch(text):
         text = whole_text[1].strip()
     text = text.rstrip(TRAILING)
+    if SPACED_NUMBER.fullmatch(text):
+        return text.replace(" ", "")
     return WHOLE_ANSWERS.get(text.lower(), text)
 
 

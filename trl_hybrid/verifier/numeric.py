@@ -19,6 +19,8 @@ SLASH = re.compile(rf"([-+]?)\(?([-+]?{UNSIGNED})\)?\s*/\s*\(?([-+]?{UNSIGNED})\
 MIXED = re.compile(r"([-+]?)(\d+)\s*(?:\\frac\{(\d+)\}\{(\d+)\}|(?<=\s)(\d+)\s*/\s*(\d+))")
 REPEATING = re.compile(r"([-+]?)(\d+)\.(\d*)(?:\\overline|\\bar|\\dot)\{(\d+)\}")
 IN_BASE = re.compile(r"([-+]?)(\d+)_\{?(\d{1,2})\}?")
+SCALE = re.compile(r"\s*(?:\\text\{\s*)?(hundred|thousand|million|billion|trillion)\s*\}?$")
+SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:percent|percentage|pct|%|\\%)\s*\}|(?:percentage|percent|pct)\b)\.?$")
 
 
@@ -31,12 +33,14 @@ class Number:
         places: Decimals shown, or `None` for an exact form (an integer, a fraction, a repeating decimal).
         digits: Significant digits shown.
         percent: Whether a percent sign was there.
+        base: The base it is written in.
     """
 
     value: Fraction
     places: int | None = None
     digits: int = 0
     percent: bool = False
+    base: int = 10
 
 
 def parse_number(text: str) -> Number | None:
@@ -52,20 +56,22 @@ def parse_number(text: str) -> Number | None:
     if len(text) > MAX_DIGITS:
         return None
     if percent := PERCENT.search(text):
-        number = parse_number(text[: percent.start()])
-        if number is None or number.percent:
+        number = _parse_plain(text[: percent.start()])
+        if number is None:
             return None
         places = None if number.places is None else number.places + 2
         return Number(number.value / 100, places, number.digits, percent=True)
-    return _parse_decimal(text) or _parse_exact(text)
+    if scale := SCALE.search(text):
+        number = _parse_decimal(text[: scale.start()])
+        return None if number is None else Number(number.value * SCALES[scale[1]])
+    return _parse_plain(text)
 
 
 def same_number(gold: Number, answer: Number) -> bool:
     r"""Whether two numbers are the same.
 
-    Equal values are the same. A decimal against an exact value that it cannot show in full is the same when it
-    differs by less than one unit of the last place shown, from three significant digits on: 16.67 for
-    `16.\overline{6}`.
+    Equal values in the same base are the same. A decimal against an exact value that it cannot show in full is the
+    same when it is that value rounded or cut off, from three significant digits on: 16.67 for `16.\overline{6}`.
     A gold percentage may be answered without its sign, 10% by 10; a gold without a sign not with one, 9 by 9%.
 
     Example:
@@ -74,8 +80,8 @@ def same_number(gold: Number, answer: Number) -> bool:
         >>> same_number(parse_number("2.23"), parse_number("2.232"))
         False
     """
-    if gold.value == answer.value:
-        return True
+    if gold.base != answer.base or gold.value == answer.value:
+        return gold.base == answer.base
     if gold.percent and not answer.percent:
         scaled = Number(gold.value * 100, None if gold.places is None else gold.places - 2, gold.digits)
         return same_number(scaled, answer)
@@ -89,7 +95,14 @@ def shown_as(value: Fraction, shown: Number) -> bool:
     """Whether a decimal shows an exact value, rounded or cut off."""
     if shown.places is None or shown.digits < MIN_SHOWN_DIGITS:
         return value == shown.value
-    return abs(value - shown.value) < Fraction(1, 10**shown.places)
+    unit = Fraction(1, 10**shown.places)
+    error = (value - shown.value) * (-1 if shown.value < 0 else 1)
+    return -unit / 2 <= error < unit
+
+
+def _parse_plain(text: str) -> Number | None:
+    text = text.strip()
+    return _parse_decimal(text) or _parse_exact(text)
 
 
 def _parse_decimal(text: str) -> Number | None:
@@ -116,7 +129,7 @@ def _parse_exact(text: str) -> Number | None:
     for pattern, evaluate in EXACT_FORMS:
         if match := pattern.fullmatch(text):
             value = evaluate(match)
-            return None if value is None else Number(value)
+            return None if value is None else Number(value, base=int(match[3]) if pattern is IN_BASE else 10)
     return None
 
 

@@ -7,7 +7,7 @@ every rule again, and `whole` for what only algebra can decide.
 from collections.abc import Callable, Sequence
 from itertools import chain
 
-from trl_hybrid.verifier import shapes
+from trl_hybrid.verifier import intervals, shapes
 from trl_hybrid.verifier.latex import key, split_top
 from trl_hybrid.verifier.verdict import MISMATCH, NOT_AN_ANSWER, Judgement
 
@@ -34,7 +34,7 @@ def compare_lists(gold: str, answer: str, part: Judge, whole: Judge) -> Judgemen
 def _is_coordinates(gold: str, answer_items: Sequence[str]) -> bool:
     """Whether a bare list may be the inside of the gold's brackets: (1,2) or [-5,1] or ... answered by 1,2."""
     _, values = shapes.equation(gold)
-    return len(shapes.container(values[-1]).items) == len(answer_items) or shapes.UNION.search(gold) is not None
+    return len(shapes.container(values[-1]).items) == len(answer_items) or intervals.UNION.search(gold) is not None
 
 
 def _carry_names(items: tuple[str, ...]) -> list[str]:
@@ -90,11 +90,11 @@ def compare_equations(gold: str, answer: str, part: Judge, whole: Judge) -> Judg
         return NOT_AN_ANSWER
     if gold_name is None and len(gold_values) > 1:  # a true equation, such as 2x + z = 1
         if answer_name is None and len(answer_values) == 1:
-            return MISMATCH
+            return part(gold_values[-1], answer) if shapes.is_operation(gold_values[0]) else MISMATCH
         return whole(gold, answer)
     if gold_name is not None and answer_name is None and len(answer_values) > 1:
         judgement = whole(gold, answer)
-        if judgement.correct:
+        if judgement.correct or any(shapes.letters(value) for value in answer_values[:-1]):
             return judgement
     if gold_name is not None and answer_name is not None and not _same_name(gold_name, answer_name):
         return MISMATCH
@@ -113,36 +113,63 @@ def _same_name(gold: str, answer: str) -> bool:
 
 def compare_relations(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
     r"""Inequalities and unions of intervals: x < 3 or x > 5 is (-\infty,3)\cup(5,\infty)."""
-    variable, answer_variable = shapes.variable_of(gold), shapes.variable_of(answer)
+    conditions = intervals.condition(gold), intervals.condition(answer)
+    if conditions != (gold, answer):
+        return part(*conditions)
+    variable, answer_variable = intervals.variable_of(gold), intervals.variable_of(answer)
     if variable is not None and answer_variable is not None and key(variable) != key(answer_variable):
         return MISMATCH
     gold_parts, answer_parts = _interval_parts(gold), _interval_parts(answer)
     if gold_parts == [shapes.MEMBER.sub("", gold)] and answer_parts == [shapes.MEMBER.sub("", answer)]:
-        if shapes.INEQUALITY.search(answer) and not shapes.INEQUALITY.search(gold):
+        if intervals.INEQUALITY.search(answer) and not intervals.INEQUALITY.search(gold):
             is_set = shapes.container(gold).opening != "" or r"\in" in gold
             return None if is_set else NOT_AN_ANSWER
-        return None
-    if shapes.INEQUALITY.search(answer) and not shapes.INEQUALITY.search(gold) and not _is_interval_like(gold_parts):
+        return whole(gold, answer) if intervals.INEQUALITY.search(gold) and _is_interval_like(answer_parts) else None
+    if (
+        intervals.INEQUALITY.search(answer)
+        and not intervals.INEQUALITY.search(gold)
+        and not _is_interval_like(gold_parts)
+    ):
         return NOT_AN_ANSWER
     if len(gold_parts) == len(answer_parts) and all("," in part for part in gold_parts + answer_parts):
         return _match(gold_parts, answer_parts, part, ordered=False)
-    if _is_interval_like(answer_parts) and shapes.INEQUALITY.search(gold):
+    if _is_interval_like(answer_parts) and intervals.INEQUALITY.search(gold):
         answer = r"\cup ".join(answer_parts)  # math-verify solves the gold's inequality for the answer's set
     return whole(gold, answer)
 
 
 def _interval_parts(text: str) -> list[str]:
     """The intervals of a union, or of inequalities about one variable; the text itself when it is neither."""
-    parts = split_top(shapes.MEMBER.sub("", text), shapes.UNION)
-    if len(parts) == 1 and shapes.INEQUALITY.search(text):
+    if excluded := intervals.NOT_EQUAL.fullmatch(text):
+        return [rf"(-\infty,{excluded[1]})", rf"({excluded[1]},\infty)"]
+    parts = split_top(shapes.MEMBER.sub("", text), intervals.UNION)
+    if len(parts) == 1 and intervals.INEQUALITY.search(text):
         parts = split_top(text, shapes.LIST)
-        if len({shapes.variable_of(part) for part in parts}) > 1:
+        if len({intervals.variable_of(part) for part in parts}) > 1:
             return [text]
-    return [shapes.as_interval(part) for part in parts]
+    return [intervals.as_interval(part) for part in parts]
 
 
 def _is_interval_like(parts: list[str]) -> bool:
     return all(shapes.container(part).opening != "" for part in parts)
+
+
+def compare_residues(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
+    """A remainder with its modulus or without: 3 (mod 7) is 3, but not 3 (mod 8)."""
+    (gold_value, modulus), (value, answer_modulus) = shapes.residue(gold), shapes.residue(answer)
+    if modulus is None and answer_modulus is None:
+        return None
+    if None not in (modulus, answer_modulus) and modulus != answer_modulus:
+        return MISMATCH
+    return part(gold_value, value)
+
+
+def compare_ratios(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
+    """Ratios of three and more, term by term; a ratio of two is a quotient."""
+    gold_terms, terms = split_top(gold, shapes.COLON), split_top(answer, shapes.COLON)
+    if max(len(gold_terms), len(terms)) < 3:
+        return None
+    return _match(gold_terms, terms, part, ordered=True)
 
 
 def compare_containers(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
@@ -153,6 +180,9 @@ def compare_containers(gold: str, answer: str, part: Judge, whole: Judge) -> Jud
         if len(golds.items) == len(answers.items) == 1 and (inner_gold, inner_answer) != (gold, answer):
             return part(inner_gold, inner_answer)
         return None
+    for single, other in ((golds, answers), (answers, golds)):
+        if single.opening == r"\{" and len(single.items) == 1 and other.ordered and single.items[0].startswith("("):
+            return part(*((single.items[0], answer) if single is golds else (gold, single.items[0])))
     cells = [row[0] for row in shapes.matrix_rows(gold) or [] if len(row) == 1]
     if cells and answers.ordered:
         return _match(cells, answers.items, part, ordered=True)
@@ -181,9 +211,11 @@ def compare_matrices(gold: str, answer: str, part: Judge, whole: Judge) -> Judge
 
 # In this order: a relation may hold lists, and a list may hold equations.
 RULES: tuple[Rule, ...] = (
+    compare_residues,
     compare_relations,
     compare_lists,
     compare_equations,
+    compare_ratios,
     compare_containers,
     compare_matrices,
 )

@@ -40,7 +40,6 @@ class WorkerPool:
     """
 
     def __init__(self, num_workers: int, timeout: float, memory_limit_mb: int) -> None:
-        self.owner = os.getpid()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closed = threading.Event()
         self._workers = [WorkerProcess(timeout, memory_limit_mb) for _ in range(num_workers)]
@@ -69,11 +68,16 @@ class WorkerPool:
             thread.join(timeout=5.0)
 
 
+def default_num_workers() -> int:
+    """One worker per core of this process's share of the machine, at least 1 and at most 4."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(4, len(os.sched_getaffinity(0)) // max(1, processes)))
+
+
 def _serve(worker: WorkerProcess, jobs: "queue.SimpleQueue[Job | None]", closed: threading.Event) -> None:
     """Run jobs on one worker until the pool closes."""
-    with contextlib.suppress(
-        OSError
-    ):  # an early start only saves time: the first job starts it again, or says why not
+    # An early start only saves time: the first job starts it again, or says why not.
+    with contextlib.suppress(OSError, RuntimeError, TypeError):
         worker.start()
     while (job := jobs.get()) is not None:
         if not job.future.set_running_or_notify_cancel():
@@ -83,11 +87,8 @@ def _serve(worker: WorkerProcess, jobs: "queue.SimpleQueue[Job | None]", closed:
             if closed.is_set():
                 raise RuntimeError("the verifier was closed while it was judging; verify again")
             job.future.set_result(judgement)
-        except (RuntimeError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  # raised again in whoever waits; this thread has others to serve
             job.future.set_exception(error)
-        finally:
-            if not job.future.done():  # whatever happens to this thread, nobody waits for ever
-                job.future.set_exception(RuntimeError("the thread that feeds a worker of the verifier has ended"))
     worker.kill()
 
 

@@ -1,5 +1,6 @@
 """One worker process as its parent sees it: started, asked with a deadline, killed and started anew."""
 
+import contextlib
 import json
 import os
 import selectors
@@ -11,6 +12,7 @@ from typing import Any, Literal
 
 
 START_TIMEOUT = 30.0  # seconds, twice; a start takes about 0.6 s on a quiet machine
+KILL_TIMEOUT = 5.0
 STARVED = 0.2  # share of the deadline in CPU time below which the machine, not the task, is to blame
 BOOTSTRAP = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from trl_hybrid.verifier.worker import run; "
 
@@ -57,13 +59,14 @@ class WorkerProcess:
         call = f"run({self.memory_limit_mb}, {os.getpid()})"
         self._ready = False
         self._process = subprocess.Popen(
-            [sys.executable, "-c", BOOTSTRAP + call, json.dumps(sys.path)],
+            [sys.executable, "-c", BOOTSTRAP + call, json.dumps([os.fspath(entry) for entry in sys.path])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
             start_new_session=True,  # the terminal's Ctrl-C does not reach it, not even while it starts
         )
+        os.set_blocking(_stdin(self._process).fileno(), False)
         return self._process
 
     def kill(self) -> None:
@@ -72,7 +75,8 @@ class WorkerProcess:
         if process is None:
             return
         process.kill()
-        process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a kernel that is slow to end it must not hold us up
+            process.wait(KILL_TIMEOUT)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -102,11 +106,13 @@ class WorkerProcess:
         return reply
 
     def _exchange(self, process: subprocess.Popen[bytes], task: dict[str, Any]) -> Reply:
+        deadline = time.monotonic() + self.timeout
         try:
-            _stdin(process).write(json.dumps(task).encode() + b"\n")
+            if not _write(process, json.dumps(task).encode() + b"\n", deadline):
+                return Reply("late")
         except BrokenPipeError:
             return Reply("dead")
-        return _read(process, self.timeout)
+        return _read(process, deadline)
 
     def _ready_process(self) -> subprocess.Popen[bytes]:
         """The running process, started anew when it has ended in the meantime."""
@@ -118,11 +124,11 @@ class WorkerProcess:
         if self._ready or process.poll() is not None:
             self.kill()
             process = self.start()
-        reply = _read(process, START_TIMEOUT)
+        reply = _read(process, time.monotonic() + START_TIMEOUT)
         if reply.status != "ok":
             self.kill()
             process = self.start()
-            reply = _read(process, START_TIMEOUT)
+            reply = _read(process, time.monotonic() + START_TIMEOUT)
         if reply.status == "ok" and "error" not in reply.record:
             self._ready = True
             return process
@@ -134,20 +140,34 @@ class WorkerProcess:
         )
 
 
-def _read(process: subprocess.Popen[bytes], timeout: float) -> Reply:
+def _write(process: subprocess.Popen[bytes], line: bytes, deadline: float) -> bool:
+    """Whether a process took a line before the deadline; a pipe holds 64 KB, more has to be read."""
+    descriptor = _stdin(process).fileno()
+    while line:
+        if not _is_ready(descriptor, selectors.EVENT_WRITE, deadline):
+            return False
+        line = line[os.write(descriptor, line) :]
+    return True
+
+
+def _is_ready(descriptor: int, event: int, deadline: float) -> bool:
+    """Whether a pipe can be written to, or read from, before the deadline."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, event)
+        return bool(selector.select(max(0.0, deadline - time.monotonic())))
+
+
+def _read(process: subprocess.Popen[bytes], deadline: float) -> Reply:
     """The next JSON line of a process."""
     descriptor = _stdout(process).fileno()
-    deadline = time.monotonic() + timeout
     line = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(descriptor, selectors.EVENT_READ)
-        while not line.endswith(b"\n"):
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                return Reply("late")
-            chunk = os.read(descriptor, 65536)
-            if not chunk:
-                return Reply("dead")
-            line += chunk
+    while not line.endswith(b"\n"):
+        if not _is_ready(descriptor, selectors.EVENT_READ, deadline):
+            return Reply("late")
+        chunk = os.read(descriptor, 65536)
+        if not chunk:
+            return Reply("dead")
+        line += chunk
     return Reply("ok", json.loads(line))
 
 

@@ -9,28 +9,40 @@ from trl_hybrid.verifier.numeric import parse_number
 
 EQUALS = re.compile(r"==?(?!=)")
 APPROX = re.compile(r"\\approx(?![a-zA-Z])|\\sim(?![a-zA-Z])")
-INEQUALITY = re.compile(r"\\(?:le|ge|ne|leqslant|geqslant|nless|ngtr)(?![a-zA-Z])|<|>")
-UNION = re.compile(r"\\cup(?![a-zA-Z])")
+OPERATION = re.compile(
+    r"\\(?:int|iint|oint|sum|prod|lim|det|log|ln|sin|cos|tan)(?![a-zA-Z])|\\frac\{d\^?\d?\w?\}\{d\w(?:\^\d)?\}"
+)
+PLUS_MINUS = re.compile(r"(?<!\^)[-+]")
+COLON = re.compile(":")
+MODULUS = re.compile(r"\s*(?:\\pmod\s*|\(\s*(?:\\text\{)?\s*\\?b?mod\s*\}?\s*)\{?(\w+)[})]*$")
 LIST = re.compile(
     r"\s*(?:(?:[,;]|\\text\{\s*(?:,?\s*(?:and|or)|,)\s*\})\s*)+(?:(?:and|or)(?![a-zA-Z])\s*|\\text\{\s*(?:and|or)\s*\}\s*)?"
     r"|\s*(?<![a-zA-Z\\])(?:and|or)(?![a-z])\s*|(?<=[\d)])or(?=[A-Z\d(\\-])|\s*\\(?:vee|lor|wedge|land)(?![a-zA-Z])\s*"
 )
 GROUPED_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+COMMAND = re.compile(r"\\text\s*\{[^{}]*\}|\\[a-zA-Z]+")
 MEMBER = re.compile(r"^\s*[a-zA-Z](?:_\{?\w+\}?)?\s*\\in(?![a-zA-Z])\s*")
 MATRIX = re.compile(
     r"\\begin\{(?:[pbBvV]?matrix|array)\}(?:\{[clr|]*\})?(.*)\\end\{(?:[pbBvV]?matrix|array)\}", re.DOTALL
 )
 NAME_COMMANDS = re.compile(
-    r"\\(?:text|angle|triangle|overline|overrightarrow|vec|alpha|beta|gamma|delta|epsilon|theta|lambda|mu|phi|omega|rho|"
-    r"sigma|tau|Delta|Omega|operatorname|mathbf|mathcal|widehat|hat|bar|ell|prime|circ|odot|Phi|varphi|psi|xi|eta)(?![a-zA-Z])"
+    r"\\(?:text|angle|triangle|overline|overrightarrow|vec|mathbb|tilde|dot|operatorname|mathbf|mathcal|widehat|hat|bar|prime|circ|odot)"
+    r"(?![a-zA-Z])"
 )
+LETTERS = re.compile(
+    r"\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|phi|omega|rho|sigma|tau|Delta|Omega|ell|Phi|varphi|psi|xi|eta|"
+    r"min|max|deg|gcd|triangle)(?![a-zA-Z])"
+)
+INVERSE = re.compile(r"(?<=[a-zA-Z])\^\{-1\}(?=\()")
 SUBSCRIPT = re.compile(r"_(?:\{[^{}]*\}|\w)")
 ARGUMENTS = re.compile(r"(?<=[a-zA-Z}])\([^()]*\)")
 NAME = re.compile(r"[A-Za-z\s|:'{}\[\](),]*[A-Za-z][A-Za-z\s|:'{}\[\](),]*")
 RESTATED = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det|bigcup|bigcap)(?![a-zA-Z])|\\begin\{[vV]matrix\}")
-LABELLED = re.compile(r"(?:\\text\{)?\(([A-Ja-j])\)\s*\}?[\s.:]*(.+)|(?:\\text\{)?([A-J])[).:]\}?\s*(.+)")
+LABELLED = re.compile(
+    r"(?:\\text\{)?(?:\(([A-J])\)\s*\}?[\s.:]*|([A-J])[).:]\s*\}?\s*)(?!and\b|or\b)([^\s},+*/^=_].*)"
+)
 # Read as a mixed number by latex2sympy, which makes 7 of "3 4".
-SIDE_BY_SIDE = re.compile(r"(?<![\d^_.,{])\d+ +\d+(?![\d/.])")
+SIDE_BY_SIDE = re.compile(r"(?<![\d^_.,{])\d+(?: +\d+(?![\d/.])| *\{\d+\})")
 PROSE_GOLD = re.compile(r"(?:[A-Za-z]{2,}[,.!?']?\s+(?:[A-Za-z]\s+)?){3,}[A-Za-z]{2,}")
 
 
@@ -57,7 +69,7 @@ def is_name(text: str) -> bool:
     """
     if len(text) > 80:
         return False
-    text = ARGUMENTS.sub("", SUBSCRIPT.sub("", NAME_COMMANDS.sub("", text)))
+    text = ARGUMENTS.sub("", SUBSCRIPT.sub("", INVERSE.sub("", LETTERS.sub("x", NAME_COMMANDS.sub("", text)))))
     return NAME.fullmatch(text) is not None
 
 
@@ -91,7 +103,10 @@ def container(text: str) -> Container:
         >>> container(r"\{1, 2\}").items, container("1, -2 and 3").items, container("(0,1]").closing
         (('1', '2'), ('1', '-2', '3'), ']')
     """
+    text = MEMBER.sub("", text)
     opening, closing, inside = _brackets(text)
+    if opening in ("(", "[") and len(split_top(inside, LIST)) > 1 and len(both := _both_signs(text)) > 1:
+        return Container("", "", tuple(both))
     grouped = ", " in inside
     parts = split_top(GROUPED_COMMA.sub("", inside) if grouped else inside, LIST)
     items = tuple(item for part in parts if part for item in _both_signs(part))
@@ -127,55 +142,6 @@ def _both_signs(item: str) -> list[str]:
     return [item.replace(r"\pm", sign).strip().removeprefix("+").strip() for sign in ("+", "-")]
 
 
-def as_interval(text: str) -> str:
-    r"""A one-variable inequality as the interval that it means; any other text unchanged.
-
-    Example:
-        >>> as_interval(r"-2 \le x < 7"), as_interval(r"5 \ge x"), as_interval("x > 3"), as_interval("x+y < 3")
-        ('[-2,7)', '(-\\infty,5]', '(3,\\infty)', 'x+y < 3')
-    """
-    signs = INEQUALITY.findall(text)
-    parts = split_top(text, INEQUALITY)
-    if len(parts) != len(signs) + 1 or any(sign == r"\ne" for sign in signs):
-        return text
-    if len(parts) == 2 and is_variable(parts[1]) and not is_variable(parts[0]):
-        parts, signs = parts[::-1], [_flip(signs[0])]
-    if len(parts) == 2 and is_variable(parts[0]) and not is_variable(parts[1]):
-        return _half_line(signs[0], parts[1])
-    if len(parts) == 3 and is_variable(parts[1]):
-        return _between(parts, signs) or text
-    return text
-
-
-def variable_of(text: str) -> str | None:
-    """The one-letter variable that an inequality is about."""
-    parts = split_top(text, INEQUALITY)
-    return next((part for part in parts if is_variable(part)), None) if len(parts) > 1 else None
-
-
-def is_variable(text: str) -> bool:
-    """Whether `text` is one letter, with a subscript or not."""
-    return re.fullmatch(r"[a-zA-Z](?:_\{?\w+\}?)?|\\(?:alpha|theta|lambda|mu|phi)", text.strip()) is not None
-
-
-def _flip(sign: str) -> str:
-    return {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}[sign]
-
-
-def _half_line(sign: str, end: str) -> str:
-    bracket = {"<": ")", r"\le": "]", ">": "(", r"\ge": "["}[sign]
-    return rf"(-\infty,{end}{bracket}" if sign in ("<", r"\le") else rf"{bracket}{end},\infty)"
-
-
-def _between(parts: list[str], signs: list[str]) -> str | None:
-    if all(sign in (">", r"\ge") for sign in signs):
-        parts, signs = parts[::-1], [_flip(sign) for sign in reversed(signs)]
-    if not all(sign in ("<", r"\le") for sign in signs):
-        return None
-    left, right = ("[" if signs[0] == r"\le" else "("), ("]" if signs[1] == r"\le" else ")")
-    return f"{left}{parts[0]},{parts[2]}{right}"
-
-
 def matrix_rows(text: str) -> list[list[str]] | None:
     r"""Cells of a matrix, or `None` when all of the text is not one matrix.
 
@@ -188,6 +154,37 @@ def matrix_rows(text: str) -> list[list[str]] | None:
         return None
     rows = [row for row in re.split(r"\\\\", match[1]) if row.strip()]
     return [[cell.strip() for cell in row.split("&")] for row in rows]
+
+
+def residue(text: str) -> tuple[str, str | None]:
+    r"""A remainder and its modulus.
+
+    Example:
+        >>> residue(r"3 \pmod{7}"), residue("3 (mod 7)"), residue("3")
+        (('3', '7'), ('3', '7'), ('3', None))
+    """
+    match = MODULUS.search(text)
+    return (text[: match.start()], match[1]) if match else (text, None)
+
+
+def is_operation(text: str) -> bool:
+    r"""Whether `text` is one operation whose value an equation may state: a limit, a sum, a derivative, a sine.
+
+    Example:
+        >>> is_operation(r"\lim_{x \to 0} f(x)"), is_operation(r"\frac{dy}{dx}"), is_operation(r"\sin x + z")
+        (True, True, False)
+    """
+    return OPERATION.match(text) is not None and len(split_top(text, PLUS_MINUS)) == 1
+
+
+def letters(text: str) -> set[str]:
+    r"""The letters that stand for something, commands and words in \text aside.
+
+    Example:
+        >>> sorted(letters(r"\sin x + R\text{ cm}"))
+        ['R', 'x']
+    """
+    return set(re.findall(r"[a-zA-Z]", COMMAND.sub("", text)))
 
 
 def literals_disagree(members: list[str]) -> bool:
@@ -211,7 +208,13 @@ def labelled_choice(text: str) -> tuple[str | None, str]:
     match = LABELLED.fullmatch(text)
     if match is None:
         return None, text
-    return (match[1] or match[3]).upper(), match[2] or match[4]
+    return match[1] or match[2], match[3]
+
+
+def choice(text: str) -> str | None:
+    """The letter of a multiple choice that all of `text` is."""
+    letter = key(text)
+    return letter if re.fullmatch("[A-J]", letter) else None
 
 
 def is_prose(text: str) -> bool:

@@ -11,8 +11,10 @@ from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_la
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 from math_verify.grader import should_treat_as_complex, verify
 
+from trl_hybrid.verifier import shapes
 from trl_hybrid.verifier.equivalence import compare
 from trl_hybrid.verifier.numeric import Number, parse_number, shown_as
+from trl_hybrid.verifier.units import TRIGONOMETRY
 
 
 Parsed = Any  # sympy's Basic or MatrixBase; its stubs are partial
@@ -23,9 +25,7 @@ NORMALIZATION = NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
 )
 DECIMALS = re.compile(r"\d*\.(\d+)")
-TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 UNEVALUATED = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit, sympy.Derivative)
-COMMAND = re.compile(r"\\[a-zA-Z]+|\\text\s*\{[^{}]*\}")
 PROBES = (sympy.Rational(13, 11), sympy.Rational(17, 13), sympy.Rational(29, 19))
 
 for name in ("math_verify.parser", "math_verify.grader"):
@@ -64,7 +64,7 @@ def equal(gold: str, answer: str) -> bool | None:
 
 def mixes_cases(text: str) -> bool:
     """Whether a letter stands for two things, as in R + r; elsewhere the case of a variable does not matter."""
-    letters = set(re.findall(r"[a-zA-Z]", COMMAND.sub("", text)))
+    letters = shapes.letters(text)
     return any(letter.lower() in letters for letter in letters if letter.isupper())
 
 
@@ -129,6 +129,8 @@ def _same_constant(gold: str, answer: str, gold_value: Parsed, answer_value: Par
     """
     gold_value, answer_value = gold_value.doit(), answer_value.doit()
     if gold_value.is_Rational and answer_value.is_Rational:
+        return bool(gold_value == answer_value)
+    if not (gold_value.is_finite and answer_value.is_finite):
         return bool(gold_value == answer_value)
     difference, scale = (gold_value - answer_value).evalf(DIGITS), abs(gold_value).evalf(DIGITS)
     if all(_vanishes(part, scale) for part in difference.as_real_imag()):

@@ -3,14 +3,19 @@ r"""What surrounds a value without being part of it: units, currencies, and cloc
 import re
 
 
+TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+NOT_A_UNIT = r"(?!\s*(?:or|and|not|no|is|to|mod|hundred|thousand|million|billion|trillion)\b)"
+UNIT_POWER = r"\s*\^\s*(?:\{-?\d\}|-?\d)"
 UNITS_TAIL = re.compile(
-    r"(?<=[a-zA-Z\d}).])\s*(?:\\text\s*\{(?!\s*(?:or|and|not)\b)[^{}\d]*\}\.?(?:\s*\^\s*(?:\{-?\d\}|-?\d))?|\^\\circ\s*(?:\\text\{\s*)?[CFK]?\}?)\s*$"
+    rf"(?<=[a-zA-Z\d}}).])\s*(?:(?:(?:/|\\cdot)?\s*\\text\s*\{{{NOT_A_UNIT}(?:[^{{}}\d^]|{UNIT_POWER})*\}}\.?(?:{UNIT_POWER})?\s*)+"
+    r"|\^\\circ\s*(?:\\text\{\s*)?[CFK]?\}?)\s*$"
 )
+SPELLED_OUT = re.compile(r"(?<=\d)\s*\((?!\s*(?:or|and|not|mod)\b)[a-z][a-z -]{2,}\)$")
 PLAIN_UNITS = re.compile(
-    r"(?<=\d)\s+(?:(?!(?:or|and|not|no|is|to|mod)\b)[a-zA-Z]{2,}\.?\s?){1,3}$|(?<=\d)\s*(?:cm|km|mm|kg|ft|mph)(?:\^?\{?[23]\}?)?$"
+    rf"(?<=\d)\s+(?:{NOT_A_UNIT}[a-zA-Z]{{2,}}\.?\s?){{1,3}}$|(?<=\d)\s+[a-zA-Z]{{1,3}}/[a-zA-Z]{{1,3}}$|(?<=\d)\s*(?:cm|km|mm|kg|ft|mph)(?:\^?\{{?[23]\}}?)?$"
 )
 CURRENCY = re.compile(
-    r"^\s*(?:\\?\$|[€£¥]|\\text\{\s*(?:\\?\$|USD|Rs\.?)\s*\})\s*|\s*(?:[€£¥₹]|dollars|cents|euros)\s*$"
+    r"^\s*(?:\\?\$|[€£¥₹]|\\pounds|\\text\{\s*(?:\\?\$|USD|Rs\.?)\s*\})\s*|\s*(?:[€£¥₹]|dollars|cents|euros)\s*$"
 )
 CLOCK = re.compile(r"(\d{1,2}):(\d{2})\s*(?:\\text\s*\{)?\s*([AaPp])\.?\s?[Mm]\.?\s*\}?")
 # Spellings of units that are confused with one another; other words behind a number are dropped unread.
@@ -47,7 +52,9 @@ def without_unit(text: str) -> str:
         >>> [without_unit(text) for text in (r"10 \text{ cm}^2", "10 weeks", r"74^\circ", "1,000.99€")]
         ['10', '10', '74', '1,000.99']
     """
-    bare = UNITS_TAIL.sub("", CURRENCY.sub("", text)).strip()
+    if TRIGONOMETRY.search(text):
+        return text  # the degrees of an angle are part of the value
+    bare = UNITS_TAIL.sub("", SPELLED_OUT.sub("", CURRENCY.sub("", text))).strip()
     if bare == text:
         bare = PLAIN_UNITS.sub("", text).strip()
     return bare or text

@@ -10,10 +10,10 @@ from concurrent.futures import Future
 from typing import Any, Literal, get_args
 
 from trl_hybrid.verifier.answers import AnswerForm, ExtractedAnswer, extract_answer, extract_gold
-from trl_hybrid.verifier.equivalence import NeedsAlgebraError, compare, compare_strings, is_blank
+from trl_hybrid.verifier.equivalence import compare_strings, compare_without_algebra, is_blank
 from trl_hybrid.verifier.gsm8k import compare_numbers, flexible_answer, strict_answer
 from trl_hybrid.verifier.logs import log_columns, log_rates
-from trl_hybrid.verifier.pool import WorkerPool
+from trl_hybrid.verifier.pool import WorkerPool, default_num_workers
 from trl_hybrid.verifier.rows import completion_texts, prompt_texts, solution_texts
 from trl_hybrid.verifier.verdict import UNJUDGEABLE, Judgement, Verdict
 
@@ -27,8 +27,7 @@ DEMANDED_FORMS: dict[Method, tuple[AnswerForm, ...]] = {
     "flexible": ("phrase",),
 }
 MEMO_SIZE = 50_000
-MAX_ANSWER = 10_000  # characters; a longer answer is refused unread
-QUICK_LENGTH = 300  # characters; longer pairs are compared under a deadline only
+MAX_LENGTH = 10_000  # characters; a longer answer is refused unread, a longer gold cannot be judged
 
 
 class MathVerifier:
@@ -127,12 +126,14 @@ class MathVerifier:
 
     def close(self) -> None:
         """End the worker processes; the next use starts new ones."""
+        if self._owner != os.getpid():  # the workers are the parent's
+            return
         with self._lock:
             pool, self._pool = self._pool, None
             self._memo = OrderedDict(
                 (pair, known) for pair, known in self._memo.items() if isinstance(known, Judgement) or known.done()
             )
-        if pool is not None and pool.owner == os.getpid():
+        if pool is not None:
             pool.close()
 
     def worker_pids(self) -> list[int]:
@@ -146,7 +147,7 @@ class MathVerifier:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_pool", "_memo", "_lock")}
+        return {name: value for name, value in vars(self).items() if name not in ("_pool", "_memo", "_lock", "_owner")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -173,6 +174,7 @@ class MathVerifier:
             )
 
     def _forget(self) -> None:
+        self._owner = os.getpid()
         self._pool: WorkerPool | None = None
         self._memo: OrderedDict[tuple[str, str], Judgement | Future[Judgement]] = OrderedDict()
         self._lock = threading.Lock()
@@ -181,6 +183,8 @@ class MathVerifier:
         self, completions: Any, solutions: Any, prompts: Any
     ) -> list[tuple[str, ExtractedAnswer | None, Judgement | Future[Judgement]]]:
         """Extract every row's answers and start what has to be judged; nothing is waited for."""
+        if self._owner != os.getpid():  # a fork has the pool but not its threads, and pairs that nobody will judge
+            self._forget()
         texts = completion_texts(completions)
         golds = {solution: extract_gold(solution) for solution in set(solution_texts(solutions, len(texts)))}
         rows = []
@@ -200,11 +204,11 @@ class MathVerifier:
         return None if self.method == "boxed" and answer is not None and answer.form != "box" else answer
 
     def _start(self, gold: str, answer: ExtractedAnswer | None) -> Judgement | Future[Judgement]:
-        if is_blank(gold):
+        if is_blank(gold) or len(gold) > MAX_LENGTH:
             return UNJUDGEABLE
         if answer is None:
             return Judgement(False, "no_answer")
-        if len(answer.text) > MAX_ANSWER:
+        if len(answer.text) > MAX_LENGTH:
             return Judgement(False, "guard")
         pair = gold, answer.text
         with self._lock:
@@ -221,7 +225,7 @@ class MathVerifier:
             judgement = compare_numbers(gold, answer)
         elif self.method == "boxed":
             judgement = compare_strings(gold, answer)
-        elif (judgement := _quick(gold, answer)) is None:
+        elif (judgement := compare_without_algebra(gold, answer)) is None:
             return self._in_worker(gold, answer)
         return Judgement(judgement.correct, judgement.reason, 1000 * (time.perf_counter() - start))
 
@@ -230,12 +234,9 @@ class MathVerifier:
             from trl_hybrid.verifier.symbolic import judge
 
             return Judgement(**judge(gold, answer))
-        return self._running_pool().submit(gold, answer)
-
-    def _running_pool(self) -> WorkerPool:
-        if self._pool is None or self._pool.owner != os.getpid():  # a fork has the object but not its threads
+        if self._pool is None:
             self._pool = WorkerPool(self.num_workers, self.timeout, self.memory_limit_mb)
-        return self._pool
+        return self._pool.submit(gold, answer)
 
     def _verdict(self, gold: str, answer: ExtractedAnswer | None, started: Judgement | Future[Judgement]) -> Verdict:
         judgement = started if isinstance(started, Judgement) else started.result()
@@ -245,24 +246,3 @@ class MathVerifier:
             in_form = answer is not None and answer.form in DEMANDED_FORMS[self.method]
             reward = self.correct_reward if judgement.correct else self.format_reward if in_form else 0.0
         return Verdict(judgement.correct, reward, text, judgement.reason, gold, judgement.milliseconds)
-
-
-def default_num_workers() -> int:
-    """One worker per core of this process's share of the machine, at least 1 and at most 4."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(4, len(os.sched_getaffinity(0)) // max(1, processes)))
-
-
-def _quick(gold: str, answer: str) -> Judgement | None:
-    """The judgement where strings and numbers decide it, else `None`."""
-    if len(gold) + len(answer) > QUICK_LENGTH:
-        strings = compare_strings(gold, answer)
-        return strings if strings.correct else None
-    try:
-        return compare(gold, answer, _no_algebra)
-    except NeedsAlgebraError:
-        return None
-
-
-def _no_algebra(gold: str, answer: str) -> bool:
-    raise NeedsAlgebraError

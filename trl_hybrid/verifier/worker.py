@@ -28,14 +28,15 @@ def run(memory_limit_mb: int, parent_pid: int) -> None:
     _live_and_die_with(parent_pid)
     _cap_memory(memory_limit_mb)
     try:
-        from trl_hybrid.verifier.symbolic import judge
+        from trl_hybrid.verifier.symbolic import judge, parse
     except ImportError as error:
         _reply(replies, {"error": f"the verifier's worker cannot import math-verify: {error}"})
         return
+    parse("x+1")  # the parser's tables cost 0.2 s, which the first task's deadline should not pay
     _reply(replies, {"ready": os.getpid()})
     for line in sys.stdin:
         _reply(replies, judge(**json.loads(line)))
-        if _peak_memory_mb() > memory_limit_mb / 2:
+        if _resident_mb() > memory_limit_mb / 2:
             return  # the parent starts a fresh process: memory stays flat over a long run
 
 
@@ -53,8 +54,10 @@ def _cap_memory(memory_limit_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _peak_memory_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _resident_mb() -> float:
+    """Memory in use now; not the peak of `getrusage`, which Linux starts at the parent's, torch and all."""
+    with open("/proc/self/statm", encoding="ascii") as pages:
+        return int(pages.read().split()[1]) * resource.getpagesize() / 2**20
 
 
 def _reply(replies: TextIO, record: dict) -> None:

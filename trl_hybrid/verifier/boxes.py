@@ -1,0 +1,72 @@
+r"""The boxes of a text: `\boxed{...}`, `\fbox{...}`, `\boxed 5`. Pure strings, standard library only."""
+
+import re
+
+
+BOX = re.compile(r"boxed(?![a-zA-Z])|\\fbox(?![a-zA-Z])")
+BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+BARE_BOX = re.compile(r"\s*([^\s{}$\\]+)")
+SPACING = re.compile(r"\\(?:q?quad|text|mathrm|textbf)(?![a-zA-Z])|\\[,;:!()\[\] ]|[${}\s.*~]")
+CONNECTED = re.compile(r"(?:^|\W)(?:and|or)$|[,;&]$|^[,;&]\s*\S{1,12}\s*=$")
+PERCENT_AFTER = re.compile(r"\s*\$?\s*(?:\\?%|(?:percent|pct)\b)")
+MAX_JOINED_BOXES = 32
+
+
+def last_box(text: str, boxes: list[re.Match[str]], trusted: bool = False) -> str | None:
+    """Content of the last balanced box, with the boxes that are joined to it as one list."""
+    closing = _matching_braces(text, boxes[0].start()) or _matching_braces(text.replace("\\}", " }"), boxes[0].start())
+    contents: list[str] = []
+    next_start = len(text)
+    for box in reversed(boxes[-10_000:]):
+        span = _box_span(text, box.end(), closing, trusted and not contents)
+        if span is None:
+            continue
+        start, end, resume = span
+        if contents and (resume > next_start or not joined(text[resume:next_start], trusted)):
+            break
+        content = text[start:end].strip() + ("\\%" if not contents and PERCENT_AFTER.match(text, resume) else "")
+        if content not in contents:
+            contents.append(content)
+        next_start = box.start() - (text[box.start() - 1 : box.start()] == "\\")
+        if len(contents) > MAX_JOINED_BOXES:
+            return contents[0]
+    return ",".join(reversed(contents)) if contents else None
+
+
+def _matching_braces(text: str, start: int) -> dict[int, int]:
+    """Position of the closing brace for each opening brace from `start` on; escaped braces are not braces."""
+    open_braces: list[int] = []
+    closing: dict[int, int] = {}
+    for match in BRACE.finditer(text, start):
+        if match[0] == "{":
+            open_braces.append(match.start())
+        elif match[0] == "}" and open_braces:
+            closing[open_braces.pop()] = match.start()
+    return closing
+
+
+def _box_span(text: str, after: int, closing: dict[int, int], unclosed: bool) -> tuple[int, int, int] | None:
+    """Start and end of a box's content and where the text goes on, or `None` when the box is not closed."""
+    brace = after
+    while brace < len(text) and text[brace].isspace():
+        brace += 1
+    if text[brace : brace + 1] == "{":
+        if brace in closing:
+            return brace + 1, closing[brace], closing[brace] + 1
+        return (brace + 1, len(text), len(text)) if unclosed else None
+    bare = BARE_BOX.match(text, after)
+    return None if bare is None else (bare.start(1), bare.end(1), bare.end(1))
+
+
+def joined(between: str, trusted: bool) -> bool:
+    r"""Whether two boxes, or two formulas, are one list.
+
+    Example:
+        >>> [joined(text, trusted=False) for text in (r"$ \text{ and } $", r", \quad x_2 = ", ". No, wait: ")]
+        [True, True, False]
+    """
+    if trusted and len(between) < 10:
+        return True
+    if len(between) > 60:
+        return False
+    return CONNECTED.search(SPACING.sub(" ", between).strip()) is not None
