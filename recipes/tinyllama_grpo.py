@@ -25,7 +25,7 @@ from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments
 from trl_hybrid.data import load_tasks, load_test_tasks, split_location
 from trl_hybrid.errors import plain_errors
 from trl_hybrid.evaluate import HeldOutAccuracy
-from trl_hybrid.preflight import check_judges, check_model_found
+from trl_hybrid.preflight import check_hub_login, check_judges, check_model_found, check_run_length
 from trl_hybrid.report import StepLines, accuracy_table, draw_curves, sample_completions
 from trl_hybrid.run_folder import (
     checkpoint_to_resume,
@@ -99,8 +99,12 @@ def main() -> None:
             epilog=EXAMPLES,
         )
         check_models_found(judges, args, model)
+        if args.push_to_hub:
+            check_hub_login()
         folder, checkpoint = prepare_folder(tasks, args)
         train_tasks, test_tasks = load_splits(tasks)
+        rows = len(train_tasks) if isinstance(train_tasks, Dataset) else None
+        check_run_length(rows, prompts_per_step(args), args.max_steps)
         verifier = MathVerifier(timeout=judges.verifier_timeout, num_workers=judges.verifier_num_workers)
         reward_model = load_reward_model(judges)
         check_judges(verifier, reward_model, list(train_tasks.take(10)))
@@ -151,6 +155,11 @@ def prepare_folder(tasks: TaskArguments, args: HybridGRPOConfig) -> tuple[Path, 
     PartialState().wait_for_everyone()
     args.output_dir = str(folder)
     return folder, checkpoint_to_resume(resume, folder)
+
+
+def prompts_per_step(args: HybridGRPOConfig) -> int:
+    """Count the problems that one generation answers, over all processes."""
+    return (args.generation_batch_size or 0) // (args.num_generations or 1)
 
 
 def load_splits(tasks: TaskArguments) -> tuple[Dataset | IterableDataset, Dataset | None]:

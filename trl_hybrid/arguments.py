@@ -130,6 +130,8 @@ def parse_arguments(
     """
     parser = TrlParser(cast(Any, dataclasses), **parser_kwargs)
     parser.set_defaults_with_config(**defaults)
+    # A wrong value is not worth the names of hundreds of options.
+    parser.usage = "accelerate launch RECIPE.py [--config FILE] [--OPTION VALUE ...]   (--help lists the options)"
     known = {action.dest for action in parser._actions}
     args = list(sys.argv[1:] if args is None else args)
     if "--help" in args or "-h" in args:

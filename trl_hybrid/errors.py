@@ -19,7 +19,8 @@ class InputError(ValueError):
 def plain_errors() -> Iterator[None]:
     """Show bad input as one message on standard error and exit with status 2.
 
-    Only what a person can mend is caught: `ValueError` and `TypeError` (settings) and `OSError` (files, network).
+    Only what a person can mend is caught: `ValueError` and `TypeError` (settings), `OSError` (files, network),
+    `ImportError` and `RuntimeError` (packages that a setting asks for, devices, memory).
     Wrap the preparation of a run in it, not the run. With the environment variable `TRL_HYBRID_TRACEBACK` set, the
     exception goes on with its stack trace.
 
@@ -28,7 +29,7 @@ def plain_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         rank = os.environ.get("RANK", "0")

@@ -43,6 +43,43 @@ def check_model_found(
         ) from error
 
 
+def check_hub_login() -> None:
+    """Ask the Hub who pushes, before a run is paid for that could not be pushed.
+
+    Raises:
+        InputError: There is no network, or nobody is logged in.
+    """
+    try:
+        HfApi().whoami()
+    except (OSError, HTTPError) as error:
+        raise InputError(
+            f"push_to_hub needs the network and a login: {str(error).splitlines()[0]}\n"
+            "Log in by `hf auth login`, or leave push_to_hub out and push the run's folder later."
+        ) from error
+
+
+def check_run_length(rows: int | None, prompts_per_step: int, max_steps: int) -> None:
+    """Refuse a run that could not make a single step.
+
+    Args:
+        rows: Problems to train on; `None` where they are streamed and nobody knows.
+        prompts_per_step: Problems that are answered before each generation's first step.
+        max_steps: The run's bound; 0 or less for none.
+
+    Raises:
+        InputError: Fewer problems than a step takes, or streaming without a bound.
+    """
+    if rows is None and max_steps <= 0:
+        raise InputError(
+            f"With dataset_streaming the run's length must be given: set max_steps above 0, got {max_steps}."
+        )
+    if rows is not None and rows < prompts_per_step:
+        raise InputError(
+            f"A step needs {prompts_per_step} problems (per_device_train_batch_size x gradient_accumulation_steps x "
+            f"processes / num_generations), got {rows}. Train on more problems, or lower the batch."
+        )
+
+
 def _ask_hub(name: str, revision: str | None) -> None:
     """Ask the Hub for the model once; without an answer, a copy in the cache will do.
 

@@ -40,13 +40,24 @@ def step_line(step: int, logs: dict[str, Any]) -> str:
     >>> logs = {"hybrid/pass_rate": 0.25, "rewards/reward_model/mean": -1.5, "rewards/hybrid_reward/mean": 0.24}
     >>> step_line(5, logs | {"hybrid/mixed_groups": 0.5, "completions/mean_length": 40.2})
     'step    5 | right  25 % | RM score  -1.50 | hybrid reward  0.240 | mixed groups  50 % | 40 tokens'
+    >>> step_line(6, dict.fromkeys(logs) | {"hybrid/mixed_groups": 0.0, "completions/mean_length": 40.2})
+    'step    6 | right    - | RM score      - | hybrid reward      - | mixed groups   0 % | 40 tokens'
     """
+    right, mixed = _share(logs["hybrid/pass_rate"]), _share(logs["hybrid/mixed_groups"])
+    score, reward = (logs[f"rewards/{name}/mean"] for name in ("reward_model", "hybrid_reward"))
     return (
-        f"step {step:4d} | right {logs['hybrid/pass_rate'] or 0:4.0%} | "
-        f"RM score {logs['rewards/reward_model/mean']:6.2f} | "
-        f"hybrid reward {logs['rewards/hybrid_reward/mean']:6.3f} | "
-        f"mixed groups {logs['hybrid/mixed_groups']:4.0%} | {logs['completions/mean_length']:.0f} tokens"
-    ).replace("%", " %")
+        f"step {step:4d} | right {right} | RM score {_number(score, 6, 2)} | hybrid reward {_number(reward, 6, 3)} | "
+        f"mixed groups {mixed} | {_number(logs['completions/mean_length'], 0, 0)} tokens"
+    )
+
+
+def _share(value: float | None) -> str:
+    return "   -" if value is None else f"{100 * value:3.0f} %"
+
+
+def _number(value: float | None, width: int, digits: int) -> str:
+    """Format a metric; TRL logs `None` where nothing could be measured."""
+    return "-".rjust(width) if value is None else f"{value:{width}.{digits}f}"
 
 
 def accuracy_table(accuracy: dict[str, dict[str, float]]) -> str:
