@@ -1,6 +1,6 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow check format bench clean
+.PHONY: help setup train test test-slow check format clean
 SHELL := /bin/bash
 
 PYTHON ?= python3

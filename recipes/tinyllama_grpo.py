@@ -25,11 +25,13 @@ from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments
 from trl_hybrid.data import load_tasks, load_test_tasks, split_location
 from trl_hybrid.errors import plain_errors
 from trl_hybrid.evaluate import HeldOutAccuracy
-from trl_hybrid.preflight import check_hub_login, check_judges, check_model_found, check_run_length
+from trl_hybrid.preflight import check_golds, check_hub_login, check_judges, check_model_found, check_run_length
 from trl_hybrid.report import StepLines, accuracy_table, draw_curves, sample_completions
 from trl_hybrid.run_folder import (
     checkpoint_to_resume,
     choose_run_folder,
+    clear_run_folder,
+    newest_whole_checkpoint,
     package_versions,
     relative_path,
     write_json,
@@ -107,17 +109,18 @@ def main() -> None:
         check_run_length(rows, prompts_per_step(args), args.max_steps)
         verifier = MathVerifier(timeout=judges.verifier_timeout, num_workers=judges.verifier_num_workers)
         reward_model = load_reward_model(judges)
+        check_golds(verifier, list(train_tasks.take(1000)))
         check_judges(verifier, reward_model, list(train_tasks.take(10)))
         trainer = make_trainer(args, model, train_tasks, verifier, reward_model)
 
     held_out = None
     if test_tasks is not None:
-        held_out = HeldOutAccuracy(trainer, test_tasks, verifier, folder, resumed=checkpoint is not None)
+        held_out = HeldOutAccuracy(trainer, test_tasks, verifier, folder, checkpoint)
         trainer.add_callback(held_out)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except KeyboardInterrupt:
-        say(f"\nInterrupted at step {trainer.state.global_step}; to go on, add: {resume_options(folder)}")
+        say(f"\nInterrupted at step {trainer.state.global_step}. {what_is_left(folder)}")
         raise SystemExit(130) from None
     trainer.save_model()
 
@@ -130,8 +133,11 @@ def main() -> None:
         }
         finish(folder, trainer, held_out, settings, seconds=time.time() - started)
     if args.push_to_hub:
-        trainer.push_to_hub(dataset_name=tasks.dataset_name)
+        on_hub = not Path(tasks.dataset_name).exists()
+        trainer.push_to_hub(dataset_name=tasks.dataset_name if on_hub else None)
     verifier.close()
+    # A process that leaves while another one still talks to it takes that one down.
+    trainer.accelerator.wait_for_everyone()
     trainer.end()
 
 
@@ -151,10 +157,13 @@ def prepare_folder(tasks: TaskArguments, args: HybridGRPOConfig) -> tuple[Path, 
     resume = args.resume_from_checkpoint
     named = None if args.output_dir == UNNAMED_FOLDER else args.output_dir
     folder = choose_run_folder(named, args.run_name or "run", resume is not None, tasks.overwrite_output_dir)
-    # Every process has to choose before one of them makes the folder.
+    checkpoint = checkpoint_to_resume(resume, folder, args.max_steps)
+    # Every process has to choose before one of them makes or clears the folder.
     PartialState().wait_for_everyone()
+    if tasks.overwrite_output_dir and checkpoint is None and PartialState().is_main_process:
+        clear_run_folder(folder)
     args.output_dir = str(folder)
-    return folder, checkpoint_to_resume(resume, folder)
+    return folder, checkpoint
 
 
 def prompts_per_step(args: HybridGRPOConfig) -> int:
@@ -247,9 +256,9 @@ def finish(
         },
     )
     draw_curves(trainer.state.log_history, accuracy, folder / "curves.png")
-    tables = sorted((folder / "completions").glob("*.parquet"))
-    if tables:
-        say(f"\nFrom the last step, best paid to worst paid:\n\n{sample_completions(pd.read_parquet(tables[-1]))}")
+    table = folder / "completions" / f"completions_{trainer.state.global_step:05d}.parquet"
+    if table.exists():
+        say(f"\nFrom the last step, best paid to worst paid:\n\n{sample_completions(pd.read_parquet(table))}")
     if held_out:
         say(f"Accuracy on {len(held_out.tasks)} problems that training did not see:\n{accuracy_table(accuracy)}\n")
     say(next_steps(relative_path(str(folder)), model))
@@ -271,9 +280,12 @@ def next_steps(folder: str, model: dict[str, Any]) -> str:
     )
 
 
-def resume_options(folder: Path) -> str:
-    """Name the options that go on with the run in `folder`."""
-    return f"--output_dir {relative_path(str(folder))} --resume_from_checkpoint latest"
+def what_is_left(folder: Path) -> str:
+    """Say how to go on with an interrupted run, or how to start it anew."""
+    name = relative_path(str(folder))
+    if newest_whole_checkpoint(folder) is None:
+        return f"There is no checkpoint yet. To start anew, add: --output_dir {name} --overwrite_output_dir"
+    return f"To go on, add: --output_dir {name} --resume_from_checkpoint latest"
 
 
 def say(text: str) -> None:

@@ -48,6 +48,20 @@ def test_broken_yaml(tmp_path, content, rule):
         parse("--config", str(tmp_path / "c.yaml"))
 
 
+def test_config_may_be_given_with_an_equals_sign(tmp_path):
+    (tmp_path / "c.yaml").write_text("max_rows: 5\n")
+    assert parse(f"--config={tmp_path / 'c.yaml'}")[0].max_rows == 5
+
+
+def test_wrong_type_is_said_without_the_list_of_all_options(capsys):
+    with pytest.raises(SystemExit):
+        parse("--max_steps", "abc")
+    error = capsys.readouterr().err
+    assert "--max_steps" in error
+    assert "invalid int value: 'abc'" in error
+    assert len(error.splitlines()) < 5
+
+
 def test_missing_yaml():
     with pytest.raises(InputError, match="does not exist"):
         parse("--config", "nowhere.yaml")

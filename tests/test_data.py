@@ -117,6 +117,11 @@ class TestBadInput:
         with pytest.raises(InputError, match="is empty"):
             load_tasks(str(tmp_path / "tasks.jsonl"))
 
+    def test_header_without_rows(self, tmp_path):
+        (tmp_path / "tasks.csv").write_text("question,answer\n")
+        with pytest.raises(InputError, match="no rows"):
+            load_tasks(str(tmp_path / "tasks.csv"))
+
     def test_broken_json(self, tmp_path):
         (tmp_path / "tasks.jsonl").write_text('{"question": "a", "answ')
         with pytest.raises(InputError, match="cannot be loaded"):

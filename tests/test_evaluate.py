@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from trl_hybrid.data import load_tasks
-from trl_hybrid.evaluate import accuracy, generate_completions
+from trl_hybrid.evaluate import HeldOutAccuracy, accuracy, generate_completions
 from trl_hybrid.verifier import MathVerifier
 
 
@@ -76,7 +76,8 @@ def test_mean_of_samples_is_a_mean_and_not_the_best_of_them(policy, tokenizer, t
     class Alternating:
         """Calls every second completion right."""
 
-        def verify_batch(self, completions, solutions):
+        def verify_batch(self, completions, solutions, prompts):
+            assert prompts == [row["prompt"] for row in tasks for _ in range(2)]
             assert solutions == [row["solution"] for row in tasks for _ in range(2)]
             return [SimpleNamespace(correct=bool(i % 2)) for i in range(len(completions))]
 
@@ -96,3 +97,35 @@ def test_random_state_is_left_as_found_and_the_seed_decides(policy, tokenizer, t
     torch.manual_seed(5)
     assert measure(1) == measure(1)
     assert torch.equal(torch.rand(3), expected)
+
+
+class TestHeldOutAccuracy:
+    @pytest.fixture
+    def first_run(self, tmp_path, tasks):
+        callback = HeldOutAccuracy(None, tasks, None, tmp_path)
+        figures = iter([{"greedy": 0.25}, {"greedy": 0.75}])
+        callback._measure = lambda when: next(figures)
+        callback.on_train_begin(None, SimpleNamespace(is_world_process_zero=True), None)
+        callback.on_train_end(None, None, None)
+        assert callback.figures() == {"greedy": {"before": 0.25, "after": 0.75}}
+        return tmp_path
+
+    def resumed(self, checkpoint, tasks, folder):
+        callback = HeldOutAccuracy(None, tasks, None, folder, checkpoint=str(checkpoint))
+        callback._measure = lambda when: {"greedy": 0.875}
+        callback.on_train_begin(None, SimpleNamespace(is_world_process_zero=True), None)
+        callback.on_train_end(None, None, None)
+        return callback.figures()["greedy"]
+
+    def test_resumed_run_keeps_the_figure_of_the_untrained_policy(self, first_run, tasks, tmp_path):
+        assert self.resumed(first_run / "checkpoint-2", tasks, first_run) == {"before": 0.25, "after": 0.875}
+        elsewhere = tmp_path / "elsewhere"
+        assert self.resumed(first_run / "checkpoint-2", tasks, elsewhere) == {"before": 0.25, "after": 0.875}
+
+    def test_figure_of_other_problems_or_none_is_unknown_and_never_that_of_trained_weights(
+        self, first_run, tasks, tmp_path
+    ):
+        fewer = tasks.select(range(3))
+        assert self.resumed(first_run / "checkpoint-2", fewer, first_run) == {"before": None, "after": 0.875}
+        stray = tmp_path / "stray" / "checkpoint-2"
+        assert self.resumed(stray, tasks, tmp_path) == {"before": None, "after": 0.875}

@@ -38,7 +38,7 @@ def test_nothing_below_imports_the_trainer_or_the_command_line():
         assert above.isdisjoint(imported_modules(file)), file
 
 
-def test_recipes_import_public_names_only():
+def test_recipes_import_no_private_names():
     for file in Path("recipes").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("trl_hybrid"):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from trl_hybrid.errors import InputError
-from trl_hybrid.preflight import check_judges, check_model_found
+from trl_hybrid.preflight import check_golds, check_hub_login, check_judges, check_model_found, check_run_length
 from trl_hybrid.verifier import MathVerifier
 
 
@@ -64,3 +64,24 @@ def test_local_model_is_found():
 def test_missing_model_names_role_id_and_the_way_on(name):
     with pytest.raises(InputError, match=rf"The policy '{name}' cannot be loaded(?s:.)*embedded\.yaml"):
         check_model_found(name, "policy")
+
+
+def test_gold_that_is_no_final_answer_names_its_row(verifier):
+    check_golds(verifier, TASKS)
+    prose = {"prompt": "q", "solution": "because the sum of the parts is the whole of them"}
+    with pytest.raises(InputError, match=r"because the sum.*in row 12"):
+        check_golds(verifier, [*TASKS, prose])
+
+
+def test_run_that_could_not_make_a_step():
+    check_run_length(8, 8, max_steps=-1)
+    check_run_length(None, 8, max_steps=10)
+    with pytest.raises(InputError, match=r"A step needs 8 problems.*got 7"):
+        check_run_length(7, 8, max_steps=100)
+    with pytest.raises(InputError, match=r"dataset_streaming.*got -1"):
+        check_run_length(None, 8, max_steps=-1)
+
+
+def test_push_without_network_is_found_before_the_run():
+    with pytest.raises(InputError, match="push_to_hub needs the network and a login"):
+        check_hub_login()

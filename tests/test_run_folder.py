@@ -7,7 +7,13 @@ import torch
 from safetensors.torch import save_file
 
 from trl_hybrid.errors import InputError
-from trl_hybrid.run_folder import checkpoint_to_resume, choose_run_folder, newest_whole_checkpoint, relative_path
+from trl_hybrid.run_folder import (
+    checkpoint_to_resume,
+    choose_run_folder,
+    clear_run_folder,
+    newest_whole_checkpoint,
+    relative_path,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +86,22 @@ class TestResuming:
         assert checkpoint_to_resume("latest", tmp_path) == str(path)
         assert checkpoint_to_resume("True", tmp_path) == str(path)
         assert checkpoint_to_resume(str(path), tmp_path) == str(path)
+
+    def test_finished_run_is_not_trained_past_its_end(self, tmp_path):
+        path = checkpoint(tmp_path, 5)
+        assert checkpoint_to_resume("latest", tmp_path, max_steps=6) == str(path)
+        assert checkpoint_to_resume("latest", tmp_path, max_steps=-1) == str(path)
+        with pytest.raises(InputError, match="reached step 5 and max_steps is 5"):
+            checkpoint_to_resume("latest", tmp_path, max_steps=5)
+
+    def test_clearing_takes_the_earlier_run_and_leaves_the_rest(self, tmp_path):
+        checkpoint(tmp_path, 5)
+        (tmp_path / "completions").mkdir()
+        (tmp_path / "completions" / "completions_00005.parquet").write_text("")
+        for name in ("summary.json", "accuracy_before.json", "notes.txt"):
+            (tmp_path / name).write_text("{}")
+        clear_run_folder(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
     @pytest.mark.parametrize("resume", ["latest", "checkpoint-7"])
     def test_nothing_to_resume(self, tmp_path, resume):

@@ -133,7 +133,7 @@ def parse_arguments(
     # A wrong value is not worth the names of hundreds of options.
     parser.usage = "accelerate launch RECIPE.py [--config FILE] [--OPTION VALUE ...]   (--help lists the options)"
     known = {action.dest for action in parser._actions}
-    args = list(sys.argv[1:] if args is None else args)
+    args = [part for arg in (sys.argv[1:] if args is None else args) for part in _split_config(arg)]
     if "--help" in args or "-h" in args:
         sys.stdout.write(_short_help(parser))
         raise SystemExit(0)
@@ -145,6 +145,11 @@ def parse_arguments(
     return parser.parse_args_and_config(args)
 
 
+def _split_config(arg: str) -> list[str]:
+    """TrlParser knows `--config FILE` only."""
+    return arg.split("=", 1) if arg.startswith("--config=") else [arg]
+
+
 def _short_help(parser: TrlParser) -> str:
     """Show the options that a first run needs, one line each, out of the hundreds that TRL adds."""
     lines = [
@@ -153,6 +158,9 @@ def _short_help(parser: TrlParser) -> str:
         "  --config FILE: a flat YAML file of any of these; the command line goes over it",
     ]
     actions = {action.dest: action for action in parser._actions}
+    actions[
+        "resume_from_checkpoint"
+    ].help = "Go on from `latest`, the newest whole checkpoint in output_dir, or a path"
     for name in (*SHORT_HELP, *(name for name in actions if name.startswith("hybrid_"))):
         first_sentence = re.split(r"(?<=[a-z\])}])[.;] ", str(actions[name].help) % {"default": ""})[0].rstrip(". ")
         lines.append(f"  --{name} [{_short(actions[name].default)}]: {first_sentence}")

@@ -49,7 +49,9 @@ def load_tasks(
             or a gold answer that no completion could match.
     """
     tasks = _load(name, config, split, streaming)
-    columns = tasks.column_names or list(next(iter(tasks)))
+    if max_rows is not None and max_question_chars is None:
+        tasks = tasks.take(max_rows)
+    columns = tasks.column_names or list(next(iter(tasks), {}))
     prompt_column = _find_column(PROMPT_COLUMNS, columns, name, "problem")
     solution_column = _find_column(SOLUTION_COLUMNS, columns, name, "gold answer")
 
@@ -126,6 +128,8 @@ def _load(name: str, config: str | None, split: str, streaming: bool) -> Dataset
     except InputError:
         raise
     except (OSError, ValueError, DatasetsError) as error:
+        if "corresponds to no data" in str(error):
+            raise InputError(f"The data set {name!r} has no rows. It needs at least one.") from error
         raise _not_loaded(name, config, split, error) from error
 
 

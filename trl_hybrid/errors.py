@@ -25,10 +25,13 @@ def plain_errors() -> Iterator[None]:
     exception goes on with its stack trace.
 
     Raises:
-        SystemExit: With status 2, in place of the exception.
+        SystemExit: With status 2, in place of the exception; with 130 after Ctrl-C.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        sys.stderr.write("\nInterrupted; nothing was trained.\n")
+        raise SystemExit(130) from None
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise

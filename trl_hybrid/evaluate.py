@@ -70,7 +70,8 @@ def accuracy(
     """Measure the mean share of right answers, over all processes.
 
     With `config.num_return_sequences` n above 1 this is the mean of n samples, not pass@n. The global random state is
-    left as it was found. Problems whose gold cannot be judged do not count.
+    left as it was found; what is sampled depends on the number of processes. Problems whose gold cannot be judged do
+    not count.
 
     Args:
         model: The policy, unwrapped, in the same state on every process.
@@ -102,7 +103,11 @@ def accuracy(
             description if accelerator.is_main_process else None,
         )
     copies = config.num_return_sequences or 1
-    verdicts = verifier.verify_batch(completions, [row["solution"] for row in rows for _ in range(copies)])
+    verdicts = verifier.verify_batch(
+        completions,
+        [row["solution"] for row in rows for _ in range(copies)],
+        [row["prompt"] for row in rows for _ in range(copies)],
+    )
     counted = [real for _, real in own for _ in range(copies)]
     judged = [float(v.correct) for v, real in zip(verdicts, counted, strict=True) if real and v.correct is not None]
     everyone = gather_object(judged)
@@ -117,7 +122,8 @@ class HeldOutAccuracy(TrainerCallback):
         tasks: Held-out rows of `prompt` and `solution`.
         verifier: Judges the answers.
         folder: The run's folder; the first measurement is kept there.
-        resumed: Does this run go on from a checkpoint? Then the first measurement is read and not made again.
+        checkpoint: The checkpoint that this run goes on from. The first measurement is then the one that lies beside
+            it; where there is none, or one on other problems, there is no figure of before.
         num_samples: Answers sampled for each problem.
     """
 
@@ -129,24 +135,27 @@ class HeldOutAccuracy(TrainerCallback):
         tasks: Any,
         verifier: MathVerifier,
         folder: Path,
-        resumed: bool = False,
+        checkpoint: str | None = None,
         num_samples: int = 8,
     ) -> None:
         self.trainer, self.tasks, self.verifier, self.num_samples = trainer, tasks, verifier, num_samples
         self.folder = folder
-        self.before: dict[str, float] = read_json(folder / self.FILE) if resumed else {}
+        self.resumed = checkpoint is not None
+        earlier = read_json(Path(checkpoint).parent / self.FILE) if checkpoint else {}
+        self.before: dict[str, float] = earlier["accuracy"] if earlier.get("rows") == len(tasks) else {}
         self.after: dict[str, float] = {}
 
-    def figures(self) -> dict[str, dict[str, float]]:
-        """Return `{"greedy": {"before": share, "after": share}, "mean_of_<num_samples>": {...}}`."""
-        return {name: {"before": self.before[name], "after": after} for name, after in self.after.items()}
+    def figures(self) -> dict[str, dict[str, float | None]]:
+        """Return `{"greedy": {"before": share, "after": share}, "mean_of_<num_samples>": {...}}`; `None`: unknown."""
+        return {name: {"before": self.before.get(name), "after": after} for name, after in self.after.items()}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure the policy as it is before the first step."""
-        if not self.before:
-            self.before = self._measure("before")
-            if state.is_world_process_zero:
-                write_json(self.folder / self.FILE, self.before)
+        if self.resumed:
+            return
+        self.before = self._measure("before")
+        if state.is_world_process_zero:
+            write_json(self.folder / self.FILE, {"rows": len(self.tasks), "accuracy": self.before})
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure the policy as training leaves it."""
@@ -159,7 +168,9 @@ class HeldOutAccuracy(TrainerCallback):
             "eos_token_id": trainer.eos_token_ids,
             "pad_token_id": trainer.processing_class.pad_token_id,
             "bos_token_id": trainer.processing_class.bos_token_id,
+            "repetition_penalty": trainer.repetition_penalty,
         }
+        prompts = trainer.args.per_device_eval_batch_size
         modes = {
             "greedy": GenerationConfig(do_sample=False, **shared),
             f"mean_of_{self.num_samples}": GenerationConfig(
@@ -167,6 +178,7 @@ class HeldOutAccuracy(TrainerCallback):
                 temperature=trainer.temperature,
                 top_p=trainer.top_p,
                 top_k=trainer.top_k,
+                min_p=trainer.min_p,
                 num_return_sequences=self.num_samples,
                 **shared,
             ),
@@ -185,6 +197,8 @@ class HeldOutAccuracy(TrainerCallback):
                         config,
                         trainer.accelerator,
                         seed=trainer.args.seed,
+                        # As many sequences at a time either way.
+                        batch_size=prompts if config.do_sample else prompts * self.num_samples,
                         description=f"Accuracy {when} training, {name.replace('_', ' ')}",
                     )
                     for name, config in modes.items()

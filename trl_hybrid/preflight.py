@@ -38,8 +38,8 @@ def check_model_found(
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise InputError(
             f"The {role} {name!r} cannot be loaded: {reason}\n"
-            "It is no folder here, or not one with a model. Check the id or path, the network, and for gated models "
-            f"`hf auth login`. Without network or account this runs:\n  {EMBEDDED_COMMAND}"
+            f"It is no folder below {Path.cwd()}, or not one with a model. Check the id or path, the network, and for "
+            f"gated models `hf auth login`. Without network or account this runs:\n  {EMBEDDED_COMMAND}"
         ) from error
 
 
@@ -133,6 +133,25 @@ def check_judges(
             "cannot rank. Check that it is a trained reward model and not a bare language model."
         )
     return {"min_score": min(scores[: len(golds)]), "max_score": max(scores[: len(golds)])}
+
+
+def check_golds(verifier: MathVerifier, tasks: Sequence[dict[str, Any]]) -> None:
+    """Refuse gold answers that no completion could match.
+
+    Args:
+        verifier: Judges each gold against a number: against itself any text is right.
+        tasks: Rows of `prompt` and `solution`.
+
+    Raises:
+        InputError: A gold answer is unjudgeable; the message names its row.
+    """
+    golds = [row["solution"] for row in tasks]
+    for row, verdict in enumerate(verifier.verify_batch([_boxed("7919")] * len(golds), golds)):
+        if verdict.correct is None:
+            raise InputError(
+                f"Every gold answer must be one that the verifier can judge, got {golds[row][:200]!r} in row {row} "
+                "(counted from 0): it is no final answer. Correct the row or remove it."
+            )
 
 
 def _check_verdicts(verifier: MathVerifier, completions: list[str], golds: list[str], expected: bool) -> None:

@@ -60,20 +60,24 @@ def _number(value: float | None, width: int, digits: int) -> str:
     return "-".rjust(width) if value is None else f"{value:{width}.{digits}f}"
 
 
-def accuracy_table(accuracy: dict[str, dict[str, float]]) -> str:
+def accuracy_table(accuracy: dict[str, dict[str, float | None]]) -> str:
     """Put held-out accuracies side by side.
 
     >>> accuracy_table({"mean_of_8": {"before": 0.305, "after": 0.6875}}).splitlines()[1]
     '  mean of 8       30.5 %   68.8 %'
     """
     rows = [
-        f"  {name.replace('_', ' '):14} {value['before']:6.1%} {value['after']:7.1%}".replace("%", " %")
+        f"  {name.replace('_', ' '):14} {_percent(value['before']):>7} {_percent(value['after']):>8}"
         for name, value in accuracy.items()
     ]
     return "\n".join([f"{'':18}before   after", *rows])
 
 
-def draw_curves(history: list[dict[str, Any]], accuracy: dict[str, dict[str, float]], path: Path) -> None:
+def _percent(share: float | None) -> str:
+    return "unknown" if share is None else f"{100 * share:.1f} %"
+
+
+def draw_curves(history: list[dict[str, Any]], accuracy: dict[str, dict[str, float | None]], path: Path) -> None:
     """Draw the learning curves of a run.
 
     Args:
@@ -94,7 +98,8 @@ def draw_curves(history: list[dict[str, Any]], accuracy: dict[str, dict[str, flo
         if len(lines) > 1 and axes.lines:
             axes.legend()
     text = "   ".join(
-        f"{name.replace('_', ' ')}: {value['before']:.1%} → {value['after']:.1%}" for name, value in accuracy.items()
+        f"{name.replace('_', ' ')}: {_percent(value['before'])} → {_percent(value['after'])}"
+        for name, value in accuracy.items()
     )
     figure.suptitle(f"Held-out accuracy   {text}" if text else "Training")
     figure.savefig(path, dpi=110)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,15 @@ def _first_free(folder: Path) -> Path:
     return candidate
 
 
+def clear_run_folder(folder: Path) -> None:
+    """Remove what an earlier run left, so that nothing of it is taken for the new one's; other files stay."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    shutil.rmtree(folder / "completions", ignore_errors=True)
+    for name in ("summary.json", "accuracy_before.json", "curves.png"):
+        (folder / name).unlink(missing_ok=True)
+
+
 def newest_whole_checkpoint(folder: Path) -> Path | None:
     """Find the newest checkpoint that was written to its end.
 
@@ -88,31 +98,39 @@ def _is_whole(checkpoint: Path) -> bool:
     return bool(weights)
 
 
-def checkpoint_to_resume(resume: str | None, folder: Path) -> str | None:
+def checkpoint_to_resume(resume: str | None, folder: Path, max_steps: int = -1) -> str | None:
     """Turn the user's `resume_from_checkpoint` into a checkpoint's path.
 
     Args:
         resume: `None` or "false" to start anew, "latest" or "true" for the newest whole checkpoint, or a path.
         folder: The run's folder.
+        max_steps: The run's bound; 0 or less for none.
 
     Returns:
         A checkpoint's folder, or `None` to start anew.
 
     Raises:
-        InputError: There is no whole checkpoint where one was asked for.
+        InputError: There is no whole checkpoint where one was asked for, or it has reached `max_steps`: the trainer
+            would go one step past it.
     """
     if resume is None or resume.lower() == "false":
         return None
     if resume.lower() in ("latest", "true"):
         found = newest_whole_checkpoint(folder) if folder.is_dir() else None
         if found is None:
-            raise InputError(f"There is no whole checkpoint to resume from in {str(folder)!r}. Leave the option out.")
-        return str(found)
-    if not _is_whole(Path(resume)):
+            raise InputError(
+                f"There is no whole checkpoint to resume from in {str(folder)!r}. Start anew: leave "
+                "resume_from_checkpoint out and add --overwrite_output_dir."
+            )
+        resume = str(found)
+    elif not _is_whole(Path(resume)):
         raise InputError(
             f"resume_from_checkpoint {resume!r} is no whole checkpoint. Give 'latest', or one of: "
             f"{', '.join(sort_checkpoints(str(folder))) if folder.is_dir() else 'none there'}."
         )
+    step = read_json(Path(resume) / "trainer_state.json")["global_step"]
+    if 0 < max_steps <= step:
+        raise InputError(f"The run has reached step {step} and max_steps is {max_steps}. Raise max_steps to go on.")
     return resume
 
 

@@ -65,6 +65,8 @@ def main(output, folder):
         with open(output, "w") as file:
             json.dump(result, file)
     trainer.verifier.close()
+    # A process that leaves while another one still talks to it takes that one down.
+    trainer.accelerator.wait_for_everyone()
     trainer.end()
 
 
