@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset, IterableDataset
 from transformers import ProgressCallback
 from trl import ModelConfig, get_peft_config, get_quantization_config
@@ -28,8 +29,9 @@ from trl_hybrid.evaluate import HeldOutAccuracy
 from trl_hybrid.preflight import check_golds, check_hub_login, check_judges, check_model_found, check_run_length
 from trl_hybrid.report import StepLines, accuracy_table, draw_curves, sample_completions
 from trl_hybrid.run_folder import (
+    check_run_folder,
     checkpoint_to_resume,
-    choose_run_folder,
+    claim_run_folder,
     clear_run_folder,
     newest_whole_checkpoint,
     package_versions,
@@ -103,7 +105,7 @@ def main() -> None:
         check_models_found(judges, args, model)
         if args.push_to_hub:
             check_hub_login()
-        folder, checkpoint = prepare_folder(tasks, args)
+        named_folder, checkpoint = check_folder(tasks, args)
         train_tasks, test_tasks = load_splits(tasks)
         rows = len(train_tasks) if isinstance(train_tasks, Dataset) else None
         check_run_length(rows, prompts_per_step(args), args.max_steps)
@@ -111,6 +113,7 @@ def main() -> None:
         reward_model = load_reward_model(judges)
         check_golds(verifier, list(train_tasks.take(1000)))
         check_judges(verifier, reward_model, list(train_tasks.take(10)))
+        folder = prepare_folder(named_folder, args, clear=tasks.overwrite_output_dir and checkpoint is None)
         trainer = make_trainer(args, model, train_tasks, verifier, reward_model)
 
     held_out = None
@@ -152,18 +155,27 @@ def check_models_found(judges: JudgeArguments, args: HybridGRPOConfig, model: Mo
     )
 
 
-def prepare_folder(tasks: TaskArguments, args: HybridGRPOConfig) -> tuple[Path, str | None]:
-    """Choose the run's folder, and the checkpoint to go on from where one was asked for."""
+def check_folder(tasks: TaskArguments, args: HybridGRPOConfig) -> tuple[Path | None, str | None]:
+    """Look at the folder that was named, if any, and for the checkpoint to go on from where one was asked for."""
     resume = args.resume_from_checkpoint
     named = None if args.output_dir == UNNAMED_FOLDER else args.output_dir
-    folder = choose_run_folder(named, args.run_name or "run", resume is not None, tasks.overwrite_output_dir)
-    checkpoint = checkpoint_to_resume(resume, folder, args.max_steps)
-    # Every process has to choose before one of them makes or clears the folder.
+    folder = check_run_folder(named, resume is not None, tasks.overwrite_output_dir)
+    return folder, checkpoint_to_resume(resume, folder, args.max_steps) if folder else None
+
+
+def prepare_folder(folder: Path | None, args: HybridGRPOConfig, clear: bool) -> Path:
+    """Make or clear the run's folder, in the main process; all processes write into the same one."""
+    # Every process has to have looked at the folder before one of them changes it.
     PartialState().wait_for_everyone()
-    if tasks.overwrite_output_dir and checkpoint is None and PartialState().is_main_process:
-        clear_run_folder(folder)
-    args.output_dir = str(folder)
-    return folder, checkpoint
+    choice = [folder]
+    if PartialState().is_main_process:
+        choice = [folder or claim_run_folder(args.run_name or "run")]
+        if clear and folder:
+            clear_run_folder(folder)
+    chosen = broadcast_object_list(choice)[0]
+    assert chosen is not None
+    args.output_dir = str(chosen)
+    return chosen
 
 
 def prompts_per_step(args: HybridGRPOConfig) -> int:

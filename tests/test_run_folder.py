@@ -1,6 +1,7 @@
 """No run is written over unasked, and only whole checkpoints are resumed."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ from safetensors.torch import save_file
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.run_folder import (
+    check_run_folder,
     checkpoint_to_resume,
-    choose_run_folder,
+    claim_run_folder,
     clear_run_folder,
     newest_whole_checkpoint,
     relative_path,
@@ -31,32 +33,30 @@ def checkpoint(folder, step, whole=True):
 
 
 class TestChoosing:
-    def test_unnamed_runs_get_a_new_folder_each(self, tmp_path):
-        names = []
-        for _ in range(3):
-            folder = choose_run_folder(None, "embedded")
-            folder.mkdir(parents=True)
-            (folder / "summary.json").write_text("{}")
-            names.append(str(folder))
-        assert names == ["runs/embedded", "runs/embedded-2", "runs/embedded-3"]
+    def test_unnamed_runs_get_a_new_folder_each_also_when_they_start_at_once(self):
+        with ThreadPoolExecutor(8) as threads:
+            folders = list(threads.map(claim_run_folder, ["embedded"] * 8))
+        names = ["runs/embedded", *(f"runs/embedded-{number}" for number in range(2, 9))]
+        assert sorted(map(str, folders)) == sorted(names)
+        assert check_run_folder(None) is None
 
     def test_named_folder_with_files_is_refused_unless_asked(self, tmp_path):
         (tmp_path / "mine").mkdir()
-        assert choose_run_folder("mine", "x").name == "mine"
+        assert check_run_folder("mine").name == "mine"
         (tmp_path / "mine" / "notes.txt").write_text("keep me")
         with pytest.raises(InputError, match=r"'mine' is not empty.*overwrite_output_dir"):
-            choose_run_folder("mine", "x")
-        assert choose_run_folder("mine", "x", resume=True).name == "mine"
-        assert choose_run_folder("mine", "x", overwrite=True).name == "mine"
+            check_run_folder("mine")
+        assert check_run_folder("mine", resume=True).name == "mine"
+        assert check_run_folder("mine", overwrite=True).name == "mine"
 
     def test_file_in_the_folders_place(self, tmp_path):
         (tmp_path / "mine").write_text("")
         with pytest.raises(InputError, match="must be a folder"):
-            choose_run_folder("mine", "x")
+            check_run_folder("mine")
 
     def test_resume_needs_a_folder(self):
         with pytest.raises(InputError, match="output_dir"):
-            choose_run_folder(None, "x", resume=True)
+            check_run_folder(None, resume=True)
 
 
 class TestResuming:

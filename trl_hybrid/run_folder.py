@@ -1,5 +1,6 @@
 """One folder a run: choosing it, resuming in it, and its summary."""
 
+import itertools
 import json
 import logging
 import shutil
@@ -20,17 +21,16 @@ RUNS = Path("runs")
 PACKAGES = ("trl-hybrid", "trl", "transformers", "accelerate", "datasets", "peft", "math-verify", "torch")
 
 
-def choose_run_folder(output_dir: str | None, name: str, resume: bool = False, overwrite: bool = False) -> Path:
-    """Find the folder that a run writes into, so that no earlier run is overwritten unasked.
+def check_run_folder(output_dir: str | None, resume: bool = False, overwrite: bool = False) -> Path | None:
+    """Look at the folder that the user named, so that no earlier run is overwritten unasked.
 
     Args:
-        output_dir: The folder that the user named; `None` for a new one, `runs/<name>`, `runs/<name>-2`, ...
-        name: The run's name.
+        output_dir: The folder that the user named; `None` for a new one, see [`claim_run_folder`].
         resume: An earlier run in `output_dir` goes on.
         overwrite: What lies in `output_dir` may be overwritten.
 
     Returns:
-        The folder; not made here.
+        The folder, not made here; `None` where none was named.
 
     Raises:
         InputError: `output_dir` holds files, and neither `resume` nor `overwrite` was asked for; or it was asked to
@@ -39,7 +39,7 @@ def choose_run_folder(output_dir: str | None, name: str, resume: bool = False, o
     if output_dir is None:
         if resume:
             raise InputError("To resume, name the run's folder too: --output_dir runs/<name>.")
-        return _first_free(RUNS / name)
+        return None
     folder = Path(output_dir)
     if folder.is_file():
         raise InputError(f"output_dir must be a folder, got the file {output_dir!r}.")
@@ -51,12 +51,19 @@ def choose_run_folder(output_dir: str | None, name: str, resume: bool = False, o
     return folder
 
 
-def _first_free(folder: Path) -> Path:
-    number, candidate = 1, folder
-    while candidate.exists() and any(candidate.iterdir()):
-        number += 1
-        candidate = folder.with_name(f"{folder.name}-{number}")
-    return candidate
+def claim_run_folder(name: str) -> Path:
+    """Make a new folder for a run: `runs/<name>`, or `runs/<name>-2` and so on where that is taken.
+
+    Making the folder is the claim, so that two runs that start at once get one each.
+    """
+    for number in itertools.count(1):
+        folder = RUNS / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("unreachable")
 
 
 def clear_run_folder(folder: Path) -> None:
