@@ -1,15 +1,22 @@
-import json
-import math
-from itertools import chain
+from itertools import chain, combinations, pairwise
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trl_hybrid.reward_model.plan import ScoreCache, cut_batches, deduplicate
+from trl_hybrid.reward_model.plan import (
+    Family,
+    common_start,
+    cut_batches,
+    deduplicate,
+    family_tokens,
+    pack,
+    rows_of,
+    share_starts,
+)
 
 
 ROWS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4).map(tuple), max_size=30)
+DISTINCT_ROWS = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=5).map(tuple), max_size=7, unique=True)
 LENGTHS = st.lists(st.integers(1, 300), max_size=60)
 
 
@@ -45,48 +52,72 @@ def test_equal_rows_fill_the_budget():
     assert [len(batch) for batch in cut_batches([8] * 10, token_budget=24)] == [3, 3, 3, 1]
 
 
-def test_cache_forgets_what_was_used_longest_ago():
-    cache = ScoreCache(size=2)
-    cache.put((1,), 1.0)
-    cache.put((2,), 2.0)
-    assert cache.get((1,)) == 1.0
-    cache.put((3,), 3.0)
-    assert [cache.get((token,)) for token in (1, 2, 3)] == [1.0, None, 3.0]
-    assert len(cache) == 2
+@given(DISTINCT_ROWS, st.integers(1, 20), st.integers(1, 3))
+def test_families_hold_every_row_once_within_the_budget_and_leave_each_a_token_of_its_own(rows, token_budget, least):
+    families = share_starts(rows, token_budget, least)
+    assert sorted(row for family in families for row in family.rows) == list(range(len(rows)))
+    for family in families:
+        members = [rows[row] for row in family.rows]
+        assert len({member[: family.shared] for member in members}) == 1
+        assert family.shared < min(map(len, members))
+        if len(members) > 1:
+            assert family.shared >= least
+            assert family_tokens(family, [len(row) for row in rows]) <= token_budget
+        else:
+            assert family.shared == 0
 
 
-@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
-def test_cache_keeps_no_score_that_is_not_finite(score):
-    cache = ScoreCache(size=2)
-    cache.put((1,), score)
-    assert cache.get((1,)) is None
+def tokens_of_run(rows):
+    """Count one run's tokens by looking at every position."""
+    shared = 0
+    if len(rows) > 1:
+        while shared < min(map(len, rows)) - 1 and len({row[: shared + 1] for row in rows}) == 1:
+            shared += 1
+    return sum(map(len, rows)) - shared * (len(rows) - 1)
 
 
-def test_cache_of_size_zero_remembers_nothing():
-    cache = ScoreCache(size=0)
-    cache.put((1,), 1.0)
-    assert cache.get((1,)) is None
+@given(DISTINCT_ROWS)
+def test_no_other_cut_of_the_sorted_rows_computes_fewer_tokens(rows):
+    families = share_starts(rows, token_budget=1000, least=1)
+    ordered = sorted(rows)
+    fewest = min(
+        sum(tokens_of_run(ordered[begin:end]) for begin, end in pairwise([0, *cuts, len(rows)]))
+        for number in range(max(1, len(rows)))
+        for cuts in combinations(range(1, len(rows)), number)
+    )
+    assert sum(family_tokens(family, [len(row) for row in rows]) for family in families) == fewest
 
 
-def test_cache_of_negative_size_is_refused():
-    with pytest.raises(ValueError, match="size=-1"):
-        ScoreCache(size=-1)
+def test_the_prompts_of_a_batch_are_shared_and_not_the_system_prompt_before_them():
+    system, one, two = tuple(range(20)), tuple(range(100, 140)), tuple(range(200, 240))
+    rows = [(*system, *one, 1, 2), (*system, *two, 3), (*system, *one, 4), (*system, *two, 5, 6, 7)]
+    assert sorted(share_starts(rows, token_budget=1000), key=lambda family: family.rows) == [
+        Family(60, (0, 2)),
+        Family(60, (1, 3)),
+    ]
 
 
-def test_rows_that_differ_only_in_where_tokens_end_are_distinct():
-    cache = ScoreCache(size=4)
-    cache.put((1, 0), 1.0)
-    assert cache.get((1,)) is None
-    assert cache.get((256,)) is None
+def test_a_family_larger_than_the_budget_is_parted():
+    # Eight rows of 30 + 5 tokens: at most three of them (30 + 15) stay within 45 tokens.
+    rows = [(*range(30), 100 + number, 1, 1, 1, 1) for number in range(8)]
+    families = share_starts(rows, token_budget=45)
+    assert sorted(len(family.rows) for family in families) == [2, 3, 3]
 
 
-def test_a_saved_cache_keeps_scores_and_order():
-    cache = ScoreCache(size=3)
-    for token in (1, 2, 3):
-        cache.put((token,), token / 7)
-    restored = ScoreCache(size=2)
-    restored.load_state_dict(json.loads(json.dumps(cache.state_dict())))
-    assert [restored.get((token,)) for token in (1, 2, 3)] == [None, 2 / 7, 3 / 7]
-    empty = ScoreCache(size=0)
-    empty.load_state_dict(cache.state_dict())
-    assert len(empty) == 0
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 100))
+def test_packs_hold_every_family_once_within_the_budget(lengths, token_budget):
+    families = [Family(0, (row,)) for row in range(len(lengths))]
+    batches = pack(families, lengths, token_budget)
+    assert sorted(chain.from_iterable(map(rows_of, batches))) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or sum(lengths[row] for row in rows_of(batch)) <= token_budget
+    # First fit leaves at most one batch half empty.
+    assert sum(2 * sum(lengths[row] for row in rows_of(batch)) <= token_budget for batch in batches) <= 1
+
+
+@given(st.lists(st.integers(0, 1), max_size=12), st.lists(st.integers(0, 1), max_size=12))
+def test_common_start_by_counting(first, second):
+    count = 0
+    while count < min(len(first), len(second)) and first[count] == second[count]:
+        count += 1
+    assert common_start(first, second) == count

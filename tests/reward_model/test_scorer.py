@@ -163,7 +163,7 @@ def test_model_positions_bound_the_row(scorer):
 
 def test_nan_weights_give_nan_and_are_counted(qwen2, caplog):
     scorer = RewardModel(qwen2.path)
-    scorer.backend.head.weight.fill_(math.nan)
+    scorer.backend.forward.head.weight.fill_(math.nan)
     metrics = {}
     with caplog.at_level(logging.WARNING):
         scores = scorer(["Q"] * 2, ["a", "b"], log_metric=metrics.__setitem__)
@@ -174,8 +174,8 @@ def test_nan_weights_give_nan_and_are_counted(qwen2, caplog):
 
 def test_head_is_fp32_while_the_body_is_bf16(qwen2):
     scorer = RewardModel(qwen2.path, dtype="bfloat16")
-    assert next(scorer.backend.body.parameters()).dtype == torch.bfloat16
-    assert scorer.backend.head.weight.dtype == torch.float32
+    assert next(scorer.backend.forward.body.parameters()).dtype == torch.bfloat16
+    assert scorer.backend.forward.head.weight.dtype == torch.float32
     scores = scorer.compute_batch_reward("Q", COMPLETIONS)
     assert any(score != torch.tensor(score).bfloat16().item() for score in scores)
     expected = [qwen2.score("Q", completion) for completion in COMPLETIONS]
@@ -186,9 +186,9 @@ def test_is_no_module_and_shares_its_weights_with_copies(scorer):
     assert not isinstance(scorer, torch.nn.Module)
     assert copy.deepcopy({"judge": scorer})["judge"] is scorer
     assert scorer.__name__ == "reward_model"
-    assert not any(parameter.requires_grad for parameter in scorer.backend.body.parameters())
-    assert not scorer.backend.head.weight.requires_grad
-    assert not scorer.backend.body.training
+    assert not any(parameter.requires_grad for parameter in scorer.backend.forward.body.parameters())
+    assert not scorer.backend.forward.head.weight.requires_grad
+    assert not scorer.backend.forward.body.training
 
 
 def test_unknown_dtype_is_refused(qwen2):

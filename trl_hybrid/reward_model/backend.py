@@ -1,21 +1,108 @@
-"""What every placement of the weights offers."""
+"""What every placement of the weights offers, and loading a model into one of them."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
+import torch
+from transformers import PreTrainedConfig
+
+from trl_hybrid.reward_model.footprint import default_tokens
+from trl_hybrid.reward_model.forwards import choose_forward
+from trl_hybrid.reward_model.loading import Source, load_model, split_model, whole_weights
+from trl_hybrid.reward_model.placement import body_dtype
 from trl_hybrid.reward_model.plan import Row
+from trl_hybrid.reward_model.resident import ResidentModel
+from trl_hybrid.reward_model.streamed import load_streamed
+from trl_hybrid.reward_model.zero3 import load_zero3
 
 
 class ScoringBackend(Protocol):
     """Where the weights live, behind one method."""
 
+    device: torch.device
+    token_budget: int
+
     def score(self, rows: Sequence[Row]) -> list[float]:
         """Score rows of token ids.
 
         Args:
-            rows: Distinct rows of at least one token.
+            rows: Distinct rows of at least one token; may be empty.
 
         Returns:
             One raw score per row, in the same order, NaN and infinities as they come.
         """
         ...
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """How to load a model into its place.
+
+    Attributes:
+        placement: "resident", "streamed", "zero3" or "cpu".
+        device: Where rows are computed, except in the placement "cpu".
+        dtype: Type of the body's weights as the user gave it; see `body_dtype`.
+        checkpoint_dtype: What "auto" stands for.
+        token_budget: Bound on a forward's computed tokens, None for the default.
+        deepspeed_config: For "zero3": DeepSpeed configuration or the path of its JSON file, None for the shipped one.
+        quantization_config: For transformers as it is; "resident" only.
+
+    Raises:
+        ValueError: A budget without a token, or quantized weights that would have to move.
+    """
+
+    placement: str
+    device: torch.device
+    dtype: torch.dtype | str | None = None
+    checkpoint_dtype: torch.dtype | None = None
+    token_budget: int | None = None
+    deepspeed_config: str | Path | dict[str, Any] | None = None
+    quantization_config: Any = None
+
+    def __post_init__(self) -> None:
+        if self.token_budget is not None and self.token_budget < 1:
+            raise ValueError(f"`token_budget` must be at least 1 token, but got {self.token_budget}.")
+        if self.quantization_config is not None and self.placement != "resident":
+            raise ValueError(
+                f"A quantized reward model stays on its GPU, but its placement is {self.placement!r}. Place it "
+                "`resident`, or leave the quantization out."
+            )
+
+    @property
+    def compute_device(self) -> torch.device:
+        """Where rows are computed."""
+        return torch.device("cpu") if self.placement == "cpu" else self.device
+
+    @property
+    def body_dtype(self) -> torch.dtype:
+        """Type of the body's weights."""
+        return body_dtype(self.dtype, self.compute_device, self.checkpoint_dtype)
+
+    @property
+    def tokens(self) -> int:
+        """Bound on a forward's computed tokens."""
+        return self.token_budget or default_tokens(self.placement, self.compute_device)
+
+
+def load_backend(
+    source: Source, config: PreTrainedConfig, options: BackendOptions, samples: Sequence[Row]
+) -> ScoringBackend:
+    """Load a reward model into its place.
+
+    Args:
+        source: Where the model comes from.
+        config: Its configuration.
+        options: Where it goes and how.
+        samples: A few short rows for the first-use check; see `choose_forward`.
+    """
+    device, dtype = options.compute_device, options.body_dtype
+    if options.placement == "zero3":
+        return load_zero3(source, dtype, device, options.tokens, samples, options.deepspeed_config)
+    if options.placement == "streamed":
+        return load_streamed(source, config, dtype, device, options.tokens)
+    with whole_weights():
+        model = load_model(source, dtype, device, options.quantization_config)
+    body, head = split_model(model)
+    return ResidentModel(choose_forward(body, head.float(), samples), device, options.tokens)

@@ -79,19 +79,26 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(source.name, **source.keywords())
 
 
-def load_model(source: Source, dtype: str | torch.dtype, device: torch.device) -> PreTrainedModel:
-    """Load the weights whole onto one device, in eval mode and without gradients.
+def load_model(
+    source: Source, dtype: str | torch.dtype, device: torch.device, quantization_config: Any = None
+) -> PreTrainedModel:
+    """Load the weights onto one device, in eval mode and without gradients.
+
+    To be called inside `whole_weights` or `sharded_weights`.
 
     Args:
         source: Where the model comes from. Only safetensors files are read.
         dtype: Type of the weights.
         device: Where they go.
+        quantization_config: For transformers as it is.
 
     Returns:
         The sequence classifier.
     """
-    placement = {} if device.type == "cpu" else {"device_map": {"": device}}
-    with _named_failure(source, "its weights (safetensors)"), _whole_weights():
+    placement: dict[str, Any] = {} if device.type == "cpu" else {"device_map": {"": device}}
+    if quantization_config is not None:
+        placement["quantization_config"] = quantization_config
+    with _named_failure(source, "its weights (safetensors)"):
         model, report = AutoModelForSequenceClassification.from_pretrained(
             source.name, dtype=dtype, use_safetensors=True, output_loading_info=True, **placement, **source.keywords()
         )
@@ -105,7 +112,7 @@ def load_model(source: Source, dtype: str | torch.dtype, device: torch.device) -
     return model.eval().requires_grad_(False)
 
 
-def split_model(model: PreTrainedModel) -> tuple[nn.Module, nn.Linear]:
+def split_model(model: PreTrainedModel) -> tuple[PreTrainedModel, nn.Linear]:
     """Return the transformer's body and its score head, which maps a hidden state (H,) to one number."""
     head = getattr(model, "score", None)
     if not isinstance(head, nn.Linear) or head.out_features != 1:
@@ -114,7 +121,7 @@ def split_model(model: PreTrainedModel) -> tuple[nn.Module, nn.Linear]:
             "Decoder reward models such as Qwen2, Qwen3, Llama, Mistral and Gemma have one."
         )
     body = model.base_model
-    if body is model:
+    if body is model or not isinstance(body, PreTrainedModel):
         raise ValueError(
             f"A reward model needs a body beside its head, but {type(model).__name__} names none "
             "(`base_model_prefix`)."
@@ -123,17 +130,35 @@ def split_model(model: PreTrainedModel) -> tuple[nn.Module, nn.Linear]:
 
 
 @contextmanager
-def _whole_weights() -> Iterator[None]:
+def whole_weights() -> Iterator[None]:
     """Keep the policy's ZeRO-3 or FSDP settings from sharding or emptying what is loaded inside."""
+    with _deepspeed_settings(None):
+        yield
+
+
+@contextmanager
+def sharded_weights(settings: dict[str, Any]) -> Iterator[None]:
+    """Shard what is loaded inside over all processes, by the reward model's own DeepSpeed settings."""
+    with _deepspeed_settings(settings):
+        yield
+
+
+@contextmanager
+def _deepspeed_settings(settings: dict[str, Any] | None) -> Iterator[None]:
+    """Put other settings in the place that `from_pretrained` looks at, and the policy's back afterwards."""
     reference = deepspeed._hf_deepspeed_config_weak_ref
     ram_efficient = os.environ.pop("FSDP_CPU_RAM_EFFICIENT_LOADING", None)
     deepspeed.unset_hf_deepspeed_config()
+    # Making it puts it in the place; it is held weakly there.
+    held = None if settings is None else deepspeed.HfDeepSpeedConfig(settings)
     try:
         yield
     finally:
-        settings = None if reference is None else reference()
-        if settings is not None:
-            deepspeed.set_hf_deepspeed_config(settings)
+        del held
+        deepspeed.unset_hf_deepspeed_config()
+        own = None if reference is None else reference()
+        if own is not None:
+            deepspeed.set_hf_deepspeed_config(own)
         if ram_efficient is not None:
             os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = ram_efficient
 

@@ -1,9 +1,61 @@
-"""On which device and in which dtype a reward model's weights live."""
+"""Where a reward model's weights live, on which device its rows are computed and in which dtype."""
 
+import logging
 import os
+from typing import Literal, get_args
 
 import torch
 from accelerate import PartialState
+from transformers import PreTrainedConfig
+
+from trl_hybrid.reward_model.footprint import choose_placement, measure_footprint
+
+
+logger = logging.getLogger(__name__)
+
+Placement = Literal["auto", "resident", "streamed", "zero3", "cpu"]
+
+
+def resolve_placement(
+    placement: str,
+    device: torch.device,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    token_budget: int | None = None,
+    reserved_bytes: int = 0,
+    trust_remote_code: bool = False,
+) -> str:
+    """Turn `auto` into the placement that fits, and say which and why.
+
+    Args:
+        placement: One of `Placement`.
+        device: This process's device.
+        config: The reward model's configuration.
+        dtype: Type of its body's weights.
+        token_budget: Most tokens of one forward, None for the default.
+        reserved_bytes: Of the device's free memory, what others will still take.
+        trust_remote_code: Whether the repository's own Python code may run.
+
+    Returns:
+        One of `Placement` except "auto".
+
+    Raises:
+        ValueError: An unknown placement.
+    """
+    if placement not in get_args(Placement):
+        raise ValueError(
+            f"A reward model's placement must be one of {', '.join(get_args(Placement))}, but got {placement!r}."
+        )
+    if placement != "auto":
+        return placement
+    if device.type == "cpu":
+        logger.info("Reward model placement: cpu: there is no GPU")
+        return "cpu"
+    footprint = measure_footprint(config, dtype, trust_remote_code)
+    free, _ = torch.cuda.mem_get_info(device)
+    chosen, reason = choose_placement(footprint, free, token_budget, reserved_bytes)
+    logger.warning("Reward model placement: %s", reason)
+    return chosen
 
 
 def local_device() -> torch.device:
@@ -20,16 +72,19 @@ def local_device() -> torch.device:
     return torch.device(accelerator.type, int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def body_dtype(dtype: str | torch.dtype | None, device: torch.device) -> str | torch.dtype:
+def body_dtype(
+    dtype: str | torch.dtype | None, device: torch.device, checkpoint_dtype: torch.dtype | None = None
+) -> torch.dtype:
     """Return the dtype of the body's weights.
 
     Args:
         dtype: A torch dtype or its name, "auto" for the checkpoint's, None for bf16 on an accelerator and fp32 on a
             CPU.
-        device: Where the weights will live.
+        device: Where rows are computed.
+        checkpoint_dtype: What "auto" stands for.
 
     Returns:
-        A floating-point dtype, or "auto".
+        A floating-point dtype.
 
     Example:
         >>> body_dtype(None, torch.device("cpu")), body_dtype("bfloat16", torch.device("cpu"))
@@ -38,7 +93,7 @@ def body_dtype(dtype: str | torch.dtype | None, device: torch.device) -> str | t
     if dtype is None:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     if dtype == "auto":
-        return dtype
+        return checkpoint_dtype or torch.float32
     named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(named, torch.dtype) or not named.is_floating_point:
         raise ValueError(f"`dtype` must be a floating-point dtype such as 'bfloat16', or 'auto', but got {dtype!r}.")

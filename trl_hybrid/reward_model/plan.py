@@ -1,14 +1,30 @@
-"""Which token rows go into which forward: equal rows once, known scores not again, padding bounded. No tensors."""
+"""Which token rows go into which forward: equal rows once, shared starts once, padding bounded. No tensors."""
 
-from array import array
-from collections import OrderedDict
-from collections.abc import Sequence
-from hashlib import blake2b
-from math import isfinite
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 
 Row = tuple[int, ...]
 """Token ids of one rendered conversation."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Rows that go through a forward together because they start alike.
+
+    Attributes:
+        shared: Tokens at the start that all members have in common and that are computed once; less than the
+            shortest member's length. 0 for a row on its own.
+        rows: Indices of the members.
+    """
+
+    shared: int
+    rows: tuple[int, ...]
+
+
+Batch = list[Family]
+"""What goes into one forward."""
 
 
 def deduplicate(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
@@ -63,59 +79,105 @@ def cut_batches(lengths: Sequence[int], token_budget: int, padding_budget: int |
     return batches
 
 
-class ScoreCache:
-    """Scores of the rows used last, found by the row's token ids.
+def share_starts(rows: Sequence[Row], token_budget: int, least: int = 16) -> list[Family]:
+    """Group rows so that the fewest tokens are computed, if the start that a group shares is computed once.
 
-    A row is kept as a 16-byte digest, so that the cache's size does not depend on how long rows are. Scores that are
-    not finite are not kept: they may be a passing fault.
+    In sorted order the rows of one prompt stand together. Families are runs of that order, and of all its cuts into
+    runs the one with the fewest tokens is found from left to right.
 
     Args:
-        size: Rows to remember, the least recently used are forgotten first. 0 remembers nothing.
+        rows: Distinct rows of at least one token.
+        token_budget: Bound on a family's tokens, shared ones counted once. A longer row goes alone.
+        least: Fewest tokens worth sharing: a family's attention is computed in pieces, each of which costs a little.
+
+    Returns:
+        Families in which every row index appears exactly once.
 
     Example:
-        >>> cache = ScoreCache(size=1)
-        >>> cache.put((1, 2), 0.5)
-        >>> cache.put((3,), 0.25)
-        >>> cache.get((1, 2)), cache.get((3,))
-        (None, 0.25)
+        >>> share_starts([(1, 2, 3, 4), (9, 9), (1, 2, 3, 5, 6)], token_budget=100, least=2)
+        [Family(shared=3, rows=(0, 2)), Family(shared=0, rows=(1,))]
     """
+    order = sorted(range(len(rows)), key=lambda index: rows[index])
+    lengths = [len(rows[index]) for index in order]
+    common = [0] + [common_start(rows[one], rows[two]) for one, two in pairwise(order)]
 
-    def __init__(self, size: int) -> None:
-        if size < 0:
-            raise ValueError(
-                f"The score cache holds 0 rows or more, but got size={size}. Set it to 0 to switch it off."
-            )
-        self.size = size
-        self._scores: OrderedDict[bytes, float] = OrderedDict()
+    best = [0]  # fewest tokens for the first so many rows of the order
+    cut: list[tuple[int, int]] = []  # where the last of their families begins, and what it shares
+    for end in range(1, len(order) + 1):
+        best.append(best[end - 1] + lengths[end - 1])
+        cut.append((end - 1, 0))
+        shared, total = lengths[end - 1] - 1, lengths[end - 1]
+        for begin in range(end - 2, -1, -1):
+            shared = min(shared, common[begin + 1], lengths[begin] - 1)
+            total += lengths[begin]
+            tokens = total - (end - begin - 1) * shared
+            if shared < max(1, least) or tokens > token_budget:
+                break
+            if best[begin] + tokens < best[end]:
+                best[end], cut[end - 1] = best[begin] + tokens, (begin, shared)
 
-    def __len__(self) -> int:
-        return len(self._scores)
-
-    def get(self, row: Row) -> float | None:
-        """Return the row's score, None where it is not known."""
-        key = _digest(row)
-        if key not in self._scores:
-            return None
-        self._scores.move_to_end(key)
-        return self._scores[key]
-
-    def put(self, row: Row, score: float) -> None:
-        """Remember a finite score."""
-        if not isfinite(score):
-            return
-        self._scores[_digest(row)] = score
-        while len(self._scores) > self.size:
-            self._scores.popitem(last=False)
-
-    def state_dict(self) -> dict[str, float]:
-        """Return the remembered scores by hexadecimal digest, the least recently used first."""
-        return {key.hex(): score for key, score in self._scores.items()}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        """Remember a saved cache's scores, the most recently used as far as there is room."""
-        kept = list(state.items())[max(0, len(state) - self.size) :]
-        self._scores = OrderedDict((bytes.fromhex(key), score) for key, score in kept)
+    families = []
+    end = len(order)
+    while end:
+        begin, shared = cut[end - 1]
+        families.append(Family(shared, tuple(order[begin:end])))
+        end = begin
+    return families[::-1]
 
 
-def _digest(row: Row) -> bytes:
-    return blake2b(array("q", row).tobytes(), digest_size=16).digest()
+def pack(families: Sequence[Family], lengths: Sequence[int], token_budget: int) -> list[Batch]:
+    """Fill forwards with families up to the token budget, large families first (first fit, decreasing).
+
+    Starting with the largest makes a lack of memory show at once.
+
+    Args:
+        families: What must stay together.
+        lengths: Tokens of each row that the families index.
+        token_budget: Bound on a batch's tokens, shared ones counted once. A larger family goes alone.
+
+    Returns:
+        Batches in which every family appears exactly once.
+
+    Example:
+        >>> pack([Family(0, (0,)), Family(2, (1, 2)), Family(0, (3,))], [3, 5, 6, 2], token_budget=12)
+        [[Family(shared=2, rows=(1, 2)), Family(shared=0, rows=(0,))], [Family(shared=0, rows=(3,))]]
+    """
+    batches: list[Batch] = []
+    room: list[int] = []
+    for family in sorted(families, key=lambda family: -family_tokens(family, lengths)):
+        tokens = family_tokens(family, lengths)
+        slot = next((slot for slot, left in enumerate(room) if tokens <= left), None)
+        if slot is None:
+            batches.append([family])
+            room.append(token_budget - tokens)
+        else:
+            batches[slot].append(family)
+            room[slot] -= tokens
+    return batches
+
+
+def family_tokens(family: Family, lengths: Sequence[int]) -> int:
+    """Count the tokens that a family's forward computes."""
+    return sum(lengths[row] for row in family.rows) - family.shared * (len(family.rows) - 1)
+
+
+def rows_of(batch: Batch) -> Iterator[int]:
+    """Yield the indices of a batch's rows, in the order in which a forward gives their scores."""
+    return (row for family in batch for row in family.rows)
+
+
+def common_start(first: Sequence[int], second: Sequence[int]) -> int:
+    """Count the tokens that two rows (both tuples, or both lists) share at their start.
+
+    Example:
+        >>> common_start((1, 2, 3), (1, 2, 4, 5))
+        2
+    """
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

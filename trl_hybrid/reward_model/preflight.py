@@ -4,6 +4,7 @@ import logging
 from math import isclose, isfinite
 
 from trl_hybrid.reward_model.backend import ScoringBackend
+from trl_hybrid.reward_model.plan import Row
 from trl_hybrid.reward_model.prompts import RowRenderer
 
 
@@ -13,6 +14,12 @@ PROBLEM = "What is 17 + 25?"
 SOLUTION = "We add the tens and the units: 10 + 20 = 30 and 7 + 5 = 12, and 30 + 12 = 42. The answer is \\boxed{42}."
 
 
+def sample_rows(renderer: RowRenderer) -> list[Row]:
+    """Render a worked solution, an empty one and a cut-off one of the same problem."""
+    rendered = renderer.render([PROBLEM] * 3, [SOLUTION, "", SOLUTION], [False, False, True])
+    return [row.ids for row in rendered]
+
+
 def check_scores(
     name: str, renderer: RowRenderer, backend: ScoringBackend, tolerance: float, prefers_solutions: bool
 ) -> None:
@@ -20,7 +27,7 @@ def check_scores(
 
     Args:
         name: The reward model's id, for messages.
-        renderer: Its template. A finished and a cut-off solution must both render.
+        renderer: Its template.
         backend: Its loaded weights.
         tolerance: How far a score in a batch may be from the same row's score alone, relative or absolute.
         prefers_solutions: Whether the worked solution must win, as it must for a model known to judge maths.
@@ -28,8 +35,7 @@ def check_scores(
     Raises:
         ValueError: The two ways differ, or the empty solution wins.
     """
-    solved, empty, _ = renderer.render([PROBLEM] * 3, [SOLUTION, "", SOLUTION], [False, False, True])
-    rows = [solved.ids, empty.ids]
+    rows = sample_rows(renderer)[:2]
     together = backend.score(rows)
     if not all(map(isfinite, together)):
         logger.warning("The reward model %r gives scores that are not finite: %s.", name, together)

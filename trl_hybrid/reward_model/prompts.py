@@ -8,8 +8,8 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from trl_hybrid.reward_model.messages import POLICY_ONLY_ROLES, Conversation, Message, as_messages
-from trl_hybrid.reward_model.plan import Row
-from trl_hybrid.reward_model.truncation import common_start, shorten
+from trl_hybrid.reward_model.plan import Row, common_start
+from trl_hybrid.reward_model.truncation import shorten
 
 
 SOLUTION_MARK = "THESOLUTIONSTANDSHERE"

@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 
-from trl_hybrid.reward_model.backend import ScoringBackend
-from trl_hybrid.reward_model.loading import Source, load_config, load_model, load_tokenizer, split_model
-from trl_hybrid.reward_model.placement import body_dtype, local_device
-from trl_hybrid.reward_model.plan import Row, ScoreCache, deduplicate
-from trl_hybrid.reward_model.preflight import check_scores
+from trl_hybrid.reward_model.backend import BackendOptions, ScoringBackend, load_backend
+from trl_hybrid.reward_model.cache import ScoreCache
+from trl_hybrid.reward_model.forwards import score_tolerance
+from trl_hybrid.reward_model.loading import Source, load_config, load_tokenizer
+from trl_hybrid.reward_model.placement import Placement, body_dtype, local_device, resolve_placement
+from trl_hybrid.reward_model.plan import Row, deduplicate
+from trl_hybrid.reward_model.preflight import check_scores, sample_rows
 from trl_hybrid.reward_model.presets import ACEMATH_SYSTEM_PROMPT, NVIDIA_NOTE, find_preset
 from trl_hybrid.reward_model.prompts import Conversation, RenderedRow, RowRenderer
-from trl_hybrid.reward_model.resident import ResidentModel
 
 
 logger = logging.getLogger(__name__)
@@ -38,17 +39,27 @@ class RewardModel:
         revision: Branch, tag or commit on the Hub.
         trust_remote_code: Whether the repository's own Python code may run.
         dtype: Type of the body's weights; the score head is always fp32. Default: bf16 on a GPU, fp32 on a CPU.
-        device: Where the weights live. Default: this process's accelerator, or the CPU.
+        device: Where rows are computed. Default: this process's accelerator, or the CPU.
+        placement: Where the weights live. "resident": on the device. "streamed": in pinned host memory, a layer at a
+            time on the device (Qwen2, Qwen3 and Llama types). "zero3": in host memory, shared by all processes, under
+            a DeepSpeed configuration of its own; all processes must then score together. "cpu": in host memory, and
+            the rows are computed there. "auto": the first of resident, streamed and cpu that fits.
+        reserved_memory: For "auto": bytes of the device's free memory that others will still take.
+        deepspeed_config: For "zero3": DeepSpeed configuration or the path of its JSON file. Default:
+            `accelerate_configs/deepspeed/rm_zero3_offload.json`.
+        quantization_config: For transformers' `from_pretrained` as it is; only for weights that are resident.
         system_prompt: The reward model's own system prompt. Default: that of a known model's card, otherwise none.
             None or an empty string: none.
         max_length: Most tokens of a row; the model's positions bound it too. A longer row keeps its question and the
             end of its solution.
-        token_budget: Most tokens of one forward, padding included. A longer row goes alone.
+        token_budget: Most computed tokens of one forward. A longer row goes alone. Default: 16384 on a GPU (8192
+            streamed) and 2048 on a CPU.
         cache_size: Rows whose scores are remembered. 0 scores every row anew.
 
     Raises:
         RewardModelNotFoundError: The files cannot be had.
-        ValueError: They are no reward model, or the model fails its preflight.
+        ValueError: They are no reward model, the model fails its preflight, or the placement is unknown or not to be
+            had.
     """
 
     def __init__(
@@ -61,8 +72,12 @@ class RewardModel:
         device: str | torch.device | None = None,
         system_prompt: str | None = PRESET,
         max_length: int | None = None,
-        token_budget: int = 16384,
+        token_budget: int | None = None,
         cache_size: int = 65536,
+        placement: Placement = "auto",
+        reserved_memory: int = 0,
+        deepspeed_config: str | Path | dict[str, Any] | None = None,
+        quantization_config: Any = None,
     ) -> None:
         self.__name__ = "reward_model"  # TRL logs the scores under this name
         self.model_name_or_path = str(model_name_or_path)
@@ -76,12 +91,30 @@ class RewardModel:
         config = load_config(source)
         limit = _length_limit(max_length, getattr(config.get_text_config(), "max_position_embeddings", None))
         self.renderer = RowRenderer(load_tokenizer(source), system_prompt, limit)
-        place = local_device() if device is None else torch.device(device)
-        model = load_model(source, body_dtype(dtype, place), place)
-        body, head = split_model(model)
-        self.tolerance = 1e-3 if next(body.parameters()).dtype == torch.float32 else 0.1
-        self.backend: ScoringBackend = ResidentModel(body, head, token_budget)
         self.cache = ScoreCache(cache_size)
+
+        device = local_device() if device is None else torch.device(device)
+        checkpoint_dtype = config.dtype if isinstance(config.dtype, torch.dtype) else None
+        options = BackendOptions(
+            placement=resolve_placement(
+                placement,
+                device,
+                config,
+                body_dtype(dtype, device, checkpoint_dtype),
+                token_budget,
+                reserved_memory,
+                trust_remote_code,
+            ),
+            device=device,
+            dtype=dtype,
+            checkpoint_dtype=checkpoint_dtype,
+            token_budget=token_budget,
+            deepspeed_config=deepspeed_config,
+            quantization_config=quantization_config,
+        )
+        self.placement = options.placement
+        self.backend: ScoringBackend = load_backend(source, config, options, sample_rows(self.renderer))
+        self.tolerance = score_tolerance(options.body_dtype)
         self.preflight()
 
     def compute_reward(self, prompt: Conversation, completion: Conversation) -> float:
@@ -175,7 +208,7 @@ class RewardModel:
         distinct, index = deduplicate(rows)
         known = [self.cache.get(row) for row in distinct]
         missing = [row for row, score in zip(distinct, known, strict=True) if score is None]
-        fresh = self.backend.score(missing) if missing else []
+        fresh = self.backend.score(missing)  # also without rows: other processes may have some and wait
         for row, score in zip(missing, fresh, strict=True):
             self.cache.put(row, score)
         remaining = iter(fresh)

@@ -32,13 +32,3 @@ def shorten(row: Sequence[int], head: int, max_length: int) -> Row:
     end_of_head = kept_head // 2
     tail_start = len(row) - kept_tail
     return (*row[: kept_head - end_of_head], *row[head - end_of_head : head], *row[tail_start:])
-
-
-def common_start(first: Sequence[int], second: Sequence[int]) -> int:
-    """Count the tokens that two rows share at their start."""
-    count = 0
-    for left, right in zip(first, second, strict=False):
-        if left != right:
-            break
-        count += 1
-    return count

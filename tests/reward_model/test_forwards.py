@@ -1,0 +1,132 @@
+"""Packed rows are scored as plain single rows are, and what cannot be packed is padded."""
+
+import logging
+
+import pytest
+import torch
+from transformers import AttentionInterface, AutoModelForSequenceClassification, MistralConfig, Qwen2Config
+
+from trl_hybrid.reward_model import RewardModel
+from trl_hybrid.reward_model.forwards import PackedForward, PaddedForward, can_pack
+from trl_hybrid.reward_model.packing import ATTENTION, pack_rows
+from trl_hybrid.reward_model.plan import Family, rows_of
+
+
+START = tuple(range(10, 40))
+ROWS = [(*START, 5), (*START, 6, 7, 8), START, (*START[:20], 9, 9), (1,), (2, 3), tuple(range(60, 0, -1))]
+
+
+@pytest.fixture(params=["qwen2", "qwen3", "llama"])
+def saved(request, save_model):
+    return save_model(request.param)
+
+
+def scores_of(forward, batch):
+    return dict(zip(rows_of(batch), forward.run(ROWS, batch), strict=True))
+
+
+BATCHES = {
+    "alone": [Family(0, (number,)) for number in range(len(ROWS))],
+    "one family": [Family(20, (0, 1, 2, 3))],
+    "families and single rows": [Family(29, (2, 0, 1)), Family(0, (4,)), Family(0, (6,)), Family(1, (5,))],
+}
+
+
+@pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
+def test_packed_rows_score_as_plain_single_rows(saved, batch):
+    model = AutoModelForSequenceClassification.from_pretrained(saved.path).eval()
+    scores = scores_of(PackedForward(model.model, model.score), batch)
+    assert scores == {row: pytest.approx(saved.score_ids(list(ROWS[row])), abs=1e-5) for row in rows_of(batch)}
+
+
+def test_padded_rows_score_as_plain_single_rows(saved):
+    model = AutoModelForSequenceClassification.from_pretrained(saved.path).eval()
+    scores = scores_of(PaddedForward(model.model, model.score), BATCHES["alone"])
+    assert scores == {row: pytest.approx(saved.score_ids(list(ROWS[row])), abs=1e-5) for row in range(len(ROWS))}
+
+
+def test_a_shared_start_is_laid_down_once_with_its_positions():
+    rows = [(7, 8, 9), (7, 8, 5, 4), (6,)]
+    packed = pack_rows(rows, [Family(2, (0, 1)), Family(0, (2,))])
+    assert packed.ids.tolist() == [7, 8, 9, 5, 4, 6]
+    assert packed.positions.tolist() == [0, 1, 2, 2, 3, 0]
+    assert packed.last.tolist() == [2, 4, 5]
+    assert packed.segments.own == ((0, 2), (2, 3), (3, 5), (5, 6))
+    assert packed.segments.shared == ((0, 0), (0, 2), (0, 2), (5, 5))
+    assert packed.segments.query_ends.tolist() == [0, 2, 3, 5, 6]
+    assert packed.segments.key_ends.tolist() == [0, 2, 5, 9, 10]
+    assert packed.segments.key_index.tolist() == [0, 1, 0, 1, 2, 0, 1, 3, 4, 5]
+    assert packed.segments.longest == (2, 4)
+
+
+def test_the_forward_computes_no_token_twice_and_no_padding(saved, monkeypatch):
+    model = AutoModelForSequenceClassification.from_pretrained(saved.path).eval()
+    forward = PackedForward(model.model, model.score)
+    seen = []
+    model.model.layers[0].register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
+    batch = BATCHES["families and single rows"]
+    forward.run(ROWS, batch)
+    tokens = 29 + (1 + 2 + 4) + 1 + 60 + 2  # the start once, the three rows' own ends, the single rows
+    assert seen == [(1, tokens, 32)]
+    assert forward.tokens(ROWS, batch) == tokens
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (Qwen2Config(), True),
+        (Qwen2Config(use_sliding_window=True, sliding_window=8, max_window_layers=1), False),
+        (Qwen2Config(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}), False),
+        (Qwen2Config(rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}), True),
+        (MistralConfig(), False),
+    ],
+)
+def test_only_rows_that_attention_alone_mixes_are_packed(config, expected):
+    assert can_pack(config) is expected
+
+
+def test_an_architecture_that_cannot_be_packed_is_padded_by_itself(qwen2, save_model, tmp_path):
+    path = tmp_path / "mistral"
+    qwen2.tokenizer.save_pretrained(path)
+    torch.manual_seed(0)
+    shape = {
+        key: getattr(qwen2.model.config, key) for key in ("hidden_size", "intermediate_size", "num_hidden_layers")
+    }
+    config = MistralConfig(
+        vocab_size=len(qwen2.tokenizer), num_attention_heads=4, num_key_value_heads=2, num_labels=1,
+        sliding_window=None, **shape,
+    )  # fmt: skip
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    model.save_pretrained(path)
+    scorer = RewardModel(str(path))
+    assert isinstance(scorer.backend.forward, PaddedForward)
+    messages = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    model.config.pad_token_id = None
+    with torch.no_grad():
+        expected = model(torch.tensor([qwen2.ids(messages)])).logits[0, 0].item()
+    assert scorer.compute_reward("Q", "A") == pytest.approx(expected, abs=1e-5)
+
+
+def test_packing_that_goes_wrong_is_noticed_when_loading_and_padded_instead(qwen2, monkeypatch, caplog):
+    """As a kernel would that lets rows see each other."""
+
+    def leaky(module, query, key, value, attention_mask, scaling=None, packing=None, **kwargs):
+        out = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scaling, enable_gqa=True
+        )
+        return out.transpose(1, 2), None
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION, leaky)
+    with caplog.at_level(logging.WARNING):
+        scorer = RewardModel(qwen2.path)
+    assert "its rows are padded instead" in caplog.text
+    assert isinstance(scorer.backend.forward, PaddedForward)
+    assert scorer.compute_batch_reward("Q", ["a", "bcd"]) == pytest.approx(
+        [qwen2.score("Q", "a"), qwen2.score("Q", "bcd")], abs=1e-5
+    )
+
+
+def test_a_packed_model_called_without_segments_says_so(qwen2):
+    scorer = RewardModel(qwen2.path)
+    with pytest.raises(ValueError, match="needs the segments"):
+        scorer.backend.forward.body(input_ids=torch.tensor([[1, 2]]))

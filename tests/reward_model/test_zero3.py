@@ -1,0 +1,151 @@
+"""ZeRO-3 in real processes: for the policy alone, and for the reward model alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from trl_hybrid.reward_model import RewardModel
+from trl_hybrid.reward_model.zero3 import find_config, read_config
+
+
+PROGRAM = """
+import json, sys
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, TrainingArguments
+reward_model, policy, folder, placement = sys.argv[1:]
+arguments = TrainingArguments(folder, use_cpu=True, bf16=False, report_to="none")
+from trl_hybrid.reward_model import RewardModel
+
+scorer = RewardModel(reward_model, placement=placement, token_budget=60, cache_size=0)
+# The first process has four rows, the second one, then none.
+rows = {0: [["a", "bcd", "x" * 90, "x" * 40], ["e", "f"]], 1: [["g"], []]}[arguments.process_index]
+scores = [scorer.compute_batch_reward("Q", completions) for completions in rows]
+body = scorer.backend.forward.body
+report = {
+    "scores": scores,
+    "forwards": getattr(scorer.backend, "forwards", None),
+    "sharded": [hasattr(p, "ds_id") for p in body.parameters()],
+    "places": sorted({str(p.ds_tensor.device) for p in body.parameters() if hasattr(p, "ds_id")}),
+    "share": sum(p.ds_tensor.numel() for p in body.parameters() if hasattr(p, "ds_id")),
+    "whole": sum(getattr(p, "ds_numel", p.numel()) for p in body.parameters()),
+    "plain": AutoModelForSequenceClassification.from_pretrained(reward_model).score.weight.numel(),
+    "policy": [hasattr(p, "ds_id") for p in AutoModelForCausalLM.from_pretrained(policy).parameters()],
+}
+with open(f"{folder}/{arguments.process_index}.json", "w") as file:
+    json.dump(report, file)
+"""
+DATA_PARALLEL = {
+    "compute_environment": "LOCAL_MACHINE",
+    "distributed_type": "MULTI_GPU",  # MULTI_CPU starts one process
+    "num_machines": 1,
+    "num_processes": 2,
+    "use_cpu": True,
+    "mixed_precision": "no",
+    "main_process_port": 0,
+}
+UNDER_ZERO3 = {
+    **DATA_PARALLEL,
+    "distributed_type": "DEEPSPEED",
+    "deepspeed_config": {"zero_stage": 3, "offload_param_device": "cpu", "zero3_init_flag": True},
+}
+SECOND_ROWS = [["g"], []]
+FIRST_ROWS = [["a", "bcd", "x" * 90, "x" * 40], ["e", "f"]]
+
+
+def launch(folder, settings, *arguments):
+    """Run the program in two processes and return what each reports."""
+    (folder / "launch.json").write_text(json.dumps(settings))
+    (folder / "program.py").write_text(PROGRAM)
+    accelerate = str(Path(sys.executable).with_name("accelerate"))
+    command = [accelerate, "launch", "--config_file", str(folder / "launch.json"), str(folder / "program.py")]
+    subprocess.run([*command, *arguments], check=True, timeout=280, cwd=Path(__file__).parents[2])
+    return [json.loads((folder / f"{process}.json").read_text()) for process in range(2)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_process_scores_with_whole_weights_while_the_policy_is_under_zero3(qwen2, causal_folder, tmp_path):
+    pytest.importorskip("deepspeed")
+    reports = launch(tmp_path, UNDER_ZERO3, qwen2.path, str(causal_folder), str(tmp_path), "resident")
+    for report, rows in zip(reports, (FIRST_ROWS, SECOND_ROWS), strict=True):
+        assert report["scores"] == [
+            pytest.approx([qwen2.score("Q", completion) for completion in completions], abs=1e-5)
+            for completions in rows
+        ]
+        assert not any(report["sharded"])
+        assert report["plain"] == 0  # what from_pretrained leaves of a model while the policy's settings are alive
+        assert all(report["policy"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("settings", [DATA_PARALLEL, UNDER_ZERO3], ids=["policy whole", "policy under zero3"])
+def test_the_reward_model_alone_is_sharded_on_the_cpu_and_all_processes_run_as_many_forwards(
+    qwen2, causal_folder, tmp_path, settings
+):
+    pytest.importorskip("deepspeed")
+    reports = launch(tmp_path, settings, qwen2.path, str(causal_folder), str(tmp_path), "zero3")
+    for report, rows in zip(reports, (FIRST_ROWS, SECOND_ROWS), strict=True):
+        assert report["scores"] == [
+            pytest.approx([qwen2.score("Q", completion) for completion in completions], abs=1e-5)
+            for completions in rows
+        ]
+        assert all(report["sharded"])
+        assert report["places"] == ["cpu"]
+        assert report["share"] == pytest.approx(report["whole"] / 2, rel=0.01)
+        # The policy's own settings are back: whole in one launch, sharded in the other.
+        assert set(report["policy"]) == {settings is UNDER_ZERO3}
+    assert reports[0]["forwards"] == reports[1]["forwards"] > 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_under_a_plain_launch_it_makes_a_process_group_of_its_own(qwen2):
+    pytest.importorskip("deepspeed")
+    program = (
+        "import sys; from trl_hybrid.reward_model import RewardModel;"
+        "scorer = RewardModel(sys.argv[1], placement='zero3');"
+        "print('scores', *scorer.compute_batch_reward('Q', ['a', 'bcd']))"
+    )
+    result = subprocess.run([sys.executable, "-c", program, qwen2.path], capture_output=True, text=True, check=True)
+    line = next(line for line in result.stdout.splitlines() if line.startswith("scores"))
+    expected = [qwen2.score("Q", "a"), qwen2.score("Q", "bcd")]
+    assert list(map(float, line.split()[1:])) == pytest.approx(expected, abs=1e-5)
+
+
+def test_processes_that_have_not_met_are_told_what_to_make_first(qwen2, monkeypatch):
+    pytest.importorskip("deepspeed")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="Make the training arguments"):
+        RewardModel(qwen2.path, placement="zero3")
+
+
+def test_the_shipped_configuration_offloads_parameters_to_pinned_memory():
+    settings = read_config(find_config(), torch.bfloat16)
+    assert settings["zero_optimization"]["stage"] == 3
+    assert settings["zero_optimization"]["offload_param"] == {"device": "cpu", "pin_memory": True}
+    assert settings["bf16"]["enabled"] is True
+    assert read_config(find_config(), torch.float32)["bf16"]["enabled"] is False
+
+
+def test_what_belongs_to_training_is_left_out_of_a_configuration():
+    given = {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}}, "optimizer": {"type": "AdamW"}}
+    settings = read_config(given, torch.float32)
+    assert settings == {"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": 1}
+    assert "optimizer" in given
+
+
+@pytest.mark.parametrize("stage", [None, 2])
+def test_another_stage_is_refused(tmp_path, stage):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"zero_optimization": {"stage": stage}}))
+    with pytest.raises(ValueError, match=rf"must have zero_optimization.stage 3, got {stage} in .*config.json"):
+        read_config(path, torch.float32)
+
+
+def test_a_configuration_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.json' does not exist"):
+        read_config(tmp_path / "none.json", torch.float32)

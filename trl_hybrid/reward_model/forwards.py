@@ -1,0 +1,179 @@
+"""One forward over a batch of rows: packed without padding where the architecture allows it, padded elsewhere."""
+
+import logging
+from collections.abc import Sequence
+from math import isclose, isfinite
+from typing import Protocol
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from trl_hybrid.reward_model.packing import ATTENTION, pack_rows
+from trl_hybrid.reward_model.plan import Batch, Family, Row, cut_batches, pack, rows_of, share_starts
+
+
+logger = logging.getLogger(__name__)
+
+PACKABLE = ("qwen2", "qwen3", "llama")
+"""Model types whose layers see other rows through attention alone, so that attention can keep rows apart."""
+
+LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+"""Position encodings that change with the longest row of a forward."""
+
+PADDING_BUDGET = {"cpu": 128, "cuda": 2048}
+"""Padding tokens that cost about as much as one more forward, by kind of device."""
+
+
+class Forward(Protocol):
+    """How rows go through the body."""
+
+    def plan(self, rows: Sequence[Row], token_budget: int) -> list[Batch]:
+        """Cut rows into batches of at most `token_budget` computed tokens; a longer row goes alone."""
+        ...
+
+    def tokens(self, rows: Sequence[Row], batch: Batch) -> int:
+        """Count the tokens that the batch's forward computes, padding included."""
+        ...
+
+    def run(self, rows: Sequence[Row], batch: Batch) -> list[float]:
+        """Score a batch, in the order of `rows_of(batch)`."""
+        ...
+
+
+class PaddedForward:
+    """Rows of similar length, padded on the right to the longest: right for every architecture with a mask.
+
+    A score is the head's product with the hidden state of the row's last token, found by the row's length: the pad
+    token may be the end-of-turn token.
+
+    Args:
+        body: Transformer without head.
+        head: Linear map from a hidden state (H,) to one score, in fp32, on the device where rows are computed.
+    """
+
+    def __init__(self, body: nn.Module, head: nn.Linear) -> None:
+        self.body, self.head = body, head
+
+    def plan(self, rows: Sequence[Row], token_budget: int) -> list[Batch]:
+        """Cut rows into batches of similar length; see `cut_batches`."""
+        padding_budget = PADDING_BUDGET.get(self.head.weight.device.type, PADDING_BUDGET["cuda"])
+        batches = cut_batches([len(row) for row in rows], token_budget, padding_budget)
+        return [[Family(0, (row,)) for row in batch] for batch in batches]
+
+    def tokens(self, rows: Sequence[Row], batch: Batch) -> int:
+        """Count the tokens of the padded batch."""
+        chosen = list(rows_of(batch))
+        return len(chosen) * max(len(rows[row]) for row in chosen)
+
+    @torch.inference_mode()
+    def run(self, rows: Sequence[Row], batch: Batch) -> list[float]:
+        """Score a batch, in the order of `rows_of(batch)`."""
+        device = self.head.weight.device
+        chosen = [torch.tensor(rows[row]) for row in rows_of(batch)]
+        lengths = torch.tensor([len(row) for row in chosen], device=device)  # (B,)
+        ids = pad_sequence(chosen, batch_first=True).to(device)  # (B, T)
+        mask = torch.arange(ids.shape[1], device=device) < lengths[:, None]  # (B, T)
+        with torch.autocast(device.type, enabled=False):  # the caller's mixed precision is the policy's
+            hidden = self.body(
+                input_ids=ids, attention_mask=mask.long(), use_cache=False
+            ).last_hidden_state  # (B, T, H)
+            last = hidden[torch.arange(len(chosen), device=device), lengths - 1]  # (B, H)
+            return apply_head(self.head, last)
+
+
+class PackedForward:
+    """Rows end to end in one row without padding, a shared start once, kept apart by the attention function.
+
+    Args:
+        body: Transformer of a `PACKABLE` type, without head. Its attention is switched to the packed one.
+        head: Linear map from a hidden state (H,) to one score, in fp32, on the device where rows are computed.
+    """
+
+    def __init__(self, body: PreTrainedModel, head: nn.Linear) -> None:
+        self.body, self.head = body, head
+        body.set_attn_implementation(ATTENTION)
+
+    def plan(self, rows: Sequence[Row], token_budget: int) -> list[Batch]:
+        """Share starts, then fill forwards; see `share_starts` and `pack`."""
+        return pack(share_starts(rows, token_budget), [len(row) for row in rows], token_budget)
+
+    def tokens(self, rows: Sequence[Row], batch: Batch) -> int:
+        """Count the tokens of the packed batch, shared starts once."""
+        return sum(sum(len(rows[row]) - family.shared for row in family.rows) + family.shared for family in batch)
+
+    @torch.inference_mode()
+    def run(self, rows: Sequence[Row], batch: Batch) -> list[float]:
+        """Score a batch, in the order of `rows_of(batch)`."""
+        device = self.head.weight.device
+        packed = pack_rows(rows, batch).to(device)
+        with torch.autocast(device.type, enabled=False):
+            hidden = self.body(
+                input_ids=packed.ids[None],
+                position_ids=packed.positions[None],
+                use_cache=False,
+                packing=packed.segments,
+            ).last_hidden_state  # (1, T, H)
+            return apply_head(self.head, hidden[0, packed.last])
+
+
+def can_pack(config: PreTrainedConfig) -> bool:
+    """Return whether rows of this architecture can be packed and still be scored as if alone."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    layer_types = getattr(config, "layer_types", None) or []
+    return (
+        config.model_type in PACKABLE
+        and rope.get("rope_type", "default") not in LENGTH_DEPENDENT_ROPE
+        and all(kind == "full_attention" for kind in layer_types)
+    )
+
+
+def choose_forward(body: PreTrainedModel, head: nn.Linear, samples: Sequence[Row]) -> Forward:
+    """Return the packed forward where it gives the scores of plain single rows, the padded one elsewhere.
+
+    Args:
+        body: Transformer without head.
+        head: Its score head.
+        samples: A few short rows that start alike.
+
+    Returns:
+        The forward to use. A packable architecture that fails the comparison is padded, with a warning.
+    """
+    padded = PaddedForward(body, head)
+    if not can_pack(body.config):
+        return padded
+    plain = [score for index in range(len(samples)) for score in padded.run(samples, [Family(0, (index,))])]
+    tolerance = score_tolerance(next(body.parameters()).dtype)
+    own_attention = str(body.config._attn_implementation)
+    packed = PackedForward(body, head)
+    batch = pack(share_starts(samples, 1 << 30, least=1), [len(row) for row in samples], 1 << 30)[0]
+    together = dict(zip(rows_of(batch), packed.run(samples, batch), strict=True))
+    differing = [
+        (score, together[index])
+        for index, score in enumerate(plain)
+        if isfinite(score) and not isclose(score, together[index], rel_tol=tolerance, abs_tol=tolerance)
+    ]
+    if not differing:
+        return packed
+    logger.warning(
+        "Packed rows must score as rows alone do, but %s gives %s against %s alone on %s: its rows are padded "
+        "instead, which is slower. Check the versions of torch and transformers.",
+        type(body).__name__,
+        [pair[1] for pair in differing],
+        [pair[0] for pair in differing],
+        head.weight.device,
+    )
+    body.set_attn_implementation(own_attention)
+    return padded
+
+
+def score_tolerance(dtype: torch.dtype) -> float:
+    """Return how far two ways to compute one score may be apart, relative or absolute, by the body's dtype."""
+    return 1e-3 if dtype == torch.float32 else 0.1
+
+
+def apply_head(head: nn.Linear, hidden: torch.Tensor) -> list[float]:
+    """Turn last hidden states (B, H) into scores, in fp32: in bf16 scores above 8 are 0.06 apart."""
+    return F.linear(hidden.float(), head.weight, head.bias)[:, 0].tolist()

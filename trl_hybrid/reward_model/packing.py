@@ -1,0 +1,228 @@
+"""Rows end to end in one packed row, and the attention that keeps them apart.
+
+The attention function is registered with transformers' attention interface under `ATTENTION`; no model is patched. It
+finds the segments in the keyword argument `packing`, which models hand through to it.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AttentionInterface
+
+from trl_hybrid.reward_model.plan import Batch, Row
+
+
+try:  # torch 2.10 and newer
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:
+    varlen_attn = None
+
+ATTENTION = "trl_hybrid_packed"
+
+VARLEN = varlen_attn is not None and "enable_gqa" in inspect.signature(varlen_attn).parameters
+"""Whether torch has varlen attention with grouped keys."""
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Which keys each stretch of a packed row sees: a shared start's, where it has one, and its own up to each token.
+
+    Attributes:
+        own: Begin and end of each segment in the packed row, in order and without gaps.
+        shared: Begin and end of the shared start that comes before each segment; equal for none.
+        device: Where the packed row lies.
+    """
+
+    own: tuple[tuple[int, int], ...]
+    shared: tuple[tuple[int, int], ...]
+    device: torch.device
+
+    def __iter__(self) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+        return zip(self.own, self.shared, strict=True)
+
+    @cached_property
+    def query_ends(self) -> torch.Tensor:
+        """Cumulative lengths of the segments' queries, int32, shape (segments + 1,)."""
+        return self._ends([end - begin for begin, end in self.own])
+
+    @cached_property
+    def key_ends(self) -> torch.Tensor:
+        """Cumulative lengths of the segments' keys, int32, shape (segments + 1,)."""
+        return self._ends(self._key_lengths)
+
+    @cached_property
+    def longest(self) -> tuple[int, int]:
+        """Most queries and most keys of a segment."""
+        return max(end - begin for begin, end in self.own), max(self._key_lengths)
+
+    @cached_property
+    def key_index(self) -> torch.Tensor:
+        """Positions in the packed row of all segments' keys, shared ones repeated, shape (keys,)."""
+        spans = [torch.arange(*span) for own, shared in self for span in (shared, own)]
+        return torch.cat(spans).to(self.device, non_blocking=True)
+
+    @property
+    def _key_lengths(self) -> list[int]:
+        return [own[1] - own[0] + shared[1] - shared[0] for own, shared in self]
+
+    def _ends(self, lengths: list[int]) -> torch.Tensor:
+        ends = torch.tensor([0, *lengths]).cumsum(0)
+        return ends.to(self.device, torch.int32, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """A batch of rows as one row of tokens.
+
+    Attributes:
+        ids: Token ids, shape (T,).
+        positions: Each token's position in its own row, shape (T,).
+        last: Index of each row's last token, shape (B,), in the order of `rows_of(batch)`.
+        segments: Who sees whom.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    last: torch.Tensor
+    segments: Segments
+
+    def to(self, device: torch.device) -> "PackedRows":
+        """Return the same rows on a device."""
+        segments = Segments(self.segments.own, self.segments.shared, device)
+        return PackedRows(self.ids.to(device), self.positions.to(device), self.last.to(device), segments)
+
+
+def pack_rows(rows: Sequence[Row], batch: Batch) -> PackedRows:
+    """Lay the rows of a batch end to end, on the CPU. A family's shared start comes once, before its members' ends.
+
+    Args:
+        rows: All rows.
+        batch: Which of them, and what they share.
+
+    Returns:
+        The packed row.
+    """
+    ids: list[int] = []
+    positions: list[int] = []
+    last: list[int] = []
+    own: list[tuple[int, int]] = []
+    shared: list[tuple[int, int]] = []
+
+    def add(tokens: Row, start: tuple[int, int]) -> None:
+        begin, first = len(ids), start[1] - start[0]
+        ids.extend(tokens)
+        positions.extend(range(first, first + len(tokens)))
+        own.append((begin, len(ids)))
+        shared.append(start)
+
+    for family in batch:
+        start = (len(ids), len(ids) + family.shared)
+        if family.shared:
+            add(rows[family.rows[0]][: family.shared], (0, 0))
+        for row in family.rows:
+            add(rows[row][family.shared :], start)
+            last.append(len(ids) - 1)
+    segments = Segments(tuple(own), tuple(shared), torch.device("cpu"))
+    return PackedRows(torch.tensor(ids), torch.tensor(positions), torch.tensor(last), segments)
+
+
+def packed_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    packing: Segments | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Let each token of a packed row see its own row's tokens up to itself, and nothing else.
+
+    Args:
+        module: The attention layer; not used.
+        query: Shape (1, heads, T, D).
+        key: Shape (1, key heads, T, D); its heads divide the query's.
+        value: As `key`.
+        attention_mask: Not used; the segments say who sees whom.
+        scaling: Factor on the products, by default 1 / sqrt(D).
+        packing: The packed row's segments.
+        **kwargs: What else transformers hands to an attention function; not used.
+
+    Returns:
+        Shape (1, T, heads, D), and None for the weights.
+
+    Raises:
+        ValueError: The model was called without `packing`.
+    """
+    if packing is None:
+        raise ValueError(f"The attention {ATTENTION!r} needs the segments of a packed row (`packing`), got none.")
+    if _has_varlen_kernel(query):
+        return _varlen(query, key, value, packing, scaling), None
+    return _segment_by_segment(query, key, value, packing, scaling), None
+
+
+def _has_varlen_kernel(query: torch.Tensor) -> bool:
+    return (
+        VARLEN
+        and query.is_cuda
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and query.shape[-1] % 8 == 0
+        and query.shape[-1] <= 256
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    )
+
+
+def _varlen(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Segments, scaling: float | None
+) -> torch.Tensor:
+    """Attend in one flash-attention call; a segment's causal edge is at the end of its keys."""
+    assert varlen_attn is not None
+    most_queries, most_keys = packing.longest
+    out = varlen_attn(
+        query[0].transpose(0, 1).contiguous(),
+        key[0].transpose(0, 1)[packing.key_index],
+        value[0].transpose(0, 1)[packing.key_index],
+        packing.query_ends,
+        packing.key_ends,
+        most_queries,
+        most_keys,
+        scale=scaling,
+        window_size=(-1, 0),
+        enable_gqa=True,
+    )
+    assert isinstance(out, torch.Tensor)
+    return out[None]
+
+
+def _segment_by_segment(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Segments, scaling: float | None
+) -> torch.Tensor:
+    """Attend in one call for each segment: without a varlen kernel, one call over all would build a T x T mask."""
+    out = torch.empty_like(query).transpose(1, 2)  # (1, T, heads, D)
+    for (begin, end), (first, stop) in packing:
+        own_keys, own_values = key[:, :, begin:end], value[:, :, begin:end]
+        if first == stop:
+            part = F.scaled_dot_product_attention(
+                query[:, :, begin:end], own_keys, own_values, is_causal=True, scale=scaling, enable_gqa=True
+            )
+        else:
+            mask = torch.ones(end - begin, stop - first + end - begin, dtype=torch.bool, device=query.device)
+            part = F.scaled_dot_product_attention(
+                query[:, :, begin:end],
+                torch.cat([key[:, :, first:stop], own_keys], dim=2),
+                torch.cat([value[:, :, first:stop], own_values], dim=2),
+                attn_mask=mask.tril(stop - first),
+                scale=scaling,
+                enable_gqa=True,
+            )
+        out[:, begin:end] = part.transpose(1, 2)
+    return out
+
+
+AttentionInterface.register(ATTENTION, packed_attention)

@@ -1,0 +1,167 @@
+"""The reward model under DeepSpeed ZeRO-3 of its own, its weights on the CPU, whatever holds the policy.
+
+Each process keeps its share of the weights in host memory and gathers a layer on its device when the forward gets
+there. Gathering is collective, so every process runs the same number of forwards in every call.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed, nn
+
+from trl_hybrid.reward_model.forwards import Forward, choose_forward
+from trl_hybrid.reward_model.loading import Source, load_model, sharded_weights, split_model
+from trl_hybrid.reward_model.plan import Batch, Family, Row, rows_of
+
+
+CONFIG = "deepspeed/rm_zero3_offload.json"
+
+
+class Zero3Model:
+    """Scores rows of token ids with weights that every process holds a share of, in host memory.
+
+    All processes call `score` together, each with its own rows, be they none.
+
+    Args:
+        forward: How a batch goes through the sharded model.
+        device: Where rows are computed.
+        token_budget: Bound on a forward's computed tokens.
+    """
+
+    def __init__(self, forward: Forward, device: torch.device, token_budget: int) -> None:
+        self.forward = forward
+        self.device = device
+        self.token_budget = token_budget
+        self.forwards = 0
+
+    def score(self, rows: Sequence[Row]) -> list[float]:
+        """Score this process's rows of token ids.
+
+        Args:
+            rows: Rows of at least one token; may be empty.
+
+        Returns:
+            One score per row, in the same order, NaN and infinities as they come.
+
+        Raises:
+            torch.OutOfMemoryError: A forward did not fit. The other processes wait in it, so that it cannot be
+                repeated with fewer tokens.
+        """
+        scores = [float("nan")] * len(rows)
+        batches = self.forward.plan(rows, self.token_budget)
+        count = torch.tensor(len(batches), device=self.device)
+        distributed.all_reduce(count, op=distributed.ReduceOp.MAX)
+        for batch in batches:
+            for row, value in zip(rows_of(batch), self._run(rows, batch), strict=True):
+                scores[row] = value
+        for _ in range(int(count) - len(batches)):
+            self._run([(0,)], [Family(0, (0,))])
+        return scores
+
+    def _run(self, rows: Sequence[Row], batch: Batch) -> list[float]:
+        self.forwards += 1
+        try:
+            return self.forward.run(rows, batch)
+        except torch.OutOfMemoryError as error:
+            raise torch.OutOfMemoryError(
+                f"The reward model under ZeRO-3 ran out of memory on {self.device} with "
+                f"{self.forward.tokens(rows, batch)} tokens in one forward. Lower its token budget "
+                "(`reward_model_token_budget`)."
+            ) from error
+
+
+def load_zero3(
+    source: Source,
+    dtype: torch.dtype,
+    device: torch.device,
+    token_budget: int,
+    samples: Sequence[Row],
+    config: str | Path | dict[str, Any] | None = None,
+) -> Zero3Model:
+    """Load a reward model sharded over all processes, in host memory.
+
+    Args:
+        source: Where the model comes from.
+        dtype: Type of the body's weights.
+        device: Where rows are computed.
+        token_budget: Bound on a forward's computed tokens.
+        samples: Rows for the first-use check; see `choose_forward`.
+        config: DeepSpeed configuration or the path of its JSON file, None for the shipped one.
+
+    Returns:
+        The backend.
+
+    Raises:
+        ValueError: A configuration of another stage than 3, or no process group where there are several processes.
+    """
+    import deepspeed  # where it is needed: it is an extra, and its import sets up compilers
+
+    settings = read_config(find_config() if config is None else config, dtype)
+    ensure_process_group(device)
+    with sharded_weights(settings):
+        model = load_model(source, dtype, torch.device("cpu"))
+    body, sharded_head = split_model(model)
+    head = nn.Linear(sharded_head.in_features, 1, bias=sharded_head.bias is not None, device=device)
+    head.requires_grad_(False)
+    with deepspeed.zero.GatheredParameters(list(sharded_head.parameters())):
+        for own, shared in zip(head.parameters(), sharded_head.parameters(), strict=True):
+            own.copy_(shared)
+    engine, *_ = deepspeed.initialize(model=body, config=settings)
+    engine.eval()
+    return Zero3Model(choose_forward(body, head, samples), device, token_budget)
+
+
+def find_config() -> Path:
+    """Return the shipped DeepSpeed configuration: inside an installed package, beside the package in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "accelerate_configs" / CONFIG
+    return inside if inside.is_file() else package.parent / "accelerate_configs" / CONFIG
+
+
+def read_config(config: str | Path | dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """Read a DeepSpeed configuration, check that it is one for ZeRO-3 and fill in the number type."""
+    if isinstance(config, dict):
+        settings, name = deepcopy(config), "the reward model's DeepSpeed configuration"
+    else:
+        path = Path(config)
+        if not path.is_file():
+            raise ValueError(f"The reward model's DeepSpeed configuration {str(path)!r} does not exist.")
+        settings, name = json.loads(path.read_text()), str(path)
+    stage = settings.get("zero_optimization", {}).get("stage")
+    if stage != 3:
+        raise ValueError(
+            f"The reward model's own DeepSpeed configuration must have zero_optimization.stage 3, got {stage} in "
+            f"{name}. The policy's goes into accelerate's configuration."
+        )
+    for training_only in ("optimizer", "scheduler"):
+        settings.pop(training_only, None)
+    settings["zero_optimization"].pop("offload_optimizer", None)
+    if settings.get("bf16", {}).get("enabled") == "auto":
+        settings["bf16"]["enabled"] = dtype == torch.bfloat16
+    settings.setdefault("train_micro_batch_size_per_gpu", 1)
+    return settings
+
+
+def ensure_process_group(device: torch.device) -> None:
+    """Make a process group of one where there is none, as under a plain launch.
+
+    Raises:
+        ValueError: There are several processes and they have not found each other yet.
+    """
+    import deepspeed
+
+    if not distributed.is_initialized():
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError(
+                "The reward model under ZeRO-3 is shared by all processes, but their process group is not there yet. "
+                "Make the training arguments (HybridGRPOConfig) before the RewardModel."
+            )
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
+    os.environ.setdefault("LOCAL_RANK", "0")
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
