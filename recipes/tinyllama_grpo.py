@@ -4,7 +4,8 @@
     accelerate launch recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml      # offline, CPU, minutes
     accelerate launch recipes/tinyllama_grpo.py --dataset_name openai/gsm8k --dataset_config main
 
-Settings come from the command line, over a flat YAML file (--config), over DEFAULTS below, over TRL's own defaults.
+Settings come from the command line, over a flat YAML file (--config), over RECIPE_DEFAULTS in
+trl_hybrid/defaults.py, over TRL's own defaults.
 Everything that a run makes lies in its folder, runs/<run_name> unless --output_dir says otherwise.
 """
 
@@ -22,10 +23,13 @@ from transformers import ProgressCallback
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
-from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments
+from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments, reward_model_settings
 from trl_hybrid.data import load_tasks, load_test_tasks, split_location
+from trl_hybrid.defaults import RECIPE_DEFAULTS
 from trl_hybrid.errors import plain_errors
+from trl_hybrid.estimates import policy_of, workload_of
 from trl_hybrid.evaluate import HeldOutAccuracy
+from trl_hybrid.memory import estimate_training
 from trl_hybrid.preflight import check_golds, check_hub_login, check_judges, check_model_found, check_run_length
 from trl_hybrid.report import StepLines, accuracy_table, draw_curves, sample_completions
 from trl_hybrid.run_folder import (
@@ -45,38 +49,7 @@ UNNAMED_FOLDER = "trainer_output"
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-DEFAULTS = {
-    "run_name": "tinyllama-grpo",
-    "model_name_or_path": "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
-    "dtype": "bfloat16",
-    "use_peft": True,
-    "lora_r": 32,
-    "lora_alpha": 64,
-    "lora_dropout": 0.0,
-    "lora_target_modules": "all-linear",
-    "dataset_name": str(REPOSITORY / "data" / "dummy_math_tasks.jsonl"),
-    "system_prompt": "Solve the problem step by step. End with the final answer in \\boxed{}, like this: \\boxed{42}",
-    # 8 prompts of 8 completions a step.
-    "num_generations": 8,
-    "per_device_train_batch_size": 8,
-    "gradient_accumulation_steps": 8,
-    "temperature": 0.8,
-    # The seed's max_length of 512 held prompt and completion together. With the system prompt a question of 256
-    # characters takes up to 128 tokens, which leaves 384.
-    "max_completion_length": 384,
-    # An answer that was cut off is wrong and is trained on: for a model of this size running on is the commonest way
-    # to fail, and masking such answers would take away the only pressure against it.
-    "mask_truncated_completions": False,
-    "learning_rate": 1e-5,
-    "max_grad_norm": 1.0,
-    "max_steps": 100,
-    "save_steps": 5,
-    "save_total_limit": 3,
-    "logging_steps": 1,
-    "log_completions": True,
-    "num_completions_to_print": 0,
-    "report_to": "none",
-}
+DEFAULTS = {**RECIPE_DEFAULTS, "dataset_name": str(REPOSITORY / "data" / "dummy_math_tasks.jsonl")}
 
 SUMMARY = "Train TinyLlama by GRPO with the hybrid reward: a rule-based verifier and a 7B reward model."
 
@@ -110,7 +83,8 @@ def main() -> None:
         rows = len(train_tasks) if isinstance(train_tasks, Dataset) else None
         check_run_length(rows, prompts_per_step(args), args.max_steps)
         verifier = MathVerifier(timeout=judges.verifier_timeout, num_workers=judges.verifier_num_workers)
-        reward_model = load_reward_model(judges)
+        work = workload_of(args, test_tasks is not None, PartialState().num_processes)
+        reward_model = load_reward_model(judges, estimate_training(policy_of(model, args), work).total)
         check_golds(verifier, list(train_tasks.take(1000)))
         check_judges(verifier, reward_model, list(train_tasks.take(10)))
         folder = prepare_folder(named_folder, args, clear=tasks.overwrite_output_dir and checkpoint is None)
@@ -196,20 +170,9 @@ def load_splits(tasks: TaskArguments) -> tuple[Dataset | IterableDataset, Datase
     return train, test
 
 
-def load_reward_model(judges: JudgeArguments) -> RewardModel:
-    """Load the reward model, with its known system prompt unless another one was asked for."""
-    own_prompt: dict[str, Any] = (
-        {} if judges.reward_model_system_prompt is None else {"system_prompt": judges.reward_model_system_prompt}
-    )
-    return RewardModel(
-        judges.reward_model_name_or_path,
-        revision=judges.reward_model_revision,
-        trust_remote_code=judges.reward_model_trust_remote_code,
-        dtype=judges.reward_model_dtype,
-        max_length=judges.reward_model_max_length,
-        token_budget=judges.reward_model_token_budget,
-        **own_prompt,
-    )
+def load_reward_model(judges: JudgeArguments, reserved: int) -> RewardModel:
+    """Load the reward model, leaving room for what training will take of the GPU."""
+    return RewardModel(judges.reward_model_name_or_path, reserved_memory=reserved, **reward_model_settings(judges))
 
 
 def make_trainer(

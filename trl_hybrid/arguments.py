@@ -4,7 +4,7 @@ import difflib
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -101,13 +101,58 @@ class JudgeArguments:
         default=None,
         metadata={"help": "Longest row in tokens; by default what the model's positions allow. The end is kept."},
     )
-    reward_model_token_budget: int = field(
-        default=16384, metadata={"help": "Tokens a forward of the reward model, padding included."}
+    reward_model_token_budget: int | None = field(
+        default=None,
+        metadata={
+            "help": "Most computed tokens of one forward of the reward model; by default 16384 on a GPU (8192 "
+            "streamed) and 2048 on a CPU."
+        },
+    )
+    reward_model_placement: str = field(
+        default="auto",
+        metadata={
+            "help": "Where the reward model's weights live: resident (on the GPU), streamed (in host memory, a layer "
+            "at a time on the GPU), zero3 (in host memory, shared by all processes, under DeepSpeed), cpu (scored on "
+            "the CPU), or auto: the first of resident, streamed and cpu that fits beside the policy.",
+            "choices": ["auto", "resident", "streamed", "zero3", "cpu"],
+        },
+    )
+    reward_model_deepspeed_config: str | None = field(
+        default=None,
+        metadata={
+            "help": "With zero3: the reward model's own DeepSpeed configuration, a JSON file; by default "
+            "accelerate_configs/deepspeed/rm_zero3_offload.json."
+        },
+    )
+    reward_model_load_in_8bit: bool = field(
+        default=False, metadata={"help": "Quantize the resident reward model to 8 bits (needs bitsandbytes)."}
+    )
+    reward_model_load_in_4bit: bool = field(
+        default=False, metadata={"help": "Quantize the resident reward model to 4 bits (needs bitsandbytes)."}
     )
     verifier_timeout: float = field(default=3.0, metadata={"help": "Seconds an answer may take to verify."})
     verifier_num_workers: int | None = field(
         default=None, metadata={"help": "Processes that verify; by default as many as the machine has to spare."}
     )
+
+
+REWARD_MODEL = "reward_model_"
+
+
+def reward_model_settings(judges: JudgeArguments) -> dict[str, Any]:
+    """Return the reward model's settings that are not the default, by their names in [`RewardModel`]."""
+    settings = {
+        option.name.removeprefix(REWARD_MODEL): getattr(judges, option.name)
+        for option in fields(judges)
+        if option.name.startswith(REWARD_MODEL) and getattr(judges, option.name) != option.default
+    }
+    settings.pop("name_or_path", None)
+    bits_4, bits_8 = settings.pop("load_in_4bit", False), settings.pop("load_in_8bit", False)
+    if bits_4 or bits_8:
+        from transformers import BitsAndBytesConfig  # heavy, and hardly ever asked for
+
+        settings["quantization_config"] = BitsAndBytesConfig(load_in_4bit=bits_4, load_in_8bit=bits_8)
+    return settings
 
 
 def parse_arguments(

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from trl_hybrid.commands.rows import read_rows
 from trl_hybrid.errors import InputError
 
 
@@ -15,7 +16,7 @@ BATCH = 256
 
 GOLD_NAMES = ("solution", "answer", "gold")
 
-EXAMPLES = """examples:
+EXAMPLES = r"""examples:
   trl-hybrid verify --completions answers.jsonl --output verdicts.jsonl
   trl-hybrid verify --completions answers.jsonl --dataset_name openai/gsm8k --dataset_config main --dataset_split test
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
     from trl_hybrid.verifier import MathVerifier
 
-    rows = _read_rows(args.completions)
+    rows = read_rows(args.completions, ["completion"])
     golds = _data_set_golds(args, rows) if args.dataset_name else _own_golds(args.completions, rows)
     if args.output is not None and args.output.exists():
         raise InputError(f"The file {str(args.output)!r} exists and is not written over. Name another --output.")
@@ -116,24 +117,3 @@ def _data_set_golds(args: argparse.Namespace, rows: Sequence[dict[str, Any]]) ->
     if wrong:
         raise InputError(f"An `index` must be a whole number from 0 to {len(golds) - 1}, got {wrong[0]!r}.")
     return [golds[index] for index in indices]
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        raise InputError(f"The file {str(path)!r} does not exist (looked in {Path.cwd()}). Check --completions.")
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"Line {number} of {str(path)!r} is not JSON: {error}") from error
-        if not isinstance(row, dict) or "completion" not in row:
-            raise InputError(
-                f"Line {number} of {str(path)!r} must be a JSON object with `completion`, got {line[:80]}"
-            )
-        rows.append(row)
-    if not rows:
-        raise InputError(f"The file {str(path)!r} holds no rows.")
-    return rows

@@ -1,0 +1,182 @@
+"""`trl-hybrid plan` reads a recipe's settings and two configurations, and says what fits."""
+
+import json
+
+import pytest
+import torch
+from transformers import LlamaConfig, Qwen2Config
+
+from trl_hybrid.cli import main
+
+
+RECIPE = "recipes/configs/tinyllama_grpo.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch):
+    monkeypatch.delenv("TRL_HYBRID_TRACEBACK", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Configurations in the shapes of TinyLlama and AceMath-7B-RM, without weights."""
+    folder = tmp_path_factory.mktemp("models")
+    LlamaConfig(
+        hidden_size=2048,
+        num_hidden_layers=22,
+        num_attention_heads=32,
+        num_key_value_heads=4,
+        intermediate_size=5632,
+        vocab_size=32000,
+        architectures=["LlamaForCausalLM"],
+    ).save_pretrained(folder / "policy")
+    Qwen2Config(
+        hidden_size=3584,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        intermediate_size=18944,
+        vocab_size=152064,
+        num_labels=1,
+        architectures=["Qwen2ForSequenceClassification"],
+    ).save_pretrained(folder / "reward_model")
+    return [
+        *("--model_name_or_path", str(folder / "policy")),
+        *("--reward_model_name_or_path", str(folder / "reward_model")),
+        *("--reward_model_token_budget", "16384"),
+    ]
+
+
+def plan(capsys, *args):
+    assert main(["plan", "--json", *map(str, args)]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_recipe_on_24_and_80_gb(models, capsys):
+    small = plan(capsys, "--config", RECIPE, "--gpu-memory", 24, *models)
+    assert small["free"] == 24 * 10**9
+    assert small["policy"]["rows"] == 32
+    assert small["policy"]["generated_rows"] == 128
+    # bf16 weights of 1,100,048,384 and fp32 adapters of 25,231,360 parameters (tests/test_memory.py).
+    assert small["training"]["weights"] == 2 * 1_100_048_384 + 4 * 25_231_360
+    # 14,141,252,608 bytes of weights and 16384 tokens of 137,216 (tests/reward_model/test_footprint.py).
+    assert small["placements"]["resident"]["reward_model"] == 14_141_252_608 + 16_384 * 137_216
+    assert small["placements"]["streamed"]["host"] == 14_141_252_608
+    assert small["placements"]["cpu"]["gpu"] == small["training"]["total"]
+    assert small["recommended"] == "streamed"
+    assert "(24.0 GB less" in small["reason"]
+
+    large = plan(capsys, "--config", RECIPE, "--gpu_memory", 80, *models)
+    assert large["training"] == small["training"]
+    assert large["recommended"] == "resident"
+
+
+def test_recipe_options_go_over_the_yaml_file(models, capsys):
+    smaller = ["--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "16", "--max_test_rows", "0"]
+    found = plan(capsys, "--config", RECIPE, "--gpu-memory", 24, *models, *smaller)
+    assert found["policy"]["rows"] == 8
+    assert found["policy"]["generated_rows"] == 8 * 16
+    # As the YAML file says it.
+    assert found["recommended"] == "resident"
+
+
+def test_held_out_accuracy_samples_eight_answers_to_each_problem(models, capsys):
+    found = plan(capsys, *models, "--per_device_eval_batch_size", "32")
+    assert found["policy"]["generated_rows"] == 8 * 32
+
+
+def test_settings_without_a_file_are_the_recipe_s(models, capsys):
+    found = plan(capsys, *models)
+    assert found["policy"]["rows"] == 8
+    assert found["policy"]["completion_tokens"] == 384
+    assert found["policy"]["trained_parameters"] == 25_231_360
+
+
+def test_full_fine_tuning_with_kl_holds_a_reference_model(models, capsys):
+    found = plan(capsys, *models, "--use_peft", "false", "--beta", "0.01")
+    assert found["training"]["reference"] == 2 * 1_100_048_384
+
+
+def test_host_memory_over_all_processes(models, capsys):
+    places = plan(capsys, *models, "--gpus", 4)["placements"]
+    assert places["streamed"]["host"] == 4 * 14_141_252_608
+    assert places["zero3"]["host"] == 14_141_252_608
+
+
+def test_without_a_gpu_there_is_a_table_and_a_hint_but_no_recommendation(models, capsys):
+    assert main(["plan", *models]) == 0
+    out = capsys.readouterr().out
+    assert "10^9 bytes" in out
+    assert "16.39" in out  # the reward model, resident
+    assert "give --gpu-memory" in out
+    assert "Recommended" not in out
+
+
+def test_the_table_recommends_and_says_why(models, capsys):
+    assert main(["plan", *models, "--gpu-memory", "80"]) == 0
+    out = capsys.readouterr().out
+    assert "Recommended placement: resident: needs 16.4 GB on the GPU, " in out
+    assert "--gpu-memory" not in out
+
+
+def test_training_that_does_not_fit_is_said(models, capsys):
+    found = plan(capsys, *models, "--gpu-memory", 2)
+    assert found["recommended"] == "cpu"
+    assert "Training alone does not fit" in found["notes"][0]
+
+
+def test_the_share_of_a_colocated_vllm_is_not_free(models, capsys):
+    found = plan(
+        capsys,
+        *(*models, "--gpu-memory", 80, "--use_vllm", "true", "--vllm_mode", "colocate"),
+        *("--vllm_gpu_memory_utilization", "0.25"),
+    )
+    assert found["free"] == 60 * 10**9
+    assert found["training"]["generation"] == 0
+
+
+def test_the_embedded_models(capsys):
+    found = plan(capsys, "--config", "recipes/configs/embedded.yaml", "--gpu-memory", 4, "--prompt-tokens", 16)
+    assert found["recommended"] == "resident"
+    assert found["training"]["weights"] == 4 * found["policy"]["parameters"]  # all fp32
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--model_name_or_path", "no/such-model"], "The policy 'no/such-model' cannot be loaded"),
+        (
+            ["--model_name_or_path", "data/embedded_policy", "--reward_model_name_or_path", "no/such-model"],
+            "The reward model 'no/such-model' cannot be loaded",
+        ),
+        (["--config", "nowhere.yaml"], "does not exist"),
+        (["--gpu-memory", "0"], "must be above 0, got 0"),
+        (["--gpus", "0"], "must be at least 1, got 0"),
+        (["--gpus", "two"], "invalid"),
+        (["--no_such_option", "1"], "no_such_option"),
+    ],
+)
+def test_bad_input_is_one_message_and_exits_with_2(capsys, args, said):
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", *args])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+
+
+def test_other_commands_still_refuse_unknown_options(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["verify", "--completions", "c.jsonl", "--max_steps", "1"])
+    assert stop.value.code == 2
+    assert "unrecognized arguments: --max_steps 1" in capsys.readouterr().err
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert "--gpu-memory 24" in out
+    assert "streamed  in pinned host memory" in out

@@ -1,0 +1,47 @@
+"""The JSONL files of completions that the commands read."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trl_hybrid.errors import InputError
+
+
+def read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, Any]]:
+    """Read one JSON object a line; empty lines are passed over.
+
+    Args:
+        path: The file that `--completions` names.
+        needed: Fields that every row must have.
+
+    Returns:
+        At least one row.
+
+    Raises:
+        InputError: There is no such file, it holds no rows, or a line is not an object with the fields.
+    """
+    if not path.is_file():
+        raise InputError(f"The file {str(path)!r} does not exist (looked in {Path.cwd()}). Check --completions.")
+    try:
+        # Not `splitlines`, which breaks a line at characters such as U+2028 that JSON's strings may hold.
+        with path.open(encoding="utf-8") as lines:
+            rows = [
+                _parse(line, f"Line {n} of {str(path)!r}", needed) for n, line in enumerate(lines, 1) if line.strip()
+            ]
+    except UnicodeDecodeError as error:
+        raise InputError(f"The file {str(path)!r} must be UTF-8, but {error}. Convert it.") from error
+    if not rows:
+        raise InputError(f"The file {str(path)!r} holds no rows.")
+    return rows
+
+
+def _parse(line: str, place: str, needed: Sequence[str]) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{place} is not JSON: {error}") from error
+    if not isinstance(row, dict) or not all(name in row for name in needed):
+        names = " and ".join(f"`{name}`" for name in needed)
+        raise InputError(f"{place} must be a JSON object with {names}, got {line.strip()[:80]}")
+    return row

@@ -1,0 +1,280 @@
+"""`trl-hybrid score`: score completions with the reward model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import Field, fields
+from math import isclose, isfinite
+from pathlib import Path
+from statistics import fmean, pstdev
+from types import NoneType
+from typing import TYPE_CHECKING, Any, BinaryIO, get_args, get_type_hints
+
+from trl_hybrid.commands.rows import read_rows
+from trl_hybrid.commands.scores_file import OWN_NAMES, format_line, read_scores
+from trl_hybrid.errors import InputError
+
+
+if TYPE_CHECKING:
+    from trl_hybrid.arguments import JudgeArguments
+    from trl_hybrid.reward_model import RewardModel
+
+
+BATCH_ROWS = 512
+
+CHECKED_ROWS = 8
+"""Rows of an earlier run that are scored again before it goes on."""
+
+PREFIX = "reward_model_"
+
+LEAVE_SCORES_ALONE = ("trust_remote_code", "token_budget", "placement", "deepspeed_config")
+"""Options of the reward model, without their prefix, that say how it is run and not what it gives."""
+
+EXAMPLES = r"""examples:
+  trl-hybrid score --completions answers.jsonl --output scores.jsonl
+  trl-hybrid score --completions answers.jsonl --output scores.jsonl --reward_model_name_or_path my/reward-model
+
+answers.jsonl holds one JSON object a line, such as {"prompt": "What is 2 + 2?", "completion": "so \\boxed{4}"}. Both
+may be chat messages. "truncated": true marks a completion that was cut off by a length limit. Other fields are kept.
+
+scores.jsonl has the same rows in the same order with "score", the raw score, and "reward_model", the model and the
+settings that made it. A score that is not finite is null, with "nan", "inf" or "-inf" under "nonfinite"; such scores
+are counted at the end and the exit status is 1.
+
+The same command, without --overwrite, goes on where an earlier one stopped, if the rows and the reward model are the
+same. A score's last digits depend on the batch that it was computed in.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command to the command line."""
+    score = commands.add_parser(
+        "score",
+        help="score completions with the reward model",
+        description="Score completions with the reward model that training uses. What is done is kept when it stops.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = score.add_argument
+    add("--completions", required=True, type=Path, help="JSONL file of prompts and completions")
+    add("--output", required=True, type=Path, help="where to write the scores as JSONL, or to go on writing them")
+    add("--overwrite", action="store_true", help="write the output anew although it holds scores")
+    add("--batch_rows", type=int, default=BATCH_ROWS, help=f"rows to score and save at a time (default: {BATCH_ROWS})")
+    _add_reward_model_options(score)
+    score.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score the rows that have no score yet, append them to the output and print a summary.
+
+    Returns:
+        0; 1 if a score is not finite; 130 after Ctrl-C.
+    """
+    from trl_hybrid.arguments import JudgeArguments
+
+    judges = JudgeArguments(**{name: value for name, value in vars(args).items() if name.startswith(PREFIX)})
+    _check_settings(args)
+    rows = read_rows(args.completions, ["prompt", "completion"])
+    for number, row in enumerate(rows, start=1):
+        _check_row(row, f"Row {number} of {str(args.completions)!r}")
+    goes_on = args.output.exists() and not args.overwrite
+    scores, end = read_scores(args.output, rows, describe(judges)) if goes_on else ([], 0)
+    try:
+        if len(scores) < len(rows):
+            scores = _score_rest(args, judges, rows, scores, end)
+        else:
+            print(f"All {len(rows)} rows are scored already.")
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            "\nInterrupted. The same command, without --overwrite, goes on after the rows that are saved.\n"
+        )
+        return 130
+    return _print_summary(scores)
+
+
+def describe(judges: JudgeArguments) -> dict[str, Any]:
+    """Return what decides about the scores: the reward model's name and the settings that are not the default."""
+    given = {
+        option.name.removeprefix(PREFIX): getattr(judges, option.name)
+        for option in _options()
+        if getattr(judges, option.name) != option.default
+    }
+    settings = {name: value for name, value in given.items() if name not in LEAVE_SCORES_ALONE}
+    return {"name_or_path": judges.reward_model_name_or_path, **settings}
+
+
+def load_reward_model(judges: JudgeArguments) -> RewardModel:
+    """Load the reward model. It remembers no scores, so that a run in two parts gives the scores of a run in one."""
+    from trl_hybrid.arguments import reward_model_settings
+    from trl_hybrid.reward_model import RewardModel
+
+    return RewardModel(judges.reward_model_name_or_path, cache_size=0, **reward_model_settings(judges))
+
+
+def _options() -> list[Field[Any]]:
+    """Return the fields of `JudgeArguments` that describe the reward model."""
+    from trl_hybrid.arguments import JudgeArguments
+
+    return [option for option in fields(JudgeArguments) if option.name.startswith(PREFIX)]
+
+
+def _add_reward_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the reward model's options with the names, defaults and help that training has for them."""
+    from trl_hybrid.arguments import JudgeArguments
+
+    group = parser.add_argument_group("reward model")
+    kinds = get_type_hints(JudgeArguments)
+    for option in _options():
+        shown = "" if option.default in (None, False) else " (default: %(default)s)"
+        common: dict[str, Any] = {"default": option.default, "help": option.metadata["help"].rstrip(".") + shown}
+        kind = next(kind for kind in get_args(kinds[option.name]) or [kinds[option.name]] if kind is not NoneType)
+        if kind is bool:
+            group.add_argument(f"--{option.name}", action="store_true", **common)
+        else:
+            choices = option.metadata.get("choices")
+            group.add_argument(f"--{option.name}", type=kind, choices=choices, **common)
+
+
+def _check_settings(args: argparse.Namespace) -> None:
+    output = args.output
+    if args.batch_rows < 1:
+        raise InputError(f"--batch_rows must be at least 1, got {args.batch_rows}.")
+    if output.exists() and not output.is_file():
+        raise InputError(f"--output must be a file, got {str(output)!r}. Name a file in it.")
+    if not output.parent.is_dir():
+        raise InputError(f"The folder {str(output.parent)!r} of --output does not exist. Make it, or name another.")
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        raise InputError(f"--output must be writable, but {str(output)!r} is not. Name another file.")
+    if output.exists() and args.completions.exists() and output.samefile(args.completions):
+        raise InputError(f"--output must be another file than --completions, got {str(output)!r} for both.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            f"`trl-hybrid score` writes its file from one process, but WORLD_SIZE is {os.environ['WORLD_SIZE']}. "
+            "Start it without `accelerate launch`."
+        )
+
+
+def _check_row(row: dict[str, Any], place: str) -> None:
+    """Refuse what would fail only after hours of scoring."""
+    for name in ("prompt", "completion"):
+        if not _is_conversation(row[name]):
+            raise InputError(
+                f"{place} must have text or chat messages such as "
+                f'[{{"role": "user", "content": "..."}}] as `{name}`, got {str(row[name])[:80]!r}.'
+            )
+    if not isinstance(row.get("truncated", False), bool):
+        raise InputError(f"{place} must have true or false as `truncated`, got {row['truncated']!r}.")
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{place} must be text that UTF-8 can hold, but {error}. Correct the row.") from error
+    taken = [name for name in OWN_NAMES if name in row]
+    if taken:
+        raise InputError(f"{place} has `{taken[0]}`, which the command would write over. Rename the field.")
+
+
+def _is_conversation(value: Any) -> bool:
+    if isinstance(value, str):
+        return True
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(isinstance(message, dict) and isinstance(message.get("role"), str) for message in value)
+    )
+
+
+def _score_rest(
+    args: argparse.Namespace,
+    judges: JudgeArguments,
+    rows: Sequence[dict[str, Any]],
+    earlier: Sequence[float],
+    end: int,
+) -> list[float]:
+    """Score the rows without a score and save them batch by batch; return the scores of all rows."""
+    model = load_reward_model(judges)
+    _check_earlier(model, rows, earlier, args.output)
+    if earlier:
+        print(f"Going on after row {len(earlier)} of {len(rows)}.")
+    started = time.monotonic()
+    with args.output.open("ab") as file:
+        file.truncate(end)  # a torn last line, or with --overwrite everything
+        fresh, shortened = _score_batches(model, rows, len(earlier), args.batch_rows, describe(judges), file)
+    seconds = time.monotonic() - started
+    print(f"{'rows scored now':16} {len(fresh):8d}   in {seconds:.1f} s, {len(fresh) / seconds:.1f} a second")
+    print(f"{'shortened to fit':16} {shortened:8d}   of them")
+    return [*earlier, *fresh]
+
+
+def _check_earlier(model: RewardModel, rows: Sequence[dict[str, Any]], earlier: Sequence[float], path: Path) -> None:
+    """Score a few of the earlier rows again: weights may change under one name."""
+    known = [number for number, score in enumerate(earlier) if isfinite(score)][:CHECKED_ROWS]
+    scores, _ = _score(model, [rows[number] for number in known]) if known else ([], 0)
+    for number, score in zip(known, scores, strict=True):
+        if not isclose(score, earlier[number], rel_tol=model.tolerance, abs_tol=model.tolerance):
+            raise InputError(
+                f"The scores of one file must be of one reward model, but row {number + 1} of {str(path)!r} has "
+                f"{earlier[number]:.4f} and {model.model_name_or_path!r} gives {score:.4f} now: its weights, its "
+                "template or its number type are not what they were. Name another --output, or use --overwrite."
+            )
+
+
+def _score_batches(
+    model: RewardModel,
+    rows: Sequence[dict[str, Any]],
+    start: int,
+    batch_rows: int,
+    description: dict[str, Any],
+    file: BinaryIO,
+) -> tuple[list[float], int]:
+    from tqdm.auto import tqdm
+
+    scores: list[float] = []
+    shortened = 0
+    with tqdm(total=len(rows), initial=start, unit="row") as bar:
+        while start < len(rows):
+            # After a batch that was saved in part, batches begin again where an unbroken run's do.
+            batch = rows[start : start - start % batch_rows + batch_rows]
+            try:
+                fresh, cut = _score(model, batch)
+            except (ValueError, TypeError) as error:
+                raise InputError(f"In the rows {start + 1} to {start + len(batch)}: {error}") from error
+            file.write(b"".join(format_line(*pair, description) for pair in zip(batch, fresh, strict=True)))
+            file.flush()
+            scores += fresh
+            shortened += cut
+            start += len(batch)
+            bar.update(len(batch))
+    return scores, shortened
+
+
+def _score(model: RewardModel, rows: Sequence[dict[str, Any]]) -> tuple[list[float], int]:
+    """Return the rows' scores, and how many of the rows were shortened to fit."""
+    metrics: dict[str, float] = {}
+    scores = model(
+        [row["prompt"] for row in rows],
+        [row["completion"] for row in rows],
+        completion_truncated=[row.get("truncated", False) for row in rows],
+        log_metric=metrics.__setitem__,
+    )
+    return scores, int(metrics["reward_model/truncated_rows"])
+
+
+def _print_summary(scores: Sequence[float]) -> int:
+    finite = [score for score in scores if isfinite(score)]
+    print(f"{'rows':16} {len(scores):8d}")
+    if finite:
+        for name, value in (("mean", fmean), ("sd", pstdev), ("min", min), ("max", max)):
+            print(f"{name:16} {value(finite):8.4f}")
+    nonfinite = len(scores) - len(finite)
+    print(f"{'not finite':16} {nonfinite:8d}")
+    if nonfinite:
+        sys.stderr.write(
+            f"{nonfinite} of {len(scores)} scores are not finite: null in the output, with what the model gave under "
+            "`nonfinite`. Mean, sd, min and max leave them out.\n"
+        )
+    return 1 if nonfinite else 0

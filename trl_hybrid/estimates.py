@@ -1,0 +1,60 @@
+"""From a recipe's settings to the estimates of `memory.py`."""
+
+import inspect
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+from trl import ModelConfig, get_peft_config
+
+from trl_hybrid.config import HybridGRPOConfig
+from trl_hybrid.evaluate import HeldOutAccuracy
+from trl_hybrid.memory import Policy, Workload, describe_policy
+
+
+PROMPT_TOKENS = 256
+"""Assumed for the longest prompt, chat template included."""
+
+
+def policy_of(model: ModelConfig, training: HybridGRPOConfig) -> Policy:
+    """Count the policy's weights from its configuration alone."""
+    name, revision, trusted = str(model.model_name_or_path), model.model_revision, training.trust_remote_code
+    config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trusted)
+    dtype = named_dtype(model.dtype) or getattr(config, "dtype", None) or torch.float32
+    bits = 4 if model.load_in_4bit else 8 if model.load_in_8bit else None
+    return describe_policy(config, dtype, get_peft_config(model), bits, trusted)
+
+
+def workload_of(
+    training: HybridGRPOConfig, measures: bool, processes: int, prompt_tokens: int = PROMPT_TOKENS
+) -> Workload:
+    """Say how much one process computes at once.
+
+    Args:
+        training: The settings.
+        measures: Whether held-out accuracy is measured, which samples several answers a problem.
+        processes: How many train together.
+        prompt_tokens: Of the longest prompt.
+
+    Returns:
+        The workload.
+    """
+    generated = training.per_device_train_batch_size * int(training.steps_per_generation or 1)
+    if measures:
+        samples = inspect.signature(HeldOutAccuracy).parameters["num_samples"].default
+        generated = max(generated, training.per_device_eval_batch_size * samples)
+    return Workload(
+        rows=training.per_device_train_batch_size,
+        generated_rows=0 if training.use_vllm else generated,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=int(training.max_completion_length or 0),
+        gradient_checkpointing=training.gradient_checkpointing,
+        beta=training.beta,
+        optim=str(getattr(training.optim, "value", training.optim)),
+        processes=processes,
+    )
+
+
+def named_dtype(name: str | None) -> Any:
+    """Return torch's dtype of that name, None for none and for "auto"."""
+    return None if name in (None, "auto") else getattr(torch, name)
