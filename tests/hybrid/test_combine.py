@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trl_hybrid.hybrid.combine import combine_hybrid_score, hybrid_rewards
+from trl_hybrid.hybrid.combine import combine_hybrid_score, count_non_finite, hybrid_rewards, read_verdicts
 
 
 NAN = math.nan
@@ -120,8 +120,134 @@ class TestHybridRewards:
             rewards([1.0], [1.0], 1, singleton="top")
 
 
-finite = st.floats(-1e6, 1e6)
-any_score = st.one_of(finite, st.sampled_from([NAN, math.inf, -math.inf]))
+class TestBounds:
+    # Group 0: right 2 and 4, wrong 0 and 10. Group 1: right 1 alone, wrong 5, 5 and 9.
+    VERDICTS = (1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0)
+    SCORES = (2.0, 0.0, 4.0, 10.0, 1.0, 5.0, 5.0, 9.0)
+
+    def paid(self, **kwargs):
+        return rewards(self.VERDICTS, self.SCORES, 4, eps=1e-12, **kwargs)
+
+    def test_group_bounds_by_hand(self):
+        # z = 0.2, 0, 0.4, 1 and 0, 0.5, 0.5, 1
+        expected = [0.94, -0.1, 0.98, 0.1, 0.9, 0.0, 0.0, 0.1]
+        assert self.paid(bounds="group") == pytest.approx(expected)
+
+    def test_calibrated_bounds_by_hand(self):
+        # Between 1 and 5: z = 0.25, 0, 0.75, 1 and 0, 1, 1, 1; 0, 9 and 10 lie outside and are clamped.
+        expected = [0.95, -0.1, 1.05, 0.1, 0.9, 0.1, 0.1, 0.1]
+        assert self.paid(bounds="calibrated", calibrated=(1.0, 5.0)) == pytest.approx(expected)
+
+    @pytest.mark.parametrize(("singleton", "right", "wrong"), [("middle", 1.0, 0.0), ("floor", 0.9, -0.1)])
+    def test_group_without_spread(self, singleton, right, wrong):
+        result = rewards([1.0, 0.0, 0.0], [3.0, 3.0, NAN], 3, singleton=singleton, bounds="group")
+        assert result == pytest.approx([right, wrong, 0.0])
+
+    @pytest.mark.parametrize("singleton", ["middle", "floor"])
+    def test_lone_member_has_a_place_among_the_group(self, singleton):
+        result = rewards([1.0, 0.0, 0.0], [2.0, 1.0, 3.0], 3, eps=1e-12, singleton=singleton, bounds="group")
+        assert result == pytest.approx([1.0, -0.1, 0.1])
+        result = rewards([1.0, 0.0, 0.0], [3.0, 1.0, 2.0], 3, eps=1e-12, singleton=singleton, bounds="group")
+        assert result == pytest.approx([1.1, -0.1, 0.0])
+
+    @pytest.mark.parametrize("singleton", ["middle", "floor"])
+    def test_lone_member_has_a_place_in_calibrated_bounds(self, singleton):
+        fixed = {"bounds": "calibrated", "calibrated": (0.0, 4.0), "eps": 1e-12, "singleton": singleton}
+        assert rewards([1.0, 0.0], [3.0, 3.0], 1, **fixed) == pytest.approx([1.05, 0.05])
+
+    @pytest.mark.parametrize(("score", "right"), [(4.0, 0.9), (5.0, 0.9), (6.0, 1.1)])
+    def test_calibrated_bounds_that_are_equal_are_a_step(self, score, right):
+        assert rewards([1.0], [score], 1, bounds="calibrated", calibrated=(5.0, 5.0)) == pytest.approx([right])
+
+    @pytest.mark.parametrize("bounds", [{"bounds": "group"}, {"bounds": "calibrated", "calibrated": (1.0, 3.0)}])
+    def test_broken_scores_and_unjudgeable_rows_move_nobody(self, bounds):
+        result = rewards([0.0, NAN, 1.0, 1.0, 0.0], [1.0, 50.0, 3.0, -math.inf, NAN], 5, eps=1e-12, **bounds)
+        assert result == pytest.approx([-0.1, NAN, 1.1, 1.0, 0.0], nan_ok=True)
+
+    @pytest.mark.parametrize("bounds", ["stratum", "group"])
+    def test_nothing_finite_takes_the_middle(self, bounds):
+        assert rewards([0.0, 1.0], [NAN, math.inf], 2, bounds=bounds, singleton="floor") == pytest.approx([0.0, 1.0])
+
+    @given(
+        st.sampled_from([0.0, 1.0, NAN]),
+        st.floats(),
+        st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 2).map(sorted),
+        st.floats(0.0, 1e308, exclude_min=True),
+    )
+    def test_calibrated_bounds_are_the_scalar_form(self, verdict, score, fixed, eps):
+        doubles = torch.tensor([verdict], dtype=torch.float64), torch.tensor([score], dtype=torch.float64)
+        paid = hybrid_rewards(*doubles, 1, eps, bounds="calibrated", calibrated=tuple(fixed)).item()
+        assert paid == pytest.approx(combine_hybrid_score(verdict, score, *fixed, eps), abs=0, rel=0, nan_ok=True)
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            ({"bounds": "batch"}, "bounds must be 'stratum', 'group' or 'calibrated', got 'batch'"),
+            ({"bounds": "calibrated"}, "go together"),
+            ({"calibrated": (0.0, 1.0)}, "go together"),
+            ({"bounds": "calibrated", "calibrated": (1.0, 0.0)}, "calibrated low and high"),
+            ({"bounds": "calibrated", "calibrated": (0.0, math.inf)}, "calibrated low and high"),
+        ],
+    )
+    def test_bad_bounds_name_the_rule(self, arguments, named):
+        with pytest.raises(ValueError, match=named):
+            rewards([1.0], [1.0], 1, **arguments)
+
+
+class TestExtremeScores:
+    LARGEST, SMALLEST = 1.7976931348623157e308, 5e-324
+
+    @pytest.mark.parametrize("bounds", ["stratum", "group"])
+    @pytest.mark.parametrize(
+        ("scores", "eps", "wrong"),
+        [
+            # The spread overflows: z = 0, 0.5, 1.
+            ([-LARGEST, 0.0, LARGEST], 1e-6, [-0.1, 0.0, 0.1]),
+            # The spread is finite, spread + eps is not: z = 0, 1/3, 1/2.
+            ([0.0, 1.2e308, LARGEST], LARGEST, [-0.1, -0.1 + 0.2 * 1.2e308 / LARGEST / 2, 0.0]),
+            # Differences of the smallest numbers there are: z = 0, 1/4, 3/4.
+            ([0.0, SMALLEST, 3 * SMALLEST], SMALLEST, [-0.1, -0.05, 0.05]),
+            # A spread of one in the last place of a large number: z = 0, 0, 1.
+            ([1e16, 1e16, 1e16 + 2.0], 1e-6, [-0.1, -0.1, 0.1]),
+        ],
+    )
+    def test_by_hand(self, scores, eps, wrong, bounds):
+        doubles = torch.zeros(3, dtype=torch.float64), torch.tensor(scores, dtype=torch.float64)
+        assert hybrid_rewards(*doubles, 3, eps, bounds=bounds).tolist() == pytest.approx(wrong, abs=1e-7)
+
+    def test_scalar_form(self):
+        assert combine_hybrid_score(1.0, 0.0, -self.LARGEST, self.LARGEST) == pytest.approx(1.0)
+        assert combine_hybrid_score(1.0, self.LARGEST, -self.LARGEST, 0.0) == pytest.approx(1.1)
+
+
+class TestReadVerdicts:
+    def test_pay_for_the_form_alone_is_wrong(self):
+        paid = torch.tensor([5.0, 5.5, 4.9, 0.0, NAN])
+        assert read_verdicts(paid, 5.0).tolist() == pytest.approx([1.0, 1.0, 0.0, 0.0, NAN], nan_ok=True)
+
+    @pytest.mark.parametrize("correct_reward", [0.1, 0.3, 0.7])
+    def test_single_precision_pay_equals_double_precision_rule(self, correct_reward):
+        assert read_verdicts(torch.tensor([correct_reward], dtype=torch.float32), correct_reward).item() == 1.0
+
+
+class TestCountNonFinite:
+    def test_one_row_or_one_percent_is_put_up_with(self):
+        assert count_non_finite(torch.tensor([1.0, NAN])) == 1
+        assert count_non_finite(torch.tensor([1.0] * 298 + [NAN, math.inf])) == 2
+
+    def test_more_is_refused(self):
+        with pytest.raises(ValueError, match="3 of 299 reward model scores are NaN or infinite"):
+            count_non_finite(torch.tensor([1.0] * 296 + [NAN, math.inf, -math.inf]))
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+any_score = st.floats()  # NaN, infinities and subnormal numbers included
+modes = st.one_of(
+    st.sampled_from([{"bounds": "stratum"}, {"bounds": "group"}]),
+    st.tuples(finite, finite).map(lambda pair: {"bounds": "calibrated", "calibrated": tuple(sorted(pair))}),
+)
+all_eps = st.one_of(st.floats(1e-9, 10.0), st.floats(0.0, 1.7e308, exclude_min=True))
+singletons = st.sampled_from(["middle", "floor"])
 bands = st.tuples(st.floats(0.01, 0.98), st.floats(0.01, 0.98)).filter(lambda b: b[0] + b[1] <= 0.99)
 
 
@@ -135,38 +261,59 @@ def groups(draw, score=any_score):
 
 
 class TestInvariants:
-    @given(groups(), bands, st.floats(1e-9, 10.0), st.sampled_from(["middle", "floor"]))
-    def test_every_right_answer_is_paid_more_than_every_wrong_one(self, group, band, eps, singleton):
+    @settings(max_examples=300)
+    @given(groups(), bands, all_eps, singletons, modes)
+    def test_every_right_answer_is_paid_more_than_every_wrong_one(self, group, band, eps, singleton, mode):
         verdicts, scores, size = group
-        paid = hybrid_rewards(verdicts, scores, size, eps, *band, singleton)
+        paid = hybrid_rewards(verdicts, scores, size, eps, *band, singleton, **mode)
         right, wrong = paid[verdicts == 1.0], paid[verdicts == 0.0]
         assert paid.isnan().equal(verdicts.isnan())
         if right.numel() and wrong.numel():
             assert right.min() > wrong.max()
 
-    @given(groups(), st.floats(0.01, 0.99))
-    def test_touching_bands_never_cross(self, group, alpha):
+    @given(groups(), st.floats(0.01, 0.99), all_eps, modes)
+    def test_touching_bands_never_cross(self, group, alpha, eps, mode):
         verdicts, scores, size = group
-        paid = hybrid_rewards(verdicts, scores, size, 1e-6, alpha, 1.0 - alpha)
+        paid = hybrid_rewards(verdicts, scores, size, eps, alpha, 1.0 - alpha, **mode)
         right, wrong = paid[verdicts == 1.0], paid[verdicts == 0.0]
         if right.numel() and wrong.numel():
-            assert right.min() >= wrong.max() - 1e-12
+            assert right.min() >= wrong.max()
 
-    @given(groups(score=finite))
-    def test_order_of_the_scores_survives_within_a_stratum(self, group):
+    @settings(max_examples=300)
+    @given(groups(score=finite), bands, all_eps, singletons, modes)
+    def test_order_of_the_scores_survives_within_a_stratum(self, group, band, eps, singleton, mode):
         verdicts, scores, size = group
-        paid = hybrid_rewards(verdicts, scores, size).view(-1, size)
+        paid = hybrid_rewards(verdicts, scores, size, eps, *band, singleton, **mode).view(-1, size)
         for v, s, r in zip(verdicts.view(-1, size), scores.view(-1, size), paid, strict=True):
             for verdict in (0.0, 1.0):
                 stratum = r[v == verdict][s[v == verdict].argsort()]
                 assert (stratum.diff() >= 0).all()
 
-    @settings(max_examples=50)
     @given(
-        groups(score=st.integers(-1000, 1000).map(float)), st.integers(-1000, 1000), st.sampled_from([0.5, 2.0, 8.0])
+        groups(score=st.one_of(st.integers(-1000, 1000).map(float), st.sampled_from([NAN, math.inf, -math.inf]))),
+        st.integers(-1000, 1000),
+        st.sampled_from([0.5, 2.0, 3.0, 1e-300, 1e300]),
+        singletons,
+        st.sampled_from(["stratum", "group", "calibrated"]),
     )
-    def test_shift_changes_nothing_and_scale_changes_nothing_with_eps(self, group, shift, scale):
+    def test_shift_changes_nothing_and_scale_changes_nothing_with_eps(self, group, shift, scale, singleton, bounds):
         verdicts, scores, size = group
-        paid = hybrid_rewards(verdicts, scores, size, eps=0.25)
-        moved = hybrid_rewards(verdicts, scores * scale + shift, size, eps=0.25 * scale)
-        torch.testing.assert_close(moved, paid, equal_nan=True, atol=1e-12, rtol=0)
+
+        def paid(move, eps):
+            fixed = {"calibrated": (move(-500.0), move(700.0))} if bounds == "calibrated" else {}
+            return hybrid_rewards(verdicts, move(scores), size, eps, singleton=singleton, bounds=bounds, **fixed)
+
+        before = paid(lambda score: score, 0.25)
+        shifted = paid(lambda score: score + shift, 0.25)
+        scaled = paid(lambda score: score * scale, 0.25 * scale)
+        torch.testing.assert_close(shifted, before, equal_nan=True, atol=1e-12, rtol=0)
+        torch.testing.assert_close(scaled, before, equal_nan=True, atol=1e-12, rtol=0)
+
+    @given(groups(), modes, st.randoms(use_true_random=False))
+    def test_order_of_the_rows_within_a_group_does_not_matter(self, group, mode, random):
+        verdicts, scores, size = group
+        order = [g * size + i for g in range(len(verdicts) // size) for i in random.sample(range(size), size)]
+        paid = hybrid_rewards(verdicts, scores, size, **mode)
+        assert torch.equal(
+            hybrid_rewards(verdicts[order], scores[order], size, **mode).nan_to_num(9.0), paid[order].nan_to_num(9.0)
+        )

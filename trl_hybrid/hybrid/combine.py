@@ -13,6 +13,8 @@ from typing import Literal
 
 import torch
 
+from trl_hybrid.hybrid.bounds import Bounds, check_bounds, rescale, rescale_among
+
 
 Singleton = Literal["middle", "floor"]
 
@@ -39,6 +41,34 @@ def check_bands(alpha: float, beta: float, eps: float, prefix: str = "") -> None
         )
     if not 0.0 < eps < math.inf:
         raise ValueError(f"{prefix}eps must be a positive finite number, got {eps}. A usual value is 1e-6.")
+
+
+def check_settings(
+    alpha: float,
+    beta: float,
+    eps: float,
+    singleton: str,
+    bounds: str,
+    calibrated: tuple[float, float] | None,
+) -> None:
+    """Refuse settings of [`hybrid_rewards`] that it cannot work with.
+
+    Raises:
+        ValueError: Bad bands, an unknown `singleton` or `bounds`, or calibrated bounds that are missing, not wanted,
+            not finite or in the wrong order.
+    """
+    check_bands(alpha, beta, eps)
+    if singleton not in ("middle", "floor"):
+        raise ValueError(f"singleton must be 'middle' or 'floor', got {singleton!r}.")
+    if bounds not in ("stratum", "group", "calibrated"):
+        raise ValueError(f"bounds must be 'stratum', 'group' or 'calibrated', got {bounds!r}.")
+    if (bounds == "calibrated") != (calibrated is not None):
+        raise ValueError(
+            f"bounds='calibrated' and calibrated=(low, high) go together, got bounds={bounds!r} and "
+            f"calibrated={calibrated}."
+        )
+    if calibrated is not None:
+        check_bounds(*calibrated, "The calibrated low and high")
 
 
 def combine_hybrid_score(
@@ -75,11 +105,10 @@ def combine_hybrid_score(
     0.1
     """
     check_bands(alpha, beta, eps)
-    if not (math.isfinite(min_rm) and math.isfinite(max_rm) and min_rm <= max_rm):
-        raise ValueError(f"min_rm and max_rm must be finite with min_rm <= max_rm, got {min_rm} and {max_rm}.")
-    z = (rm_score - min_rm) / (max_rm - min_rm + eps) if math.isfinite(rm_score) else 0.5
-    verdict = torch.tensor(verl_score, dtype=torch.float64)
-    return place_in_band(verdict, torch.tensor(z, dtype=torch.float64), alpha, beta).item()
+    check_bounds(min_rm, max_rm, "min_rm and max_rm")
+    verdict, score, low, high = torch.tensor([verl_score, rm_score, min_rm, max_rm], dtype=torch.float64)
+    z = torch.where(score.isfinite(), rescale(score, low, high, eps), 0.5)
+    return place_in_band(verdict, z, alpha, beta).item()
 
 
 def place_in_band(verdicts: torch.Tensor, z: torch.Tensor, alpha: float, beta: float) -> torch.Tensor:
@@ -92,7 +121,8 @@ def place_in_band(verdicts: torch.Tensor, z: torch.Tensor, alpha: float, beta: f
         beta: Half width of the right band.
 
     Returns:
-        Shape (N,), float64; NaN where the verdict is NaN.
+        Shape (N,), float64; NaN where the verdict is NaN. No right answer is below `alpha`, the top of the wrong band,
+        also where `alpha + beta` is 1 and rounding would let the bands cross.
 
     Raises:
         ValueError: A verdict that is none of the three.
@@ -102,7 +132,7 @@ def place_in_band(verdicts: torch.Tensor, z: torch.Tensor, alpha: float, beta: f
         raise ValueError(f"A verdict must be 1.0 (right), 0.0 (wrong) or NaN (unjudgeable), got {strange[0].item()}.")
     z = z.to(torch.float64).clamp(0.0, 1.0)
     wrong = -alpha + 2.0 * alpha * z
-    right = (1.0 - beta) + 2.0 * beta * z
+    right = ((1.0 - beta) + 2.0 * beta * z).clamp(min=alpha)
     reward = torch.where(verdicts == 1.0, right, wrong)
     return reward.masked_fill(verdicts.isnan(), torch.nan)
 
@@ -115,27 +145,39 @@ def hybrid_rewards(
     alpha: float = 0.1,
     beta: float = 0.1,
     singleton: Singleton = "middle",
+    bounds: Bounds = "stratum",
+    calibrated: tuple[float, float] | None = None,
 ) -> torch.Tensor:
-    """Combine the verdicts and scores of whole groups, with bounds taken per stratum (HERO, eq. 3).
+    """Combine the verdicts and scores of whole groups (HERO, eq. 3).
 
-    A stratum is the completions of one prompt that share a verdict. A stratum whose finite scores do not differ (it
-    has one member, or the reward model sees no difference) has no order to give: its members take z = 0.5, or z = 0
-    with `singleton="floor"`, which is what the equation gives literally.
+    What a score is rescaled by, and what happens where that has no spread:
+
+    - `stratum`: the lowest and highest score of the prompt's completions with the same verdict. A stratum whose
+      finite scores do not differ (it has one member, or the reward model sees no difference) has no order to give:
+      its members take z = 0.5, or z = 0 with `singleton="floor"`, which is what the equation gives literally.
+    - `group`: the lowest and highest score of all the prompt's judged completions. A lone right answer has its place
+      among the wrong ones; `singleton` decides only where no two finite scores of the group differ.
+    - `calibrated`: the two numbers given. Every finite score has its place, a lone one too, and `singleton` decides
+      nothing: each row equals [`combine_hybrid_score`] of it. Scores outside the bounds are clamped.
 
     Args:
         verdicts: Shape (N,), 1.0 right, 0.0 wrong, NaN unjudgeable. Rows of one prompt are contiguous.
-        scores: Shape (N,), any real numbers. One that is not finite takes z = 0.5 and stays out of the bounds.
+        scores: Shape (N,), any real numbers. One that is not finite, or of a row that is unjudgeable, stays out of
+            the bounds. One that is not finite takes z = 0.5.
         group_size: Completions per prompt; divides N.
-        eps: Added to the spread of each stratum.
+        eps: Added to the spread of the bounds.
         alpha: Half width of the wrong band, in (0, 1].
         beta: Half width of the right band, in (0, 1]; `alpha + beta` at most 1.
-        singleton: Where a stratum without spread goes: the middle of its band or its floor.
+        singleton: Where members of bounds without spread go: the middle of their band or its floor.
+        bounds: What the scores are rescaled by.
+        calibrated: The lowest and highest score of `bounds="calibrated"`, and only of that.
 
     Returns:
         Rewards, shape (N,), float64; NaN where the verdict is NaN.
 
     Raises:
-        ValueError: Shapes that do not match, a group size that does not divide N, an unknown `singleton`, bad bands.
+        ValueError: Shapes that do not match, a group size that does not divide N, an unknown `singleton` or `bounds`,
+            bad bands, calibrated bounds that are missing, not wanted, not finite or in the wrong order.
 
     One right answer and three wrong ones; the right one is alone in its stratum:
 
@@ -143,22 +185,60 @@ def hybrid_rewards(
     >>> [round(r, 4) for r in hybrid_rewards(verdicts, scores, group_size=4).tolist()]
     [1.0, -0.1, 0.1, -0.05]
     """
-    check_bands(alpha, beta, eps)
+    check_settings(alpha, beta, eps, singleton, bounds, calibrated)
     _check_groups(verdicts, scores, group_size)
-    if singleton not in ("middle", "floor"):
-        raise ValueError(f"singleton must be 'middle' or 'floor', got {singleton!r}.")
-    verdicts = verdicts.to(torch.float64).view(-1, group_size)
-    scores = scores.to(torch.float64).view(-1, group_size)
+    verdicts = verdicts.to(torch.float64).reshape(-1, group_size)
+    scores = scores.to(torch.float64).reshape(-1, group_size)
+    counted = scores.isfinite() & ~verdicts.isnan()
+    flat = 0.5 if singleton == "middle" else 0.0
 
-    z = torch.full_like(scores, 0.5)
-    for verdict in (0.0, 1.0):
-        member = (verdicts == verdict) & scores.isfinite()
-        low = scores.masked_fill(~member, torch.inf).amin(dim=1, keepdim=True)
-        high = scores.masked_fill(~member, -torch.inf).amax(dim=1, keepdim=True)
-        flat = 0.5 if singleton == "middle" else 0.0
-        rescaled = torch.where(high > low, (scores - low) / (high - low + eps), flat)
-        z = torch.where(member, rescaled, z)
+    if calibrated is not None:
+        low, high = scores.new_tensor(calibrated)
+        z = rescale(scores, low, high, eps)
+    elif bounds == "group":
+        z = rescale_among(scores, counted, eps, flat)
+    else:
+        right = verdicts == 1.0
+        among_right = rescale_among(scores, counted & right, eps, flat)
+        z = torch.where(right, among_right, rescale_among(scores, counted & ~right, eps, flat))
+    z = torch.where(counted, z, 0.5)
     return place_in_band(verdicts.flatten(), z.flatten(), alpha, beta)
+
+
+def read_verdicts(paid: torch.Tensor, correct_reward: float = 1.0) -> torch.Tensor:
+    """Read verdicts off what a verifier pays, which may give a wrong answer something for its form.
+
+    Args:
+        paid: Shape (N,): `correct_reward` or more for a right answer, less for a wrong one, NaN for an unjudgeable.
+        correct_reward: What the verifier pays for a right answer.
+
+    Returns:
+        Shape (N,), the dtype of `paid`: 1.0 right, 0.0 wrong, NaN unjudgeable.
+
+    >>> read_verdicts(torch.tensor([5.0, 0.5, float("nan")]), correct_reward=5.0).tolist()
+    [1.0, 0.0, nan]
+    """
+    # Rounded as the payments are: 0.1 in double precision is less than 0.1 in single precision, or more.
+    right = paid >= torch.tensor(correct_reward, dtype=paid.dtype, device=paid.device)
+    return torch.where(paid.isnan(), torch.nan, right.to(paid.dtype))
+
+
+def count_non_finite(scores: torch.Tensor) -> int:
+    """Count the scores that are NaN or infinite, and refuse more than one row and 1 % of them.
+
+    Args:
+        scores: Shape (N,), of the rows that can be judged.
+
+    Raises:
+        ValueError: More than one, and more than 1 %.
+    """
+    broken = int((~scores.isfinite()).sum())
+    if broken > max(1, len(scores) // 100):
+        raise ValueError(
+            f"{broken} of {len(scores)} reward model scores are NaN or infinite; at most 1 % are put up with. "
+            "Check the reward model's weights and dtype: bfloat16 or float32, never float16."
+        )
+    return broken
 
 
 def _check_groups(verdicts: torch.Tensor, scores: torch.Tensor, group_size: int) -> None:

@@ -1,0 +1,165 @@
+"""Drift by hand; an alarm that hears a hacked reward model and not noise."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from trl_hybrid.hybrid.alarm import HackingAlarm, ScoreDrift, trend
+
+
+NAN = math.nan
+
+
+class TestScoreDrift:
+    def test_by_hand(self):
+        drift = ScoreDrift(steps=2)
+        assert math.isnan(drift.update(torch.tensor([0.0, 2.0, NAN])))
+        assert math.isnan(drift.update(torch.tensor([NAN, math.inf])))  # not one of the first steps
+        assert math.isnan(drift.update(torch.tensor([5.0])))
+        # The reference is (1 + 5) / 2.
+        assert drift.update(torch.tensor([4.0, 6.0])) == 2.0
+        assert drift.update(torch.tensor([-1.0])) == -4.0
+        assert math.isnan(drift.update(torch.tensor([NAN])))
+
+    def test_the_largest_numbers_there_are(self):
+        drift = ScoreDrift(steps=2)
+        for score in (-1.7e308, 1.7e308):
+            drift.update(torch.tensor([score], dtype=torch.float64))
+        assert drift.update(torch.tensor([3.0])) == 3.0
+
+    @pytest.mark.parametrize("before", [1, 3])
+    def test_restored_it_goes_on(self, before):
+        scores = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        unbroken, first, second = (ScoreDrift(steps=2) for _ in range(3))
+        expected = [unbroken.update(step) for step in scores]
+        for step in scores[:before]:
+            first.update(step)
+        second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+        assert [second.update(step) for step in scores[before:]] == pytest.approx(
+            expected[before:], abs=0, rel=0, nan_ok=True
+        )
+
+    def test_a_reference_needs_a_step(self):
+        with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+            ScoreDrift(steps=0)
+
+
+class TestTrend:
+    @pytest.mark.parametrize(
+        ("values", "tau"),
+        [
+            ([1.0, 2.0, 3.0], 1.0),
+            ([3.0, 2.0, 1.0], -1.0),
+            ([1.0, 1.0, 1.0], 0.0),
+            ([1.0, 3.0, 2.0], 1 / 3),
+            ([1.0, 1.0, 2.0], 2 / 3),
+        ],
+    )
+    def test_by_hand(self, values, tau):
+        assert trend(torch.tensor(values)) == pytest.approx(tau)
+
+    def test_one_odd_step_hardly_moves_it(self):
+        values = torch.arange(20.0)
+        values[3] = 1e9
+        assert trend(values) > 0.8
+
+
+def step(pass_rate, wrong_score, spread=2.0, rows=100):
+    """A step's rows with this share of right answers, and wrong ones scored `wrong_score` +- `spread`."""
+    right = round(pass_rate * rows)
+    verdicts = torch.tensor([1.0] * right + [0.0] * (rows - right))
+    sides = torch.ones(rows)
+    sides[1::2] = -1.0
+    return verdicts, wrong_score + spread * sides
+
+
+def fired_at(alarm, steps):
+    fired = [i for i, (passed, score) in enumerate(steps) if alarm.update(*step(passed, score))]
+    assert len(fired) <= 1
+    return fired[0] if fired else None
+
+
+def noise(seed, length):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(length, 2, generator=generator).tolist()
+
+
+def hacked(seed, start=60, length=160):
+    """The pass rate falls from 0.5 to 0 within 100 steps while wrong answers' scores climb by 6, under noise."""
+    for i, (first, second) in enumerate(noise(seed, length)):
+        ramp = min(max(i - start, 0) / 100, 1.0)
+        yield min(max(0.5 * (1 - ramp) + 0.06 * first, 0.0), 0.99), 6.0 * ramp + 0.3 * second
+
+
+class TestHackingAlarm:
+    @pytest.mark.parametrize("seed", range(5))
+    def test_hears_a_hacked_reward_model_early_and_once(self, seed):
+        heard = fired_at(HackingAlarm(), hacked(seed))
+        assert heard is not None
+        assert 60 < heard < 100  # before 2/5 of the accuracy is gone
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_noise_does_not_set_it_off(self, seed):
+        steps = [(0.5 + 0.06 * max(min(a, 3), -3), 0.3 * b) for a, b in noise(seed, 400)]
+        assert fired_at(HackingAlarm(), steps) is None
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_noise_common_to_both_does_not_set_it_off(self, seed):
+        steps = [(0.5 + 0.06 * max(min(a, 3), -3), -0.3 * a) for a, _ in noise(seed, 400)]
+        assert fired_at(HackingAlarm(), steps) is None
+
+    @pytest.mark.parametrize(
+        ("passed", "score"),
+        [
+            (lambda t: 0.2 + 0.6 * t, lambda t: 6 * t),  # learning: both climb
+            (lambda t: 0.8 - 0.6 * t, lambda t: -6 * t),  # forgetting: both fall
+            (lambda t: 0.8 - 0.6 * t, lambda t: 0.0),
+            (lambda t: 0.5, lambda t: 6 * t),
+            (lambda t: 0.8 - 0.6 * t, lambda t: 0.2 * t),  # a climb that is a tenth of the scores' deviation
+            (lambda t: 0.8 - 0.06 * t, lambda t: 6 * t),  # a fall of some hundredths
+        ],
+    )
+    def test_other_curves_do_not_set_it_off(self, passed, score):
+        curve = [(passed(i / 80), score(i / 80)) for i in range(80)]
+        assert fired_at(HackingAlarm(), curve) is None
+
+    def test_odd_steps_do_not_set_it_off(self):
+        falling, climbing = [0.9 - 0.02 * i for i in range(20)], [0.5 * i for i in range(20)]
+        assert fired_at(HackingAlarm(window=20), zip(falling, climbing, strict=True)) == 19
+        one_high = [1000.0 * (i == 15) for i in range(20)]
+        assert fired_at(HackingAlarm(window=20), zip(falling, one_high, strict=True)) is None
+        two_low = [0.5 * (i not in (15, 17)) for i in range(20)]
+        assert fired_at(HackingAlarm(window=20), zip(two_low, climbing, strict=True)) is None
+
+    def test_sparse_runs_are_heard_too(self):
+        curve = [(max(0.08 - 0.001 * i, 0.0), 0.05 * i) for i in range(80)]
+        assert fired_at(HackingAlarm(), curve) is not None
+
+    def test_waits_for_a_whole_window(self):
+        curve = [(0.9 - 0.04 * i, float(i)) for i in range(20)]
+        assert fired_at(HackingAlarm(window=12), curve) == 11
+
+    def test_steps_that_tell_nothing_are_left_out(self):
+        alarm = HackingAlarm(window=10)
+        for verdict, score in ((1.0, 5.0), (NAN, 5.0), (0.0, NAN)):
+            assert not alarm.update(torch.tensor([verdict]), torch.tensor([score]))
+        assert alarm.state_dict() == {"fired": False, "steps": []}
+
+    @pytest.mark.parametrize("before", [30, 75, 120])
+    def test_restored_it_fires_where_an_unbroken_one_does(self, before):
+        steps = list(hacked(0))
+        expected = fired_at(HackingAlarm(), steps)
+        first, second = HackingAlarm(), HackingAlarm()
+        early = fired_at(first, steps[:before])
+        second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+        late = fired_at(second, steps[before:])
+        assert (early if early is not None else before + late) == expected
+        assert second.fired
+        assert early is None or late is None
+
+    @pytest.mark.parametrize(("settings", "named"), [({"window": 9}, "window"), ({"tau": 0.0}, "tau")])
+    def test_bad_settings(self, settings, named):
+        with pytest.raises(ValueError, match=named):
+            HackingAlarm(**settings)

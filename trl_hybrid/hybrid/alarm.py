@@ -1,0 +1,148 @@
+"""What a run tells about its reward model over many steps: drift, and the alarm for reward hacking."""
+
+from typing import Any
+
+import torch
+
+from trl_hybrid.hybrid.moments import deviation, mean
+
+
+class ScoreDrift:
+    """How far the mean score has moved from that of the first steps.
+
+    Args:
+        steps: Steps whose mean score is the reference.
+
+    Raises:
+        ValueError: Fewer than one step.
+
+    >>> drift = ScoreDrift(steps=2)
+    >>> [drift.update(torch.tensor([score, score])) for score in (1.0, 3.0, 7.0)]
+    [nan, nan, 5.0]
+    """
+
+    def __init__(self, steps: int = 10) -> None:
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}.")
+        self.steps = steps
+        self.seen = 0
+        self.reference = 0.0
+
+    def update(self, scores: torch.Tensor) -> float:
+        """Take a step's scores, shape (N,), of all processes.
+
+        Returns:
+            Their mean less the reference; NaN in the first steps, and for a step without a finite score, which does
+            not count as one of them.
+        """
+        current = mean(scores.to(torch.float64), scores.isfinite()).item()
+        if current != current:
+            return current
+        if self.seen >= self.steps:
+            return current - self.reference
+        self.seen += 1
+        # Not `+= (current - reference) / seen`: the difference of two large scores overflows.
+        self.reference += current / self.seen - self.reference / self.seen
+        return float("nan")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The reference in JSON types."""
+        return {"seen": self.seen, "reference": self.reference}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.seen, self.reference = state["seen"], state["reference"]
+
+
+class HackingAlarm:
+    """Fires once when the mean score of wrong answers climbs while the pass rate falls.
+
+    It looks at the last `window` steps, as soon as there are so many, and asks for both a direction that noise does
+    not give and an effect worth a word:
+
+    - Kendall's tau with time, the share of ordered pairs of steps less that of reversed ones, is at least `tau` for
+      the scores and at most `-tau` for the pass rate. A single odd step cannot decide it. For noise and the defaults
+      that is 4.1 deviations, one window in some 45,000 for one of the two alone: rare also where noise lowers the
+      pass rate and lifts the score together.
+    - Between the first and the second half of the window, the scores climb by at least `rise` of the deviation that
+      wrong answers' scores had within a step, and the pass rate loses at least `fall` of what it was.
+
+    Args:
+        window: Steps looked at; at least 10.
+        tau: In (0, 1].
+        rise: Share of the deviation of the scores.
+        fall: Share of the pass rate.
+
+    Raises:
+        ValueError: `window` or `tau` out of its range.
+
+    Attributes:
+        fired: Whether it has fired.
+    """
+
+    def __init__(self, window: int = 40, tau: float = 0.45, rise: float = 0.1, fall: float = 0.1) -> None:
+        if window < 10:
+            raise ValueError(f"window must be at least 10 steps, got {window}: fewer cannot tell a trend from noise.")
+        if not 0.0 < tau <= 1.0:
+            raise ValueError(f"tau must be above 0 and at most 1, got {tau}.")
+        self.window, self.tau, self.rise, self.fall = window, tau, rise, fall
+        self.fired = False
+        self._steps: list[list[float]] = []  # mean and deviation of wrong answers' scores, pass rate
+
+    def update(self, verdicts: torch.Tensor, scores: torch.Tensor) -> bool:
+        """Take a step's rows of all processes. A step without a scored wrong answer tells nothing and is left out.
+
+        Args:
+            verdicts: Shape (N,), 1.0 right, 0.0 wrong, NaN unjudgeable.
+            scores: Shape (N,).
+
+        Returns:
+            Whether it fires now; `True` once in a run.
+        """
+        scores = scores.to(torch.float64)
+        wrong = (verdicts == 0.0) & scores.isfinite()
+        if self.fired or not wrong.any():
+            return False
+        self._steps.append([mean(scores, wrong).item(), deviation(scores, wrong).item(), verdicts.nanmean().item()])
+        self._steps = self._steps[-self.window :]
+        self.fired = len(self._steps) == self.window and self._sounds()
+        return self.fired
+
+    def _sounds(self) -> bool:
+        score, spread, passed = torch.tensor(self._steps, dtype=torch.float64).T
+        if trend(score) < self.tau or trend(passed) > -self.tau:
+            return False
+        (early, late), (typical, _), (before, after) = (_halves(column) for column in (score, spread, passed))
+        return late - early >= self.rise * typical and after <= (1.0 - self.fall) * before
+
+    def state_dict(self) -> dict[str, Any]:
+        """The window in JSON types."""
+        return {"fired": self.fired, "steps": [list(step) for step in self._steps]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.fired, self._steps = state["fired"], [list(step) for step in state["steps"]]
+
+
+def _halves(values: torch.Tensor) -> tuple[float, float]:
+    """Average the earlier and the later half; divided before they are summed, as large scores overflow."""
+    early, late = values.tensor_split(2)
+    return (early / len(early)).sum().item(), (late / len(late)).sum().item()
+
+
+def trend(values: torch.Tensor) -> float:
+    """Correlate values with time by Kendall's tau-a.
+
+    Args:
+        values: Shape (T,), T at least 2, in the order of time.
+
+    Returns:
+        In [-1, 1]: the share of pairs that rise less the share of pairs that fall; equal pairs are neither.
+
+    >>> trend(torch.tensor([1.0, 2.0, 4.0, 3.0]))  # 5 pairs rise, 1 falls
+    0.6666666666666666
+    """
+    later, earlier = torch.tril_indices(len(values), len(values), offset=-1)
+    rising = (values[later] > values[earlier]).to(torch.float64)
+    falling = (values[later] < values[earlier]).to(torch.float64)
+    return (rising - falling).mean().item()

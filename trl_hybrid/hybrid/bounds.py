@@ -1,0 +1,136 @@
+"""Which lowest and highest score a score is rescaled by, and the rescaling itself.
+
+- `stratum`: those of the same prompt with the same verdict (HERO, arXiv 2510.07242, eq. 3);
+- `group`: those of the same prompt, whatever the verdict;
+- `calibrated`: two numbers fixed before training, for instance from the answers to a few prompts.
+"""
+
+import math
+from typing import Any, Literal
+
+import torch
+
+
+Bounds = Literal["stratum", "group", "calibrated"]
+
+
+def check_bounds(low: float, high: float, names: str = "low and high") -> None:
+    """Refuse bounds that no score can be rescaled by.
+
+    Args:
+        low: Score that maps to 0.
+        high: Score that maps to 1.
+        names: What the message calls the two.
+
+    Raises:
+        ValueError: A bound is not finite, or `low` is above `high`.
+    """
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise ValueError(f"{names} must be finite and in this order, got {low} and {high}.")
+
+
+def extremes(scores: torch.Tensor, member: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find the lowest and the highest score of each row's members.
+
+    Args:
+        scores: Shape (P, G).
+        member: Shape (P, G), bool: which scores count.
+
+    Returns:
+        Low and high, each of shape (P, 1); inf and -inf where a row has no member.
+    """
+    low = scores.masked_fill(~member, torch.inf).amin(dim=-1, keepdim=True)
+    high = scores.masked_fill(~member, -torch.inf).amax(dim=-1, keepdim=True)
+    return low, high
+
+
+def rescale(scores: torch.Tensor, low: torch.Tensor, high: torch.Tensor, eps: float) -> torch.Tensor:
+    """Rescale scores by bounds: (score - low) / (high - low + eps).
+
+    A spread beyond the largest double is divided by four before it is taken, so that no two finite scores are too far
+    apart; the order of the scores is never reversed.
+
+    Args:
+        scores: Any shape, float64.
+        low: Broadcasts with `scores`.
+        high: Broadcasts with `scores`.
+        eps: Not negative. With 0, bounds must differ.
+
+    Returns:
+        The shape of `scores`: in [0, 1] for scores within the bounds, outside for others.
+
+    >>> score, low, high = (torch.tensor(x, dtype=torch.float64) for x in (0.0, -1.7e308, 1.7e308))
+    >>> rescale(score, low, high, eps=1e-6).item()
+    0.5
+    """
+    # A power of two, and only where needed: exact for the large numbers, and the smallest ones do not vanish.
+    spread = high - low + eps
+    factor = torch.ones_like(spread).masked_fill(~spread.isfinite(), 0.25)
+    return (scores * factor - low * factor) / (high * factor - low * factor + eps * factor)
+
+
+def rescale_among(scores: torch.Tensor, member: torch.Tensor, eps: float, flat: float) -> torch.Tensor:
+    """Rescale each row's scores by the lowest and highest score of its members.
+
+    Args:
+        scores: Shape (P, G), float64.
+        member: Shape (P, G), bool; members have finite scores.
+        eps: Added to the spread; above 0.
+        flat: Value of the members where they do not differ.
+
+    Returns:
+        Shape (P, G), in [0, 1] for the members; other values mean nothing.
+    """
+    low, high = extremes(scores, member)
+    return torch.where(high > low, rescale(scores, low, high, eps), flat)
+
+
+class CalibratedBounds:
+    """The lowest and highest score of a warm-up, kept for the whole run.
+
+    Attributes:
+        value: Low and high; `None` before `calibrate` or `load_state_dict`.
+
+    >>> bounds = CalibratedBounds()
+    >>> bounds.calibrate(torch.tensor([0.5, -2.0, float("nan"), 3.0]))
+    (-2.0, 3.0)
+    >>> bounds.state_dict()
+    {'low': -2.0, 'high': 3.0}
+    """
+
+    def __init__(self) -> None:
+        self.value: tuple[float, float] | None = None
+
+    def calibrate(self, scores: torch.Tensor) -> tuple[float, float]:
+        """Take the bounds from scores, of any shape; those that are not finite are left out.
+
+        Raises:
+            ValueError: No two finite scores differ.
+        """
+        finite = scores[scores.isfinite()].to(torch.float64)
+        if len(finite.unique()) < 2:
+            raise ValueError(
+                "Calibration needs at least two finite scores that differ, got "
+                f"{len(finite)} finite of {scores.numel()} and {len(finite.unique())} different. Calibrate on more "
+                "prompts, or check the reward model."
+            )
+        self.value = (finite.min().item(), finite.max().item())
+        return self.value
+
+    def state_dict(self) -> dict[str, Any]:
+        """The bounds in JSON types; both `None` before calibration."""
+        low, high = self.value or (None, None)
+        return {"low": low, "high": high}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the bounds of `state_dict`.
+
+        Raises:
+            ValueError: They are no bounds.
+        """
+        low, high = state["low"], state["high"]
+        if low is None or high is None:
+            self.value = None
+            return
+        check_bounds(low, high, "The saved low and high")
+        self.value = (low, high)

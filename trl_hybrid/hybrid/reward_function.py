@@ -1,0 +1,148 @@
+"""The hybrid reward as one plain reward function, for TRL's stock trainers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from trl_hybrid.hybrid.bounds import Bounds
+from trl_hybrid.hybrid.combine import Singleton, check_settings, count_non_finite, hybrid_rewards, read_verdicts
+from trl_hybrid.hybrid.diagnostics import group_shares
+
+
+Judge = Callable[..., Sequence[float | None]]
+
+
+class HybridReward:
+    """Verdict and score combined within each prompt's group (HERO, arXiv 2510.07242, eq. 3), as a TRL reward function.
+
+    For those who stay on [`trl.GRPOTrainer`]: `GRPOTrainer(model, reward_funcs=HybridReward(...), ...)`. With it, set
+    `scale_rewards="none"`: dividing by the group's deviation inflates the narrow band of a group without a right
+    answer to full size. It needs whole groups in each process: a reward function sees only its own process's
+    completions, so `per_device_train_batch_size * steps_per_generation` must be a multiple of `num_generations`. The
+    difficulty weight, which acts on advantages, is the hybrid trainer's alone.
+
+    A reward function is not told whether it serves training or evaluation, so `num_generations_eval` must equal
+    `num_generations` (TRL's default) or be a multiple of it.
+
+    Args:
+        verifier: A TRL reward function that returns its `correct_reward` (1.0 where it has no such attribute) for a
+            right answer, anything lower for a wrong one and `None` for a row that cannot be judged. Where it has a
+            method `prefetch(completions, solutions, prompts)`, that is called before the reward model.
+        reward_model: A TRL reward function that returns any real number, the higher the better.
+        num_generations: Completions per prompt, as given to the trainer.
+        alpha: Half width of the wrong band, in (0, 1].
+        beta: Half width of the right band, in (0, 1]; `alpha + beta` at most 1.
+        eps: Added to the spread of the scores.
+        singleton: See [`hybrid_rewards`].
+        bounds: See [`hybrid_rewards`].
+        calibrated: See [`hybrid_rewards`].
+
+    Raises:
+        ValueError: A value out of its range.
+    """
+
+    def __init__(
+        self,
+        verifier: Judge,
+        reward_model: Judge,
+        num_generations: int,
+        *,
+        alpha: float = 0.1,
+        beta: float = 0.1,
+        eps: float = 1e-6,
+        singleton: Singleton = "middle",
+        bounds: Bounds = "stratum",
+        calibrated: tuple[float, float] | None = None,
+    ) -> None:
+        self.__name__ = "hybrid_reward"  # TRL logs the rewards under this name
+        if num_generations < 1:
+            raise ValueError(f"num_generations must be at least 1, got {num_generations}.")
+        check_settings(alpha, beta, eps, singleton, bounds, calibrated)
+        self.verifier, self.reward_model = verifier, reward_model
+        self.num_generations = num_generations
+        self.alpha, self.beta, self.eps = alpha, beta, eps
+        self.singleton: Singleton = singleton
+        self.bounds: Bounds = bounds
+        self.calibrated = calibrated
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        *,
+        log_extra: Callable[[str, list[Any]], None] | None = None,
+        log_metric: Callable[[str, float], None] | None = None,
+        **kwargs: Any,
+    ) -> list[float | None]:
+        """The hybrid reward of each completion, as TRL's trainers ask for it.
+
+        Args:
+            prompts: Prompts, one per completion; those of one group are contiguous and equal.
+            completions: Strings or TRL messages.
+            log_extra: Takes the columns `verdict` and `score` for the completions table.
+            log_metric: Takes the shares of kinds of groups, under `hybrid/`.
+            **kwargs: The data set's columns and what else TRL passes, handed on to both judges.
+
+        Returns:
+            In [-alpha, 1 + beta]; `None` for a row that cannot be judged.
+
+        Raises:
+            ValueError: A group is not whole, or too many scores are not finite.
+        """
+        self._check_whole_groups(prompts)
+        if not prompts:
+            return []
+        loggers = {"log_extra": log_extra, "log_metric": log_metric}
+        arguments = {**kwargs, **{name: logger for name, logger in loggers.items() if logger is not None}}
+        if hasattr(self.verifier, "prefetch") and kwargs.get("solution") is not None:
+            self.verifier.prefetch(completions, kwargs["solution"], prompts)  # pyright: ignore[reportFunctionMemberAccess]
+        scores = _column(self.reward_model(prompts=prompts, completions=completions, **arguments))
+        paid = _column(self.verifier(prompts=prompts, completions=completions, **arguments))
+        verdicts = read_verdicts(paid, getattr(self.verifier, "correct_reward", 1.0))
+
+        count_non_finite(scores[~verdicts.isnan()])
+        if log_extra is not None:
+            log_extra("verdict", _optional(verdicts))
+            log_extra("score", scores.tolist())
+        if log_metric is not None:
+            for name, value in group_shares(verdicts, self.num_generations).items():
+                if value == value:
+                    log_metric(f"hybrid/{name}", value)
+        return _optional(
+            hybrid_rewards(
+                verdicts,
+                scores,
+                self.num_generations,
+                eps=self.eps,
+                alpha=self.alpha,
+                beta=self.beta,
+                singleton=self.singleton,
+                bounds=self.bounds,
+                calibrated=self.calibrated,
+            )
+        )
+
+    def _check_whole_groups(self, prompts: Sequence[Any]) -> None:
+        size, rows = self.num_generations, len(prompts)
+        if rows % size:
+            problem = f"got {rows} completions"
+        else:
+            broken = [i for i in range(rows) if prompts[i] != prompts[i - i % size]]
+            if not broken:
+                return
+            problem = f"completion {broken[0]} has another prompt than completion {broken[0] - broken[0] % size}"
+        raise ValueError(
+            f"HybridReward needs whole groups of num_generations = {size} completions of the same prompt in each "
+            f"process, {problem}. Make per_device_train_batch_size * steps_per_generation and "
+            f"per_device_eval_batch_size multiples of {size}, and leave num_generations_eval at {size}; or use "
+            "trl_hybrid.HybridGRPOTrainer, which combines after the processes' completions are gathered."
+        )
+
+
+def _column(values: Sequence[float | None]) -> torch.Tensor:
+    return torch.tensor([torch.nan if value is None else value for value in values], dtype=torch.float64)
+
+
+def _optional(values: torch.Tensor) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]
