@@ -151,7 +151,13 @@ def reward_model_settings(judges: JudgeArguments) -> dict[str, Any]:
     if bits_4 or bits_8:
         from transformers import BitsAndBytesConfig  # heavy, and hardly ever asked for
 
-        settings["quantization_config"] = BitsAndBytesConfig(load_in_4bit=bits_4, load_in_8bit=bits_8)
+        settings["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=bits_4,
+            load_in_8bit=bits_8,
+            llm_int8_skip_modules=["score"],
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype="bfloat16",
+        )
     return settings
 
 

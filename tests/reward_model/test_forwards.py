@@ -107,6 +107,17 @@ def test_an_architecture_that_cannot_be_packed_is_padded_by_itself(qwen2, save_m
     assert scorer.compute_reward("Q", "A") == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_kernel_that_refuses_is_padded_instead(qwen2, monkeypatch, caplog):
+    def refuses(*args, **kwargs):
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION, refuses)
+    with caplog.at_level(logging.WARNING):
+        scorer = RewardModel(qwen2.path)
+    assert "the kernel fails (no kernel image is available). Its rows are padded instead" in caplog.text
+    assert scorer.compute_reward("Q", "a") == pytest.approx(qwen2.score("Q", "a"), abs=1e-5)
+
+
 def test_packing_that_goes_wrong_is_noticed_when_loading_and_padded_instead(qwen2, monkeypatch, caplog):
     """As a kernel would that lets rows see each other."""
 
@@ -119,7 +130,7 @@ def test_packing_that_goes_wrong_is_noticed_when_loading_and_padded_instead(qwen
     monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION, leaky)
     with caplog.at_level(logging.WARNING):
         scorer = RewardModel(qwen2.path)
-    assert "its rows are padded instead" in caplog.text
+    assert "Its rows are padded instead" in caplog.text
     assert isinstance(scorer.backend.forward, PaddedForward)
     assert scorer.compute_batch_reward("Q", ["a", "bcd"]) == pytest.approx(
         [qwen2.score("Q", "a"), qwen2.score("Q", "bcd")], abs=1e-5

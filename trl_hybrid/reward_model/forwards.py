@@ -145,28 +145,36 @@ def choose_forward(body: PreTrainedModel, head: nn.Linear, samples: Sequence[Row
     if not can_pack(body.config):
         return padded
     plain = [score for index in range(len(samples)) for score in padded.run(samples, [Family(0, (index,))])]
-    tolerance = score_tolerance(next(body.parameters()).dtype)
     own_attention = str(body.config._attn_implementation)
     packed = PackedForward(body, head)
-    batch = pack(share_starts(samples, 1 << 30, least=1), [len(row) for row in samples], 1 << 30)[0]
-    together = dict(zip(rows_of(batch), packed.run(samples, batch), strict=True))
-    differing = [
-        (score, together[index])
-        for index, score in enumerate(plain)
-        if isfinite(score) and not isclose(score, together[index], rel_tol=tolerance, abs_tol=tolerance)
-    ]
-    if not differing:
+    fault = _fault_of(packed, samples, plain, score_tolerance(next(body.parameters()).dtype))
+    if fault is None:
         return packed
     logger.warning(
-        "Packed rows must score as rows alone do, but %s gives %s against %s alone on %s: its rows are padded "
-        "instead, which is slower. Check the versions of torch and transformers.",
+        "Packed rows must score as rows alone do, but with %s on %s %s. Its rows are padded instead, which is slower. "
+        "Check the versions of torch and transformers.",
         type(body).__name__,
-        [pair[1] for pair in differing],
-        [pair[0] for pair in differing],
         head.weight.device,
+        fault,
     )
     body.set_attn_implementation(own_attention)
     return padded
+
+
+def _fault_of(forward: Forward, samples: Sequence[Row], expected: Sequence[float], tolerance: float) -> str | None:
+    """Say what is wrong with a forward whose rows share a start, None if nothing is."""
+    batch = pack(share_starts(samples, 1 << 30, least=1), [len(row) for row in samples], 1 << 30)[0]
+    try:
+        scores = dict(zip(rows_of(batch), forward.run(samples, batch), strict=True))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError) as error:  # how a kernel refuses a device, a number type or a shape
+        return f"the kernel fails ({str(error).splitlines()[0]})"
+    pairs = [(scores[index], score) for index, score in enumerate(expected) if isfinite(score)]
+    differing = [pair for pair in pairs if not isclose(*pair, rel_tol=tolerance, abs_tol=tolerance)]
+    if not differing:
+        return None
+    return f"scores are {[pair[0] for pair in differing]} instead of {[pair[1] for pair in differing]}"
 
 
 def score_tolerance(dtype: torch.dtype) -> float:

@@ -1,0 +1,62 @@
+import logging
+from typing import get_args
+
+import pytest
+import torch
+from transformers import BitsAndBytesConfig
+
+from trl_hybrid.arguments import JudgeArguments, reward_model_settings
+from trl_hybrid.reward_model import RewardModel
+from trl_hybrid.reward_model.placement import Placement, body_dtype
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu(qwen2, caplog):
+    with caplog.at_level(logging.INFO):
+        assert RewardModel(qwen2.path, device="cpu").placement == "cpu"
+    assert "Reward model placement: cpu: there is no GPU" in caplog.text
+
+
+@pytest.mark.parametrize("placement", ["resident", "streamed", "cpu"])
+def test_every_placement_gives_the_same_scores(qwen2, placement):
+    scorer = RewardModel(qwen2.path, placement=placement, device="cpu")
+    assert scorer.placement == placement
+    assert scorer.compute_batch_reward("Q", ["a", "bcd"]) == pytest.approx(
+        [qwen2.score("Q", "a"), qwen2.score("Q", "bcd")], abs=1e-5
+    )
+
+
+def test_an_unknown_placement_is_refused_with_the_known_ones(qwen2):
+    with pytest.raises(ValueError, match="one of auto, resident, streamed, zero3, cpu, but got 'gpu'"):
+        RewardModel(qwen2.path, placement="gpu")
+
+
+@pytest.mark.parametrize("placement", ["streamed", "zero3", "cpu"])
+def test_quantized_weights_do_not_move(qwen2, placement):
+    with pytest.raises(ValueError, match="A quantized reward model stays on its GPU"):
+        RewardModel(qwen2.path, placement=placement, quantization_config=BitsAndBytesConfig(load_in_8bit=True))
+
+
+def test_quantization_goes_to_transformers_as_it_is(qwen2):
+    with pytest.raises(ImportError, match="bitsandbytes"):
+        RewardModel(qwen2.path, placement="resident", quantization_config=BitsAndBytesConfig(load_in_4bit=True))
+
+
+def test_the_command_line_offers_every_placement():
+    assert JudgeArguments.__dataclass_fields__["reward_model_placement"].metadata["choices"] == list(
+        get_args(Placement)
+    )
+
+
+def test_only_settings_that_were_changed_reach_the_reward_model():
+    assert reward_model_settings(JudgeArguments()) == {}
+    changed = JudgeArguments("my/rm", reward_model_placement="zero3", reward_model_token_budget=512)
+    assert reward_model_settings(changed) == {"placement": "zero3", "token_budget": 512}
+    quantized = reward_model_settings(JudgeArguments(reward_model_load_in_4bit=True))
+    assert quantized["quantization_config"].load_in_4bit
+    assert quantized["quantization_config"].llm_int8_skip_modules == ["score"]
+
+
+def test_auto_dtype_is_the_checkpoints():
+    assert body_dtype("auto", torch.device("cpu"), torch.float16) == torch.float16
+    assert body_dtype("auto", torch.device("cpu")) == torch.float32
+    assert body_dtype(None, torch.device("cuda")) == torch.bfloat16
