@@ -24,6 +24,7 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
 from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments, reward_model_settings
+from trl_hybrid.checkpoint import SaveOnSigterm, Terminated
 from trl_hybrid.data import load_tasks, load_test_tasks, split_location
 from trl_hybrid.defaults import RECIPE_DEFAULTS
 from trl_hybrid.errors import plain_errors
@@ -95,10 +96,11 @@ def main() -> None:
         held_out = HeldOutAccuracy(trainer, test_tasks, verifier, folder, checkpoint)
         trainer.add_callback(held_out)
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
-    except KeyboardInterrupt:
+        with SaveOnSigterm(trainer):
+            trainer.train(resume_from_checkpoint=checkpoint)
+    except (KeyboardInterrupt, Terminated) as stop:
         say(f"\nInterrupted at step {trainer.state.global_step}. {what_is_left(folder)}")
-        raise SystemExit(130) from None
+        raise SystemExit(stop.code if isinstance(stop, Terminated) else 130) from None
     trainer.save_model()
 
     if trainer.is_world_process_zero():

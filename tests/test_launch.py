@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from trl_hybrid.hybrid.combine import combine_hybrid_score
+from trl_hybrid.run_folder import newest_whole_checkpoint
 
 
 ACCELERATE = [
@@ -173,6 +174,105 @@ class TestMainJob:
         assert "Traceback" not in result.stderr
         assert all(part in result.stderr for part in said)
         assert not (tmp_path / "run").exists()
+
+
+SIX_STEPS = (
+    "--config", "recipes/configs/embedded.yaml", "--max_steps", "6", "--save_steps", "2", "--max_test_rows", "0",
+    "--per_device_train_batch_size", "32", "--hybrid_bounds", "calibrated", "--output_dir",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    start("recipes/tinyllama_grpo.py", *SIX_STEPS, folder)
+    return learned(folder)
+
+
+class TestStops:
+    """Runs that end early and go on, against one that does not: six steps, saves after two and four."""
+
+    def go_on(self, folder):
+        shown = start("recipes/tinyllama_grpo.py", *SIX_STEPS, folder, "--resume_from_checkpoint", "latest").stderr
+        return learned(folder), shown
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(400)
+    @pytest.mark.parametrize(("point", "step", "whole"), [("step", 5, 4), ("save", 4, 2)])
+    def test_killed_in_the_middle_goes_on_from_the_last_whole_checkpoint(self, tmp_path, unbroken, point, step, whole):
+        folder = tmp_path / "run"
+        killed = start("tests/launch/killed.py", point, step, *SIX_STEPS, folder, check=False)
+        assert killed.returncode == -signal.SIGKILL
+        assert newest_whole_checkpoint(folder).name == f"checkpoint-{whole}"
+        result, shown = self.go_on(folder)
+        assert ("is not whole and is passed over" in shown) is (point == "save")
+        assert result == unbroken
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(400)
+    def test_sigterm_saves_at_the_steps_end_and_the_run_goes_on(self, tmp_path, unbroken):
+        folder = tmp_path / "run"
+        process = subprocess.Popen(
+            [sys.executable, "recipes/tinyllama_grpo.py", *map(str, SIX_STEPS), str(folder)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+        wait_for(lambda: (folder / "checkpoint-2" / "trainer_state.json").exists(), 120)
+        # To the whole group, as a terminal or a scheduler does; the verifier's processes end at once.
+        os.killpg(process.pid, signal.SIGTERM)
+        shown, _ = process.communicate(timeout=60)
+        assert process.returncode == 128 + signal.SIGTERM
+        step = int(re.search(r"Interrupted at step (\d+)", shown)[1])
+        assert 2 < step < 6
+        assert newest_whole_checkpoint(folder).name == f"checkpoint-{step}"
+        assert "resume_from_checkpoint latest" in shown
+        wait_for(lambda: not members_of_group(process.pid), 20)
+        assert self.go_on(folder)[0] == unbroken
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(400)
+    def test_sigterm_to_one_of_two_processes_stops_both_at_the_same_step(self, tmp_path):
+        # Groups of eight among twelve completions a process: the middle one is split.
+        options = ["recipes/tinyllama_grpo.py", *SIX_STEPS[:-1], "--per_device_train_batch_size", "12", "--output_dir"]
+        launch([*options, tmp_path / "unbroken"], processes=2)
+        folder = tmp_path / "run"
+        several = ["--num_processes", "2", "--multi_gpu", "--main_process_port", "0"]
+        process = subprocess.Popen(
+            [*ACCELERATE, *several, *options, str(folder)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+        wait_for(lambda: (folder / "checkpoint-2" / "trainer_state.json").exists(), 120)
+        os.kill(children_of(process.pid)[-1], signal.SIGTERM)
+        shown, _ = process.communicate(timeout=60)
+        step = int(re.search(r"Interrupted at step (\d+)", shown)[1])
+        assert 2 < step < 6
+        assert newest_whole_checkpoint(folder).name == f"checkpoint-{step}"
+        launch([*options, folder, "--resume_from_checkpoint", "latest"], processes=2)
+        assert learned(folder) == learned(tmp_path / "unbroken")
+
+
+def children_of(pid):
+    """The processes that run the recipe under a launcher, in the order of their ranks."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()]
+    return sorted(int(own) for own, parent, args in rows if parent == str(pid) and "tinyllama_grpo.py" in args)
+
+
+def start(*command, check=True):
+    """Run a script as one process, without a launcher in between."""
+    command = [sys.executable, *map(str, command)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=200, stdin=subprocess.DEVNULL)
+    if check and result.returncode:
+        pytest.fail(f"{' '.join(command)} exited with {result.returncode}\n{result.stdout}\n{result.stderr}")
+    return result
+
+
+def learned(folder):
+    """The weights' bytes, and what each step logged about rewards."""
+    history = json.loads((folder / "checkpoint-6" / "trainer_state.json").read_text())["log_history"]
+    kept = [
+        {k: v for k, v in row.items() if k == "reward" or k.startswith(("rewards/", "hybrid/"))} for row in history
+    ]
+    return (folder / "adapter_model.safetensors").read_bytes(), kept
 
 
 def wait_for(condition, seconds):

@@ -2,8 +2,10 @@
 
 import inspect
 import math
+import random
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -76,6 +78,17 @@ def calculate(trainer, rows, ids=None):
     completions = [[{"role": "assistant", "content": f"answer {i}"}] for i in range(rows)]
     inputs = [{"prompt": prompt, "solution": "1"} for prompt in prompts]
     return trainer._calculate_rewards(inputs, prompts, completions, ids or [[5, 2]] * rows)
+
+
+def centred(paid, group):
+    """Less each group's mean; NaN counts for nothing and becomes 0, as in TRL."""
+    groups = torch.as_tensor(paid).view(-1, group)
+    return (groups - groups.nanmean(dim=1, keepdim=True)).nan_to_num(0.0).flatten().tolist()
+
+
+def metrics(trainer, name):
+    """What each step logged under a name."""
+    return [row[name] for row in trainer.state.log_history if name in row]
 
 
 VERDICTS = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
@@ -162,12 +175,12 @@ class TestWeights:
         assert args.reward_weights == [0.5]
 
     def test_advantage_is_the_hybrid_reward_less_its_groups_mean(self, tmp_path):
-        trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
+        args = config(tmp_path, hybrid_difficulty_weighting=False)
+        trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES, args=args)
         trainer.train()
         table = trainer._logs
         paid = torch.tensor(table["rewards"]["hybrid_reward"])
-        expected = paid.view(2, 4) - paid.view(2, 4).mean(dim=1, keepdim=True)
-        assert list(table["advantages"]) == pytest.approx(expected.flatten().tolist(), abs=1e-6)
+        assert list(table["advantages"]) == pytest.approx(centred(paid, 4), abs=1e-6)
         assert paid[0] > paid[1] > paid[2]
 
     def test_default_scaling_keeps_a_group_without_right_answers_quiet(self, tmp_path):
@@ -175,6 +188,291 @@ class TestWeights:
         trainer.train()
         mixed, wrong = torch.tensor(trainer._logs["advantages"]).view(2, 4).abs().mean(dim=1)
         assert wrong < 0.2 * mixed
+
+
+def judged_once(folder, verdicts, scores, **settings):
+    """Train one step; the advantages and the rewards by column, as the table has them."""
+    trainer = hybrid_trainer(folder, verdicts, scores, args=config(folder, **settings))
+    trainer.train()
+    return trainer, list(trainer._logs["advantages"]), {k: list(v) for k, v in trainer._logs["rewards"].items()}
+
+
+class TestRewardModes:
+    def test_verifier_alone(self, tmp_path):
+        trainer, advantages, _ = judged_once(tmp_path, VERDICTS, SCORES, reward_mode="verifier")
+        assert advantages == pytest.approx([0.5, -0.5, -0.5, 0.5, 0, 0, 0, 0], abs=1e-6)
+        assert trainer.reward_weights.tolist() == [1.0, 0.0, 0.0]
+
+    def test_reward_model_alone(self, tmp_path):
+        _, advantages, _ = judged_once(tmp_path, VERDICTS, SCORES, reward_mode="reward_model")
+        # Means 4 and -0.25.
+        assert advantages == pytest.approx([-2, 5, -3, 0, -2.75, -0.75, -1.75, 5.25], abs=1e-6)
+
+    def test_sum_of_both(self, tmp_path):
+        _, advantages, _ = judged_once(tmp_path, VERDICTS, SCORES, reward_mode="sum")
+        # 3, 9, 1, 5 about 4.5.
+        assert advantages[:4] == pytest.approx([-1.5, 4.5, -3.5, 0.5], abs=1e-6)
+
+    def test_gdpo_normalises_each_judge_in_its_group_and_the_sum_over_the_batch(self, tmp_path):
+        trainer, advantages, _ = judged_once(tmp_path, VERDICTS, SCORES, reward_mode="gdpo")
+        columns = [torch.tensor(x).view(2, 4) for x in (VERDICTS, SCORES)]
+        added = sum((c - c.mean(1, keepdim=True)) / (c.std(1, keepdim=True) + 1e-4) for c in columns).flatten()
+        assert advantages == pytest.approx(((added - added.mean()) / (added.std() + 1e-4)).tolist(), abs=1e-5)
+        assert trainer.reward_weights.tolist() == [1.0, 1.0, 0.0]
+
+    @pytest.mark.parametrize("mode", ["verifier", "reward_model", "sum", "gdpo"])
+    def test_hybrid_column_and_figures_are_the_same_in_every_arm_and_no_weight_acts(self, tmp_path, mode):
+        results = {}
+        for name in ("hybrid", mode):
+            trainer, _, paid = judged_once(tmp_path / name, VERDICTS, SCORES, reward_mode=name)
+            results[name] = paid["hybrid_reward"], metrics(trainer, "hybrid/rescued_groups")
+        assert results[mode] == results["hybrid"]
+        assert results[mode][1] == [0.5]
+        assert metrics(trainer, "hybrid/sigma_bar") == []
+
+    @pytest.mark.parametrize("broken", [math.inf, NAN])
+    @pytest.mark.parametrize("mode", ["reward_model", "sum", "gdpo"])
+    def test_a_row_without_a_finite_score_is_left_out_where_scores_count(self, tmp_path, mode, broken):
+        scores = [broken, *SCORES[1:]]
+        _, advantages, paid = judged_once(tmp_path, VERDICTS, scores, reward_mode=mode)
+        assert all(math.isnan(column[0]) for column in paid.values())
+        assert advantages[0] == 0.0
+        assert all(abs(advantage) < 10 for advantage in advantages)
+        if mode == "reward_model":  # 9, 1, 4 about 14/3
+            assert advantages[1:4] == pytest.approx([13 / 3, -11 / 3, -2 / 3], abs=1e-5)
+
+    @pytest.mark.parametrize("mode", ["hybrid", "verifier"])
+    def test_where_scores_do_not_count_it_keeps_its_verdict(self, tmp_path, mode):
+        scores = [math.inf, *SCORES[1:]]
+        trainer, advantages, paid = judged_once(tmp_path, VERDICTS, scores, reward_mode=mode)
+        assert paid["math_verifier"][0] == 1.0
+        assert paid["hybrid_reward"][0] == 1.0  # z = 0.5
+        assert advantages[0] > 0.4
+        assert metrics(trainer, "rewards/reward_model/mean") == [pytest.approx(13 / 7)]
+
+    def test_further_functions_are_added_in_every_arm(self, tmp_path):
+        bonus = Judge("bonus", [1.0] + [0.0] * 7)
+        args = config(tmp_path, reward_mode="verifier", reward_weights=[2.0])
+        trainer = hybrid_trainer(tmp_path, [0.0] * 8, SCORES, reward_funcs=bonus, args=args)
+        trainer.train()
+        assert list(trainer._logs["advantages"])[:4] == pytest.approx([1.5, -0.5, -0.5, -0.5])
+
+    def test_group_scaling_of_the_hybrid_reward_is_warned_of(self, tmp_path, caplog):
+        hybrid_trainer(tmp_path, VERDICTS, SCORES, args=config(tmp_path, scale_rewards="group"))
+        assert "4 wrong answers, ranked by the reward model alone" in caplog.text
+        caplog.clear()
+        hybrid_trainer(tmp_path, VERDICTS, SCORES, args=config(tmp_path))
+        args = config(tmp_path, scale_rewards="group", reward_mode="verifier")
+        hybrid_trainer(tmp_path, VERDICTS, SCORES, args=args)
+        assert "scale_rewards" not in caplog.text
+
+
+def logistic(x):
+    return 1.0 / (1.0 + math.exp(-x))
+
+
+# Scores 0, 1, 0, 1 and 0, 3, 0, 3: deviations 0.5 and 1.5, about 1.
+SPREADS = [0.0, 1.0, 0.0, 1.0, 0.0, 3.0, 0.0, 3.0]
+
+
+class TestDifficultyWeight:
+    def test_advantages_are_multiplied_by_the_weight_of_their_group(self, tmp_path):
+        settings = {"hybrid_w_min": 0.5, "hybrid_w_max": 2.5, "hybrid_k": 2.0}
+        trainer, advantages, paid = judged_once(tmp_path, [0.0] * 8, SPREADS, **settings)
+        low, high = 0.5 + 2.0 * logistic(-1.0), 0.5 + 2.0 * logistic(1.0)
+        assert paid["hybrid_reward"] == pytest.approx([-0.1, 0.1] * 4, abs=1e-5)
+        assert advantages == pytest.approx([-0.1 * low, 0.1 * low] * 2 + [-0.1 * high, 0.1 * high] * 2, abs=1e-5)
+        assert metrics(trainer, "hybrid/sigma_bar") == [pytest.approx(1.0)]
+        assert metrics(trainer, "hybrid/weight_all_wrong") == [pytest.approx(1.5)]
+        assert metrics(trainer, "hybrid/weight_mixed") == []
+
+    def test_it_acts_under_every_scaling(self, tmp_path):
+        ratios = {}
+        for scaling in ("none", "group", "batch"):
+            _, advantages, _ = judged_once(tmp_path / scaling, [0.0] * 8, SPREADS, scale_rewards=scaling)
+            ratios[scaling] = advantages[5] / advantages[1]
+        # k = 6, w from 0.4 to 3.
+        expected = (0.4 + 2.6 * logistic(3.0)) / (0.4 + 2.6 * logistic(-3.0))
+        assert ratios == {scaling: pytest.approx(expected, rel=1e-4) for scaling in ratios}
+
+    def test_the_settings_choose_the_variant(self, tmp_path):
+        # Relative to sigma_bar 1 the gap is the same; divided by the mean of the two weights, they average 1.
+        settings = {"hybrid_scale_free": True, "hybrid_weight_mean_one": True}
+        trainer, advantages, _ = judged_once(tmp_path / "a", [0.0] * 8, [10 * s for s in SPREADS], **settings)
+        low, high = (0.4 + 2.6 * logistic(x) for x in (-3.0, 3.0))
+        mean = (low + high) / 2
+        assert [advantages[1], advantages[5]] == pytest.approx([0.1 * low / mean, 0.1 * high / mean], abs=1e-5)
+        assert metrics(trainer, "hybrid/weight_all_wrong") == [pytest.approx(1.0)]
+        # Within the verdicts nothing differs: both groups weigh as at the mean.
+        verdicts = [0.0, 1.0] * 4
+        _, advantages, _ = judged_once(tmp_path / "b", verdicts, SPREADS, hybrid_sigma="stratum")
+        assert advantages[5] == pytest.approx(advantages[1])
+
+    def test_what_is_trained_on_is_what_the_table_shows(self, tmp_path):
+        trainer = hybrid_trainer(tmp_path, [0.0] * 8, SPREADS)
+        trainer.model.train()
+        inputs = [row for row in trainer.train_dataset for _ in range(4)][:8]
+        output = trainer._generate_and_score_completions(inputs)
+        assert output["advantages"].tolist() == list(trainer._logs["advantages"])
+
+    def test_evaluation_has_no_weight_and_moves_nothing(self, tmp_path):
+        trainer = hybrid_trainer(tmp_path, [0.0] * 8, SPREADS)
+        trainer.model.train()
+        inputs = [row for row in trainer.train_dataset for _ in range(4)][:8]
+        trainer._generate_and_score_completions(inputs)
+        before = trainer.judgement.state_dict()
+        trainer.model.eval()
+        trainer.reward_model.answers = [0.0, 50.0] * 4
+        output = trainer._generate_and_score_completions(inputs)
+        assert output["advantages"].tolist() == pytest.approx([-0.1, 0.1] * 4, abs=1e-5)
+        assert trainer.judgement.state_dict() == before
+        assert "hybrid/pass_rate" in trainer._metrics["eval"]
+        assert not {"hybrid/sigma_bar", "hybrid/alarm"} & set(trainer._metrics["eval"])
+
+
+class TestDiagnostics:
+    def test_each_step_says_what_the_judges_tell(self, tmp_path):
+        trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
+        calculate(trainer, 8, ids=[[7] * n for n in (2, 9, 1, 4, 2, 2, 2, 2)])
+        logged = {name: values for name, values in trainer._pending_metrics.items() if name.startswith("hybrid/")}
+        assert all(len(values) == 1 for values in logged.values())
+        logged = {name.removeprefix("hybrid/"): values[0] for name, values in logged.items()}
+        assert logged["rescued_groups"] == 0.5
+        assert (logged["score_right_mean"], logged["score_right_std"]) == (3.0, 1.0)
+        assert logged["score_wrong_mean"] == pytest.approx(1.5)
+        assert logged["auc"] == 0.5  # right 2 and 4, wrong 9 and 1
+        assert logged["disagreement"] == 0.125
+        lengths = torch.tensor([2.0, 9, 1, 4, 2, 2, 2, 2])
+        expected = torch.corrcoef(torch.stack([torch.tensor(SCORES), lengths]))[0, 1]
+        assert logged["score_length_correlation"] == pytest.approx(expected.item(), abs=1e-5)
+        assert trainer._pending_extra_logs["disagreement"] == [False, True] + [False] * 6
+
+    def test_a_figure_that_nothing_speaks_for_is_left_out(self, tmp_path):
+        trainer = hybrid_trainer(tmp_path, [0.0] * 8, SCORES)
+        calculate(trainer, 8)
+        assert not any(math.isnan(value) for values in trainer._pending_metrics.values() for value in values)
+        assert not {"hybrid/auc", "hybrid/score_right_mean"} & set(trainer._pending_metrics)
+
+    def test_drift_is_against_the_first_steps(self, tmp_path):
+        trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
+        trainer.model.train()
+        for _ in range(10):
+            calculate(trainer, 8)
+        trainer.reward_model.answers = [score + 2.0 for score in SCORES]
+        calculate(trainer, 8)
+        assert trainer._pending_metrics["hybrid/score_drift"] == [pytest.approx(2.0)]
+
+    def test_the_alarm_warns_once_and_stays_on(self, tmp_path, caplog):
+        trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
+        trainer.model.train()
+        for step in range(60):
+            trainer.verifier.answers = [float(i >= step / 10) for i in range(8)]
+            trainer.reward_model.answers = [score + step for score in SCORES]
+            calculate(trainer, 8)
+        alarm = trainer._pending_metrics["hybrid/alarm"]
+        assert alarm == sorted(alarm)
+        assert (alarm[0], alarm[-1]) == (0.0, 1.0)
+        assert caplog.text.count("while the pass rate falls") == 1
+
+
+class TestCalibration:
+    def calibrated(self, folder, scores=SCORES, **settings):
+        args = config(folder, hybrid_bounds="calibrated", **settings)
+        return hybrid_trainer(folder, VERDICTS, scores, args=args)
+
+    def test_bounds_are_those_of_the_answers_to_the_first_prompts(self, tmp_path):
+        trainer = self.calibrated(tmp_path, hybrid_calibration_prompts=2)
+        trainer.reward_model.answers = [-8.0, NAN, 0.0, 2.0, 1.0, 12.0, 3.0, None]
+        trainer.calibrate()
+        call = trainer.reward_model.calls[0]
+        assert [p[0]["content"] for p in call.prompts] == ["What is 0 + 0?"] * 4 + ["What is 1 + 1?"] * 4
+        assert call.solution == ["0"] * 4 + ["2"] * 4
+        assert len({c[0]["content"] for c in call.completions}) > 1
+        assert trainer.judgement.bounds.value == (-8.0, 12.0)
+        trainer.reward_model.answers = SCORES
+        trainer.train()
+        assert len(trainer.reward_model.calls) == 2
+        # z = (score + 8) / 20: right 2 -> 0.5, wrong 9 -> 0.85.
+        assert list(trainer._logs["rewards"]["hybrid_reward"])[:2] == pytest.approx([1.0, 0.07], abs=1e-6)
+        assert (metrics(trainer, "hybrid/rm_min"), metrics(trainer, "hybrid/rm_max")) == ([-8.0], [12.0])
+
+    def test_more_answers_than_a_training_batch_holds_take_several_calls(self, tmp_path):
+        trainer = self.calibrated(tmp_path, hybrid_calibration_prompts=3)
+        trainer.train()
+        assert [len(call.prompts) for call in trainer.reward_model.calls] == [8, 8, 8]
+        asked = [p[0]["content"] for call in trainer.reward_model.calls[:2] for p in call.prompts[::4]]
+        assert asked == [f"What is {i} + {i}?" for i in (0, 1, 2, 0)]
+
+    def test_all_prompts_where_there_are_fewer(self, tmp_path):
+        trainer = self.calibrated(tmp_path)
+        trainer.calibrate()
+        assert sum(len(call.prompts) for call in trainer.reward_model.calls) == 16
+
+    def test_streamed_prompts_start_again_for_training(self, tmp_path):
+        args = config(tmp_path, hybrid_bounds="calibrated", hybrid_calibration_prompts=1)
+        trainer = HybridGRPOTrainer(
+            POLICY,
+            args=args,
+            train_dataset=tasks().to_iterable_dataset(),
+            verifier=Judge("math_verifier", VERDICTS),
+            reward_model=Judge("reward_model", SCORES),
+        )
+        trainer.train()
+        assert trainer.reward_model.calls[0].solution == ["0"] * 4
+        assert trainer.judgement.bounds.value == (1.0, 9.0)
+
+    def test_it_leaves_no_trace_but_the_bounds(self, tmp_path):
+        histories, weights = [], []
+        for name in ("calibrated", "given"):
+            trainer = self.calibrated(tmp_path / name, hybrid_calibration_prompts=2, max_steps=2)
+            if name == "given":
+                trainer.judgement.bounds.load_state_dict({"low": -3.0, "high": 9.0})
+            trainer.train()
+            timed = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second")
+            histories.append([{k: v for k, v in row.items() if k not in timed} for row in trainer.state.log_history])
+            weights.append(weights_of(trainer))
+            assert list(trainer._logs["completion"])
+        assert histories[0] == histories[1]
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+    def test_random_states_are_what_they_were(self, tmp_path):
+        trainer = self.calibrated(tmp_path)
+        before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())
+        trainer.calibrate()
+        assert before[:2] == (random.getstate(), np.random.get_state()[1].tolist())
+        assert torch.equal(before[2], torch.get_rng_state())
+
+    def test_an_evaluation_before_training_calibrates_too(self, tmp_path):
+        args = config(tmp_path, hybrid_bounds="calibrated", num_generations_eval=2, per_device_eval_batch_size=4)
+        trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES, args=args, eval_dataset=tasks(2))
+        assert trainer.evaluate()["eval_hybrid/rm_max"] == 9.0
+        assert trainer.judgement.bounds.value == (-3.0, 9.0)
+
+    def test_an_asynchronous_reward_model_is_awaited(self, tmp_path):
+        async def score(prompts, **kwargs):
+            return SCORES[: len(prompts)]
+
+        args = config(tmp_path, hybrid_bounds="calibrated")
+        trainer = HybridGRPOTrainer(
+            POLICY,
+            args=args,
+            train_dataset=tasks(),
+            verifier=Judge("math_verifier", VERDICTS),
+            reward_model=score,
+        )
+        trainer.train()
+        assert metrics(trainer, "hybrid/rm_min") == [-3.0]
+
+    def test_no_prompts(self, tmp_path):
+        trainer = self.calibrated(tmp_path)
+        trainer.train_dataset = tasks().select([])
+        with pytest.raises(ValueError, match=r"hybrid_calibration_prompts = 10 prompts .* it has none"):
+            trainer.calibrate()
+
+    def test_no_two_scores_that_differ(self, tmp_path):
+        trainer = self.calibrated(tmp_path, scores=[1.0] * 8)
+        with pytest.raises(ValueError, match="at least two finite scores that differ"):
+            trainer.train()
 
 
 class TestBadInput:
@@ -284,6 +582,17 @@ class TestSeam:
         ]  # fmt: skip
         assert list(inspect.signature(GRPOTrainer._log_metric).parameters) == ["self", "name", "value"]
         assert list(inspect.signature(GRPOTrainer._log_completion_extra).parameters) == ["self", "column", "values"]
+        assert list(inspect.signature(GRPOTrainer._generate).parameters) == ["self", "prompts"]
+        assert list(inspect.signature(GRPOTrainer._save_checkpoint).parameters) == ["self", "model", "trial"]
+        assert list(inspect.signature(GRPOTrainer._save_rng_state).parameters) == ["self", "output_dir"]
+        assert list(inspect.signature(GRPOTrainer._load_optimizer_and_scheduler).parameters) == ["self", "checkpoint"]
+
+    def test_generation_is_counted_in_steps_and_buffered(self, tmp_path):
+        trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
+        assert (trainer._step, trainer._buffered_inputs, trainer.num_iterations) == (0, None, 1)
+        trainer.train()
+        assert (trainer._step, len(trainer._buffered_inputs)) == (1, 1)
+        assert len(trainer._logs["advantages"]) == trainer.args.generation_batch_size
 
     def test_trl_calls_it_with_contiguous_groups_and_multiplies_by_the_weights(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)

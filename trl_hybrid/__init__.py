@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trl_hybrid.config import HybridGRPOConfig
-    from trl_hybrid.hybrid import combine_hybrid_score, hybrid_rewards
+    from trl_hybrid.hybrid import HybridReward, combine_hybrid_score, hybrid_rewards
     from trl_hybrid.reward_model import AceRewardModel, RewardModel
     from trl_hybrid.trainer import HybridGRPOTrainer
     from trl_hybrid.verifier import MathVerifier, Verdict
@@ -18,6 +18,7 @@ _HOMES = {
     "AceRewardModel": "trl_hybrid.reward_model",
     "HybridGRPOConfig": "trl_hybrid.config",
     "HybridGRPOTrainer": "trl_hybrid.trainer",
+    "HybridReward": "trl_hybrid.hybrid",
     "MathVerifier": "trl_hybrid.verifier",
     "RewardModel": "trl_hybrid.reward_model",
     "Verdict": "trl_hybrid.verifier",
@@ -29,6 +30,7 @@ __all__ = [
     "AceRewardModel",
     "HybridGRPOConfig",
     "HybridGRPOTrainer",
+    "HybridReward",
     "MathVerifier",
     "RewardModel",
     "Verdict",

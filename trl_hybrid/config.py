@@ -2,25 +2,47 @@
 
 import os
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig
 
-from trl_hybrid.hybrid.combine import check_bands
+from trl_hybrid.hybrid.bounds import Bounds
+from trl_hybrid.hybrid.combine import Singleton, check_bands
+from trl_hybrid.hybrid.difficulty import Spread, check_weight
+
+
+RewardMode = Literal["hybrid", "verifier", "reward_model", "sum", "gdpo"]
+
+CHOICES = {
+    "reward_mode": get_args(RewardMode),
+    "hybrid_bounds": get_args(Bounds),
+    "hybrid_singleton": get_args(Singleton),
+    "hybrid_sigma": get_args(Spread),
+}
 
 
 @dataclass
 class HybridGRPOConfig(GRPOConfig):
-    """Settings of [`HybridGRPOTrainer`]: [`trl.GRPOConfig`] and the shape of the hybrid reward.
+    """Settings of [`HybridGRPOTrainer`]: [`trl.GRPOConfig`], what is optimised and the shape of the hybrid reward.
 
-    The only changes with respect to [`trl.GRPOConfig`] are the `hybrid_*` fields, `scale_rewards` (`"none"` here) and
-    `bf16`, which is off where no device computes in it. `beta` stays TRL's KL coefficient and `epsilon` its clip; the
-    bands are `hybrid_alpha` and `hybrid_beta`.
+    The only changes with respect to [`trl.GRPOConfig`] are `reward_mode`, the `hybrid_*` fields, `scale_rewards`
+    (`"none"` here) and `bf16`, which is off where no device computes in it. `beta` stays TRL's KL coefficient and
+    `epsilon` its clip; the bands are `hybrid_alpha` and `hybrid_beta`.
 
     Raises:
-        ValueError: A `hybrid_*` field out of its range; the message names field, value and rule.
+        ValueError: One of these fields out of its range; the message names field, value and rule.
     """
+
+    reward_mode: RewardMode = field(
+        default="hybrid",
+        metadata={
+            "help": "What is optimised: `hybrid`; `verifier` or `reward_model`, one judge alone; `sum`, the "
+            "verifier's reward plus the raw score; or `gdpo`, both normalised in each group and added (TRL's "
+            "`normalize_then_sum`, which does not look at scale_rewards). All are computed and logged either way; "
+            "further reward functions are added in each. The difficulty weight is the hybrid reward's alone."
+        },
+    )
 
     hybrid_alpha: float = field(
         default=0.1,
@@ -45,12 +67,62 @@ class HybridGRPOConfig(GRPOConfig):
             "values shrink the bands of groups that the reward model hardly tells apart."
         },
     )
-    hybrid_singleton: Literal["middle", "floor"] = field(
+    hybrid_singleton: Singleton = field(
         default="middle",
         metadata={
             "help": "Where a completion goes that no other of its group with the same verdict differs from in score: "
             "the `middle` of its band, or its `floor` as the paper's equation gives literally."
         },
+    )
+    hybrid_bounds: Bounds = field(
+        default="stratum",
+        metadata={
+            "help": "The lowest and highest score that a score is rescaled by: those of the prompt's completions with "
+            "the same verdict (`stratum`), of all the prompt's completions (`group`), or two numbers kept for the "
+            "whole run (`calibrated`), found before the first step by answering the first prompts."
+        },
+    )
+    hybrid_calibration_prompts: int = field(
+        default=10,
+        metadata={
+            "help": "Prompts answered, num_generations times each, to find the bounds of hybrid_bounds `calibrated`: "
+            "the first of the training set, or all where it has fewer. At least 1."
+        },
+    )
+    hybrid_difficulty_weighting: bool = field(
+        default=True,
+        metadata={
+            "help": "Whether to multiply each prompt's advantages by a weight between hybrid_w_min and hybrid_w_max, "
+            "the higher the more the scores of its completions differ."
+        },
+    )
+    hybrid_w_min: float = field(
+        default=0.4, metadata={"help": "Lowest difficulty weight. Above 0 and at most hybrid_w_max."}
+    )
+    hybrid_w_max: float = field(
+        default=3.0, metadata={"help": "Highest difficulty weight. A group of usual spread has the mean of the two."}
+    )
+    hybrid_k: float = field(
+        default=6.0,
+        metadata={
+            "help": "Steepness of the difficulty weight, for each unit of the score by which a group's deviation "
+            "exceeds the running mean of deviations. 0 or more."
+        },
+    )
+    hybrid_sigma: Spread = field(
+        default="group",
+        metadata={
+            "help": "Which deviation of a group's scores the difficulty weight goes by: that of all (`group`), which "
+            "contains the gap between right and wrong, or that within each verdict (`stratum`)."
+        },
+    )
+    hybrid_scale_free: bool = field(
+        default=False,
+        metadata={"help": "Whether hybrid_k counts in running means of the deviation instead of units of the score."},
+    )
+    hybrid_weight_mean_one: bool = field(
+        default=False,
+        metadata={"help": "Whether to divide the difficulty weights by their mean over each step's prompts."},
     )
     scale_rewards: str = field(
         default="none",
@@ -64,8 +136,22 @@ class HybridGRPOConfig(GRPOConfig):
 
     def __post_init__(self) -> None:
         check_bands(self.hybrid_alpha, self.hybrid_beta, self.hybrid_eps, prefix="hybrid_")
-        if self.hybrid_singleton not in ("middle", "floor"):
-            raise ValueError(f"hybrid_singleton must be 'middle' or 'floor', got {self.hybrid_singleton!r}.")
+        check_weight(self.hybrid_w_min, self.hybrid_w_max, self.hybrid_k, prefix="hybrid_")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                allowed = ", ".join(map(repr, choices))
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+        if self.hybrid_calibration_prompts < 1:
+            raise ValueError(
+                f"hybrid_calibration_prompts must be at least 1, got {self.hybrid_calibration_prompts}: calibrated "
+                "bounds come from answers to that many prompts. To do without, set hybrid_bounds to stratum or group."
+            )
+        if self.multi_objective_aggregation == "normalize_then_sum" and self.reward_mode in ("hybrid", "sum"):
+            raise ValueError(
+                f"reward_mode {self.reward_mode!r} cannot go with multi_objective_aggregation 'normalize_then_sum': "
+                "it divides by the deviation of each group and then of the batch, which undoes the sizes of rewards. "
+                "Leave multi_objective_aggregation out, or set reward_mode to gdpo."
+            )
         if self.bf16 is None and (self.use_cpu or not is_torch_bf16_gpu_available()):
             self.bf16 = False
         self._check_whole_groups()

@@ -1,37 +1,26 @@
 """GRPO with a verdict and a score for each completion, combined over whole groups."""
 
-import copy
 import textwrap
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.logging import get_logger
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
+from trl_hybrid.calibration import Calibrate, calibration_scores
+from trl_hybrid.checkpoint import SaveBetweenGenerations, load_state, replay_shuffles, save_state
+from trl_hybrid.columns import REWARD_MODEL, VERIFIER, as_list, check_names, hybrid_reward, scores_weigh, with_weights
 from trl_hybrid.config import HybridGRPOConfig
-from trl_hybrid.hybrid.combine import hybrid_rewards
-from trl_hybrid.hybrid.diagnostics import group_shares
+from trl_hybrid.hybrid.combine import read_verdicts
+from trl_hybrid.judgement import Judgement
 
 
 logger = get_logger(__name__)
 
 RewardFunction = Callable[..., Sequence[float | None]]
-
-VERIFIER, REWARD_MODEL = 0, 1
-
-
-def hybrid_reward(prompts: list, **kwargs: Any) -> list[float | None]:
-    """Hold the hybrid column's place among TRL's reward functions; the trainer fills it after the gather.
-
-    Args:
-        prompts: One per completion.
-        **kwargs: What TRL passes to every reward function.
-
-    Returns:
-        `None` for each completion.
-    """
-    return [None] * len(prompts)
 
 
 class HybridGRPOTrainer(GRPOTrainer):
@@ -40,10 +29,15 @@ class HybridGRPOTrainer(GRPOTrainer):
     The only changes with respect to [`trl.GRPOTrainer`] are:
 
     - `__init__` takes the two judges and hands TRL the reward functions `[verifier, reward_model, *reward_funcs,
-      hybrid_reward]` with the weights `[0, 0, *reward_weights, 1]`: the judges' columns are logged and weigh nothing.
+      hybrid_reward]`. Which of the judges' columns weighs is `args.reward_mode`'s: with `"hybrid"` the weights are
+      `[0, 0, *reward_weights, 1]`, and the judges' own columns are logged only.
     - `_calculate_rewards` starts the verifier's processes before TRL calls the reward functions, so that verifying
-      overlaps scoring, and fills the hybrid column after TRL has gathered all processes' rows, because a prompt's
-      group may be split over processes.
+      overlaps scoring, fills the hybrid column after TRL has gathered all processes' rows, because a prompt's group
+      may be split over processes, and logs what the two judges tell, under `hybrid/`.
+    - `_generate_and_score_completions` multiplies the advantages by the difficulty weights.
+    - `_save_checkpoint`, `_save_rng_state`, `_load_optimizer_and_scheduler` and `_get_train_sampler` carry the judges'
+      state and the order of the prompts over a stop; saves move to the next boundary between generations. From there
+      a run resumes bit for bit.
 
     Without judges it is a [`trl.GRPOTrainer`].
 
@@ -71,6 +65,8 @@ class HybridGRPOTrainer(GRPOTrainer):
     num_generations_eval: int
     verifier: Any = None
     reward_model: Any = None
+    judgement: Judgement
+    _train_sampler: Any = None
 
     _tag_names = ["trl", "grpo", "hybrid-reward"]  # noqa: RUF012 - TRL declares it so
     _name = "Hybrid-reward GRPO"
@@ -104,33 +100,42 @@ class HybridGRPOTrainer(GRPOTrainer):
             super().__init__(model, reward_funcs, args, *trl_args, **trl_kwargs)
             return
 
-        extras = _as_list(reward_funcs)
+        extras = as_list(reward_funcs)
         self._hybrid_column = 2 + len(extras)
         if trl_kwargs.get("reward_processing_classes") is not None:
-            own = _as_list(trl_kwargs["reward_processing_classes"])
+            own = as_list(trl_kwargs["reward_processing_classes"])
             trl_kwargs["reward_processing_classes"] = [None, None, *own, None]
         columns: list[Any] = [verifier, reward_model, *extras, hybrid_reward]
         super().__init__(
             model,
             columns,
-            _with_judges_weights(_hybrid_config(args, model), len(extras)),
+            with_weights(_hybrid_config(args, model), len(extras)),
             *trl_args,
             **trl_kwargs,
         )
-        self._check_names()
+        check_names(self.reward_func_names)
+        self.judgement = Judgement(self.args)
+        self._weights: torch.Tensor | None = None
+        self.add_callback(SaveBetweenGenerations(self))
+        self.add_callback(Calibrate(self))
+        if self.args.reward_mode == "hybrid":
+            self._warn_of_what_upsets_the_order()
+
+    def _warn_of_what_upsets_the_order(self) -> None:
+        extras = self.reward_func_names[2 : self._hybrid_column]
         if extras:
             logger.warning(
                 "The reward functions %s are added to the hybrid reward: where they differ by more than the gap "
                 "between the bands, a wrong answer can be paid more than a right one.",
-                ", ".join(self.reward_func_names[2 : self._hybrid_column]),
+                ", ".join(extras),
             )
-
-    def _check_names(self) -> None:
-        repeated = {name for name in self.reward_func_names if self.reward_func_names.count(name) > 1}
-        if repeated:
-            raise ValueError(
-                f"Reward functions must have different names, got {sorted(repeated)} more than once among "
-                f"{self.reward_func_names}. TRL logs by name: give each callable its own `__name__`."
+        if self.scale_rewards == "group":
+            logger.warning(
+                "scale_rewards 'group' divides by each group's deviation and so inflates the narrow band of a group "
+                "without a right answer to full size: %d wrong answers, ranked by the reward model alone, push as "
+                "hard as a group with right and wrong ones. It would also cancel a difficulty weight on rewards; here "
+                "the weight is on advantages and stays. Leave it at 'none' unless that is what you want.",
+                self.num_generations,
             )
 
     def _calculate_rewards(
@@ -140,61 +145,110 @@ class HybridGRPOTrainer(GRPOTrainer):
             return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if hasattr(self.verifier, "prefetch") and "solution" in inputs[0]:
             self.verifier.prefetch(completions, [row["solution"] for row in inputs], prompts)
-        finished = [*self.eos_token_ids, self._tokenizer.pad_token_id]
-        cut_off = [not ids or ids[-1] not in finished for ids in completion_ids_list]
+        cut_off = self.cut_off(completion_ids_list)
         inputs = [{**row, "completion_truncated": cut} for row, cut in zip(inputs, cut_off, strict=True)]
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-
-        own_rows = slice(
-            self.accelerator.process_index * len(prompts), (self.accelerator.process_index + 1) * len(prompts)
-        )
-        self._log_completion_extra("score", rewards[own_rows, REWARD_MODEL].tolist())
-        rewards[:, self._hybrid_column] = self._combine(rewards)
-        # TRL leaves a row out of its group's mean only when all its columns are NaN.
-        rewards[rewards[:, self._hybrid_column].isnan()] = torch.nan
+        self._judge(rewards, [len(ids) for ids in completion_ids_list])
         return rewards
 
-    def _combine(self, rewards: torch.Tensor) -> torch.Tensor:
-        """Turn the gathered judges' columns into the hybrid one.
+    def _judge(self, rewards: torch.Tensor, own_lengths: list[int]) -> None:
+        """Fill the hybrid column, leave out the rows that cannot be judged, and log what the judges tell.
 
         Args:
-            rewards: All processes' rows, shape (N, number of reward functions), groups contiguous.
-
-        Returns:
-            Shape (N,); NaN where the row cannot be judged.
+            rewards: All processes' rows, shape (N, number of reward functions), groups contiguous; changed in place.
+            own_lengths: Lengths of this process's completions, in tokens.
         """
-        group_size = self.num_generations if self.model.training else self.num_generations_eval
-        paid, scores = rewards[:, VERIFIER], rewards[:, REWARD_MODEL]
-        correct_reward = torch.tensor(getattr(self.verifier, "correct_reward", 1.0), dtype=paid.dtype)
-        verdicts = torch.where(paid.isnan(), torch.nan, (paid >= correct_reward.to(paid.device)).to(paid.dtype))
-        self._count_non_finite(scores[~verdicts.isnan()])
-        for name, value in group_shares(verdicts, group_size).items():
-            self._log_metric(f"hybrid/{name}", value)
-        return hybrid_rewards(
-            verdicts,
-            scores,
-            group_size,
-            eps=self.args.hybrid_eps,
-            alpha=self.args.hybrid_alpha,
-            beta=self.args.hybrid_beta,
-            singleton=self.args.hybrid_singleton,
-        ).to(rewards.dtype)
+        lengths: Any = self.accelerator.gather(torch.tensor(own_lengths, dtype=rewards.dtype, device=rewards.device))
+        paid, scores, lengths = torch.stack([rewards[:, VERIFIER], rewards[:, REWARD_MODEL], lengths]).cpu()
+        verdicts = read_verdicts(paid, getattr(self.verifier, "correct_reward", 1.0))
+        training = self.model.training
+        group_size = self.num_generations if training else self.num_generations_eval
+        judged = self.judgement.judge(verdicts, scores, lengths, group_size, training)
+        self._weights = judged.weights
 
-    def _count_non_finite(self, scores: torch.Tensor) -> None:
-        """Log how many scores are NaN or infinite, and stop where they are more than one row and 1 % of the batch."""
-        broken = int((~scores.isfinite()).sum())
-        self._log_metric("hybrid/non_finite_scores", float(broken))
-        if broken > max(1, len(scores) // 100):
-            raise ValueError(
-                f"{broken} of {len(scores)} reward model scores are NaN or infinite; at most 1 % are put up with. "
-                "Check the reward model's weights and dtype: bfloat16 or float32, never float16."
+        own_rows = self._own_rows(len(own_lengths))
+        self._log_completion_extra("score", scores[own_rows].tolist())
+        self._log_completion_extra("disagreement", judged.disagreements[own_rows].tolist())
+        for name, value in judged.figures.items():
+            self._log_metric(f"hybrid/{name}", value)
+        if judged.alarm:
+            logger.warning(
+                "Step %d: the reward model's mean score on wrong answers climbs while the pass rate falls. The policy "
+                "may be learning to please the reward model. Read the rows marked `disagreement` in the completions "
+                "table; a smaller hybrid_alpha, or KL (beta), holds it back.",
+                self.state.global_step,
             )
 
+        # TRL leaves a row out of its group's mean only when all its columns are NaN.
+        unscored = ~scores.isfinite()
+        left_out = verdicts.isnan() | (unscored & scores_weigh(self.args.reward_mode))
+        rewards[:, self._hybrid_column] = judged.rewards.to(rewards)
+        rewards[unscored.to(rewards.device), REWARD_MODEL] = torch.nan
+        rewards[left_out.to(rewards.device)] = torch.nan
 
-def _as_list(value: Any) -> list:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+    def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, Any]:
+        if self.verifier is None:
+            return super()._generate_and_score_completions(inputs)
+        self.calibrate()  # an evaluation may come before training
+        output = super()._generate_and_score_completions(inputs)
+        if self._weights is not None:
+            weights = self._weights.to(output["advantages"])
+            output["advantages"] = output["advantages"] * weights[self._own_rows(len(inputs))]
+            table = self._logs["advantages"]
+            plain = torch.tensor([table.pop() for _ in range(len(weights))][::-1]).to(weights)
+            table.extend((plain * weights).tolist())
+        return output
+
+    def _own_rows(self, count: int) -> slice:
+        """Say which of the gathered rows are this process's, of which there are `count`."""
+        start = self.accelerator.process_index * count
+        return slice(start, start + count)
+
+    def cut_off(self, completion_ids: list[list[int]]) -> list[bool]:
+        """Say which completions the length limit cut off."""
+        finished = [*self.eos_token_ids, self._tokenizer.pad_token_id]
+        return [not ids or ids[-1] not in finished for ids in completion_ids]
+
+    def calibrate(self) -> None:
+        """Find the bounds of `hybrid_bounds="calibrated"`, unless they are known or not asked for.
+
+        All processes must call it together; training and evaluation do so by themselves.
+
+        Raises:
+            ValueError: There are no prompts to answer, or no two finite scores of the answers differ.
+        """
+        if self.judgement.needs_calibration:
+            self.judgement.bounds.calibrate(calibration_scores(self, self.args.hybrid_calibration_prompts))
+
+    @property
+    def generation_step(self) -> int:
+        """Micro-batches trained on since the last generation; 0 where the next one generates."""
+        return self._step % ((self.args.steps_per_generation or 1) * self.num_iterations)
+
+    def resume_generation(self, step: int) -> None:
+        """Go on `step` micro-batches after a generation; its completions are not there, so the next one generates."""
+        self._step, self._buffered_inputs = step, None
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        self._train_sampler = super()._get_train_sampler(dataset)
+        return self._train_sampler
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.verifier is not None:
+            folder = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            save_state(self, Path(self._get_output_dir(trial=trial)) / folder)
+        super()._save_checkpoint(model, trial)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # The trainer's state comes next, and with it the checkpoint counts as whole: every process's part too.
+        self.accelerator.wait_for_everyone()
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.verifier is not None and checkpoint is not None:
+            load_state(self, Path(checkpoint))
+            replay_shuffles(self._train_sampler, epochs=int(self.state.epoch or 0))
 
 
 def _hybrid_config(args: Any, model: Any) -> HybridGRPOConfig:
@@ -206,17 +260,4 @@ def _hybrid_config(args: Any, model: Any) -> HybridGRPOConfig:
             f"With judges, `args` must be a HybridGRPOConfig, got {type(args).__name__}: the bands of the hybrid "
             "reward are set there. Replace GRPOConfig by trl_hybrid.HybridGRPOConfig."
         )
-    return args
-
-
-def _with_judges_weights(args: HybridGRPOConfig, extras: int) -> HybridGRPOConfig:
-    """Copy the settings with one weight for each column, so that the user's own settings stay as they were given."""
-    weights = [1.0] * extras if args.reward_weights is None else list(args.reward_weights)
-    if len(weights) != extras:
-        raise ValueError(
-            f"reward_weights must have one weight for each of the {extras} further reward functions, got "
-            f"{len(weights)}. The judges and the hybrid reward have none: the hybrid reward always weighs 1."
-        )
-    args = copy.copy(args)
-    args.reward_weights = [0.0, 0.0, *weights, 1.0]
     return args

@@ -1,0 +1,269 @@
+"""A resumed run equals an unbroken one, and a run that is told to stop saves first."""
+
+import json
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+
+from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, RewardModel
+from trl_hybrid.checkpoint import SaveBetweenGenerations, SaveOnSigterm, Terminated
+from trl_hybrid.run_folder import newest_whole_checkpoint
+
+
+class Parity:
+    """Right is what has an odd sum of its characters: any policy is right about half of the time."""
+
+    __name__ = "math_verifier"
+
+    def __call__(self, completions, **kwargs):
+        return [float(sum(map(ord, c[0]["content"])) % 2) for c in completions]
+
+
+def tasks(rows):
+    return Dataset.from_dict(
+        {
+            "prompt": [[{"role": "user", "content": f"What is {13 * i % 90} + {29 * i % 70}?"}] for i in range(rows)],
+            "solution": ["4"] * rows,
+        }
+    )
+
+
+def make_trainer(folder, rows=6, **changes):
+    settings = {
+        "num_generations": 4,
+        "per_device_train_batch_size": 8,
+        "max_completion_length": 8,
+        "max_steps": 8,
+        "save_steps": 4,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "hybrid_bounds": "calibrated",
+        "hybrid_calibration_prompts": 2,
+        "gradient_checkpointing": False,
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
+    return HybridGRPOTrainer(
+        "data/embedded_policy",
+        args=HybridGRPOConfig(str(folder), **{**settings, **changes}),
+        train_dataset=tasks(rows),
+        verifier=Parity(),
+        reward_model=RewardModel("data/embedded_reward_model", device="cpu"),
+    )
+
+
+class StopAt(TrainerCallback):
+    """As a user who interrupts after a step's save."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_save(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step >= self.step
+
+
+TIMED = {"step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second"}
+
+
+def learned(trainer):
+    """The weights, and everything logged but times and the closing summary."""
+    weights = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    history = [{k: v for k, v in row.items() if k not in TIMED} for row in trainer.state.log_history if "loss" in row]
+    return weights, history
+
+
+def assert_same(first, second):
+    assert len(first[1]) == len(second[1])
+    assert first[1] == second[1]
+    assert all(torch.equal(first[0][name], second[0][name]) for name in first[0])
+
+
+def stop_and_go_on(folder, stop_at, checkpoint, **changes):
+    trainer = make_trainer(folder, **changes)
+    trainer.add_callback(StopAt(stop_at))
+    trainer.train()
+    assert trainer.state.global_step == stop_at
+    assert newest_whole_checkpoint(folder) == folder / checkpoint
+    resumed = make_trainer(folder, **changes)
+    resumed.train(resume_from_checkpoint=str(folder / checkpoint))
+    return trainer, resumed
+
+
+class TestExactResume:
+    def test_four_and_four_steps_equal_eight(self, tmp_path):
+        unbroken = make_trainer(tmp_path / "unbroken")
+        unbroken.train()
+        stopped, resumed = stop_and_go_on(tmp_path / "broken", 4, "checkpoint-4")
+        assert_same(learned(resumed), learned(unbroken))
+
+        # The comparison says something: each of these moves, and none is found again from its start.
+        assert resumed.judgement.state_dict() == unbroken.judgement.state_dict()
+        assert resumed.judgement.weight.steps == resumed.judgement.drift.seen == 8
+        assert len(resumed.judgement.alarm.state_dict()["steps"]) == 8
+        assert resumed.judgement.bounds.value == stopped.judgement.bounds.value
+        sigma = [row["hybrid/sigma_bar"] for row in unbroken.state.log_history if "loss" in row]
+        assert len(set(sigma)) == 8
+        assert any(0.0 < row["hybrid/pass_rate"] < 1.0 for row in unbroken.state.log_history if "loss" in row)
+
+    def test_bounds_are_not_calibrated_again(self, tmp_path, monkeypatch):
+        trainer = make_trainer(tmp_path, max_steps=1)
+        trainer.train()
+        monkeypatch.setattr("trl_hybrid.trainer.calibration_scores", lambda *_: pytest.fail("calibrated again"))
+        resumed = make_trainer(tmp_path, max_steps=2)
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+        low, high = resumed.judgement.bounds.value
+        assert (low, high) == trainer.judgement.bounds.value
+        logged = [(row["hybrid/rm_min"], row["hybrid/rm_max"]) for row in resumed.state.log_history if "loss" in row]
+        assert logged == [(low, high)] * 2
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"steps_per_generation": 2},
+            {"num_iterations": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
+        ],
+        ids=["two steps of one generation", "two passes over one generation"],
+    )
+    def test_a_save_within_a_generation_moves_to_its_end(self, tmp_path, changes):
+        unbroken = make_trainer(tmp_path / "unbroken", save_steps=3, **changes)
+        unbroken.train()
+        # 3 is within the generation of steps 3 and 4; 6 is the end of one; 8 is the last step.
+        saved = {folder.name for folder in (tmp_path / "unbroken").glob("checkpoint-*")}
+        assert saved == {"checkpoint-4", "checkpoint-6", "checkpoint-8"}
+        _, resumed = stop_and_go_on(tmp_path / "broken", 4, "checkpoint-4", save_steps=3, **changes)
+        assert_same(learned(resumed), learned(unbroken))
+
+    def test_save_at_an_epochs_end_is_exact_too(self, tmp_path):
+        # 6 problems, 2 a step: 3 steps an epoch.
+        changes = {"save_strategy": "epoch", "max_steps": 6}
+        unbroken = make_trainer(tmp_path / "unbroken", **changes)
+        unbroken.train()
+        _, resumed = stop_and_go_on(tmp_path / "broken", 3, "checkpoint-3", **changes)
+        assert_same(learned(resumed), learned(unbroken))
+
+    def test_a_run_stopped_within_a_generation_goes_on_in_step_with_the_others_and_says_so(self, tmp_path, caplog):
+        changes = {"steps_per_generation": 4, "num_generations": 4, "per_device_train_batch_size": 4}
+        make_trainer(tmp_path, max_steps=6, **changes).train()
+        assert json.loads((tmp_path / "checkpoint-6" / "hybrid_state.json").read_text())["generation_step"] == 2
+        resumed = make_trainer(tmp_path, max_steps=8, **changes)
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
+        assert "was saved within a generation" in caplog.text
+        assert resumed.generation_step == 0
+
+    def test_a_checkpoint_without_the_judges_state_starts_it_anew_and_says_so(self, tmp_path, caplog):
+        make_trainer(tmp_path, max_steps=1).train()
+        (tmp_path / "checkpoint-1" / "hybrid_state.json").unlink()
+        resumed = make_trainer(tmp_path, max_steps=2)
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+        assert "has no hybrid_state.json" in caplog.text
+        assert resumed.judgement.weight.steps == 1
+
+    def test_remembered_scores_travel_along(self, tmp_path):
+        trainer = make_trainer(tmp_path, max_steps=1)
+        trainer.train()
+        resumed = make_trainer(tmp_path, max_steps=2)
+        resumed._load_optimizer_and_scheduler = lambda checkpoint: None  # the judges' state is not loaded
+        assert len(resumed.reward_model.cache) == 0
+        del resumed._load_optimizer_and_scheduler
+        resumed.create_optimizer_and_scheduler(2)
+        resumed._load_optimizer_and_scheduler(str(tmp_path / "checkpoint-1"))
+        assert resumed.reward_model.state_dict() == trainer.reward_model.state_dict()
+        assert len(resumed.reward_model.cache) > 0
+
+
+class TestSaveBetweenGenerations:
+    def saved(self, best_at_end):
+        """Which of nine steps save, of three steps a generation, when every second save is asked for."""
+        trainer = SimpleNamespace(generation_step=0)
+        callback, steps = SaveBetweenGenerations(trainer), []
+        for step in range(1, 10):
+            trainer.generation_step = step % 3
+            control = SimpleNamespace(should_save=step % 2 == 0, should_training_stop=False)
+            callback.on_step_end(SimpleNamespace(load_best_model_at_end=best_at_end), None, control)
+            steps += [step] if control.should_save else []
+        return steps
+
+    def test_each_save_waits_for_the_end_of_its_generation(self):
+        assert self.saved(best_at_end=False) == [3, 6, 9]
+
+    def test_saves_stay_with_their_evaluation_where_the_best_model_is_looked_for(self):
+        assert self.saved(best_at_end=True) == [2, 4, 6, 8]
+
+
+class TestWholeCheckpoints:
+    @pytest.mark.parametrize("part", ["_save_optimizer_and_scheduler", "_save_rng_state", "save_model"])
+    def test_a_save_that_breaks_off_does_not_count(self, tmp_path, part):
+        trainer = make_trainer(tmp_path, save_steps=1, max_steps=2)
+        original = getattr(trainer, part)
+
+        def break_off(*args, **kwargs):
+            if trainer.state.global_step == 2:
+                raise OSError("disk full")
+            return original(*args, **kwargs)
+
+        setattr(trainer, part, break_off)
+        with pytest.raises(OSError, match="disk full"):
+            trainer.train()
+        assert (tmp_path / "checkpoint-2").is_dir()
+        assert newest_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
+
+    def test_nor_does_one_that_was_being_written_over_a_whole_one(self, tmp_path):
+        make_trainer(tmp_path, save_steps=1, max_steps=2).train()
+        assert newest_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+        trainer = make_trainer(tmp_path, save_steps=1, max_steps=2)
+
+        def break_off(*args, **kwargs):
+            raise OSError("disk full")
+
+        trainer._save_optimizer_and_scheduler = break_off
+        with pytest.raises(OSError, match="disk full"):
+            trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+        assert newest_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
+
+
+class SignalAt(TrainerCallback):
+    """Sends this process a signal in the middle of a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step + 1 == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class TestSigterm:
+    def test_saves_at_the_steps_end_and_leaves_with_143(self, tmp_path):
+        before = signal.getsignal(signal.SIGTERM)
+        trainer = make_trainer(tmp_path, save_strategy="no")
+        trainer.add_callback(SignalAt(3))
+        with pytest.raises(Terminated) as left, SaveOnSigterm(trainer):
+            trainer.train()
+        assert left.value.code == 143
+        assert trainer.state.global_step == 3
+        assert newest_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+        assert signal.getsignal(signal.SIGTERM) is before
+
+    def test_the_run_goes_on_as_if_nothing_had_happened(self, tmp_path):
+        unbroken = make_trainer(tmp_path / "unbroken", max_steps=5)
+        unbroken.train()
+        trainer = make_trainer(tmp_path / "broken", max_steps=5)
+        trainer.add_callback(SignalAt(3))
+        with pytest.raises(Terminated), SaveOnSigterm(trainer):
+            trainer.train()
+        resumed = make_trainer(tmp_path / "broken", max_steps=5)
+        resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / "checkpoint-3"))
+        assert_same(learned(resumed), learned(unbroken))
+
+    def test_without_a_signal_nothing_changes(self, tmp_path):
+        trainer = make_trainer(tmp_path, max_steps=1, save_strategy="no")
+        with SaveOnSigterm(trainer):
+            trainer.train()
+        assert trainer.state.global_step == 1
+        assert not list(tmp_path.glob("checkpoint-*"))
