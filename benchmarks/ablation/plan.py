@@ -1,0 +1,108 @@
+"""Which runs there are, with what settings, and which of them have a result."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ablation.figures import ByArm, Result, mean_of
+
+from trl_hybrid.run_folder import read_json
+
+
+PLAN = Path(__file__).resolve().parent.parent / "reward_ablation.yaml"
+
+BEST_RIVAL = "best_rival"
+"""Stands in a regime's arms for the rival that did best in the regime of `best_rival.regime`."""
+
+Plan = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: a regime, an arm and a seed."""
+
+    regime: str
+    arm: str
+    seed: int
+
+    def file(self, folder: Path) -> Path:
+        """Where the run's result lies."""
+        return folder / f"{self.regime}-{self.arm}-{self.seed}.json"
+
+
+def load_plan(path: Path = PLAN, quick: bool = False) -> Plan:
+    """Read the plan; a quick one changes what its section `quick` names."""
+    plan = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if quick:
+        for regime in plan["regimes"].values():
+            regime |= {"arms": plan["quick"]["arms"], "seeds": plan["quick"]["seeds"]}
+            regime["training"] |= plan["quick"]["training"]
+        plan["shared"] |= plan["quick"]["shared"]
+    return plan
+
+
+def settings_of(plan: Plan, run: Run) -> dict[str, Any]:
+    """Put together everything that decides what comes out of a run."""
+    regime = plan["regimes"][run.regime]
+    training = {**plan["training"], **regime["training"], **plan["arms"][run.arm], "seed": run.seed}
+    return {**plan["shared"], "dataset": regime["dataset"], "training": training}
+
+
+def kept_result(plan: Plan, run: Run, output: Path) -> Result | None:
+    """Read a run's result.
+
+    Returns:
+        `None` where there is none.
+
+    Raises:
+        SystemExit: It was made with settings that are not the plan's.
+    """
+    result = read_json(run.file(output))
+    if result and result["settings"] != settings_of(plan, run):
+        raise SystemExit(
+            f"{run.file(output)} was made with other settings than {PLAN.name} has now: runs that differ in more than "
+            "the arm cannot be compared. Remove it, or give --output another folder."
+        )
+    return result or None
+
+
+def missing_runs(
+    plan: Plan, regime: str, output: Path, arms: Sequence[str] | None = None, seeds: Sequence[int] | None = None
+) -> list[Run]:
+    """List a regime's runs that have no result, seed by seed, so that what there is can be compared early."""
+    arms = arms or resolve_arms(plan, regime, output)
+    wanted = [Run(regime, arm, seed) for seed in seeds or plan["regimes"][regime]["seeds"] for arm in arms]
+    return [run for run in wanted if kept_result(plan, run, output) is None]
+
+
+def resolve_arms(plan: Plan, regime: str, output: Path) -> list[str]:
+    """Name a regime's arms, with the best rival by its name.
+
+    Raises:
+        SystemExit: The runs that decide which rival is the best are not complete.
+    """
+    arms = plan["regimes"][regime]["arms"]
+    if BEST_RIVAL not in arms:
+        return list(arms)
+    rule = plan["best_rival"]
+    missing = missing_runs(plan, rule["regime"], output, rule["among"])
+    if missing:
+        raise SystemExit(
+            f"The regime {regime!r} wants the best rival of the regime {rule['regime']!r}, where {len(missing)} runs "
+            f"are missing. Run --regime {rule['regime']} first, or name the arms by --arms."
+        )
+    results = kept_results(plan, rule["regime"], output)
+    best = max(rule["among"], key=lambda arm: mean_of(results[arm].values(), plan["primary"]))
+    return [best if arm == BEST_RIVAL else arm for arm in arms]
+
+
+def kept_results(plan: Plan, regime: str, output: Path) -> ByArm:
+    """Read what there is of a regime, `{arm: {seed: result}}`, arms in the plan's order, without empty ones."""
+    found: ByArm = {}
+    for arm in plan["arms"]:
+        runs = [Run(regime, arm, int(file.stem.rpartition("-")[2])) for file in output.glob(f"{regime}-{arm}-*.json")]
+        for run in sorted(runs, key=lambda run: run.seed):
+            found.setdefault(arm, {})[run.seed] = kept_result(plan, run, output) or {}
+    return found

@@ -1,0 +1,184 @@
+"""Claim: where right answers are rare, the hybrid reward teaches more in equal steps than the verifier alone.
+
+Where they are not, it is within two points of the best reward.
+
+Trains the embedded policy once for each regime, arm and seed of `reward_ablation.yaml`, where every number and its
+reason stand; they were fixed before any two arms were compared. Arms of one seed start from the same weights, see the
+same questions in the same order and sample the same first answers: their differences are paired. A run is a process of
+its own with one thread, and its result one JSON file. What is there already is not trained again, so an interrupted
+benchmark goes on where it was; a result made with other settings is refused.
+
+From the results come `report.md`, `learning_curves.png` and `reward_hacking.png`.
+
+Examples:
+  python benchmarks/reward_ablation.py --workers 2                                      everything that is missing
+  python benchmarks/reward_ablation.py --regime sparse --arms verifier hybrid --seeds 0 1
+  python benchmarks/reward_ablation.py --report                                         tables and pictures only
+  python benchmarks/reward_ablation.py --quick                                          the script works: a minute
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from ablation.figures import Result
+from ablation.plan import Plan, Run, load_plan, missing_runs, settings_of
+from ablation.report import report
+from tqdm import tqdm
+
+from trl_hybrid.run_folder import package_versions, write_json
+
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+RESULTS = HERE / "results" / "reward_ablation"
+QUICK_RESULTS = ROOT / "runs" / "reward_ablation_quick"
+
+
+def train(settings: dict[str, Any], folder: Path) -> Result:
+    """Train one arm in this process.
+
+    Args:
+        settings: See `settings_of`.
+        folder: The trainer's, for what is of no use afterwards.
+
+    Returns:
+        `accuracy`, `curves` and `seconds`.
+    """
+    # Slow to import, and the process that starts the runs has no need of them.
+    import torch
+    from peft import LoraConfig
+    from transformers import ProgressCallback
+
+    from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
+    from trl_hybrid.data import load_tasks, load_test_tasks
+    from trl_hybrid.evaluate import HeldOutAccuracy
+    from trl_hybrid.report import StepLines
+
+    started, cpu_started = time.perf_counter(), time.process_time()
+    torch.set_num_threads(1)
+    with MathVerifier(num_workers=1) as verifier:
+        trainer = HybridGRPOTrainer(
+            settings["policy"],
+            args=HybridGRPOConfig(str(folder), **settings["training"]),
+            verifier=verifier,
+            reward_model=RewardModel(
+                settings["reward_model"], system_prompt=settings["reward_model_system_prompt"], device="cpu"
+            ),
+            train_dataset=load_tasks(settings["dataset"]),
+            peft_config=LoraConfig(**settings["lora"]),
+        )
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(StepLines())
+        test_tasks = load_test_tasks(settings["dataset"], max_rows=settings["test_rows"])
+        held_out = HeldOutAccuracy(trainer, test_tasks, verifier, folder)
+        trainer.add_callback(held_out)
+        trainer.train()
+    return {
+        "accuracy": held_out.figures(),
+        "curves": curves(trainer.state.log_history),
+        "seconds": {
+            "wall": round(time.perf_counter() - started, 1),
+            "cpu": round(time.process_time() - cpu_started, 1),
+        },
+    }
+
+
+def curves(history: Sequence[dict[str, Any]]) -> dict[str, list[float | None]]:
+    """Pick one list a metric, one number a step, out of the trainer's log history."""
+    keys = {
+        "pass_rate": "rewards/math_verifier/mean",
+        "score": "rewards/reward_model/mean",
+        "all_wrong_groups": "hybrid/all_wrong_groups",
+        "auc": "hybrid/auc",
+        "entropy": "entropy",
+        "length": "completions/mean_length",
+    }
+    steps = [row for row in history if keys["pass_rate"] in row]
+    return {name: [_rounded(row.get(key)) for row in steps] for name, key in keys.items()}
+
+
+def _rounded(value: Any) -> float | None:
+    """TRL logs NaN as None, and some metrics as text."""
+    number = None if value is None else float(value)
+    return None if number is None or number != number else round(number, 5)
+
+
+def train_and_keep(plan: Plan, run: Run, output: Path) -> None:
+    """Train one arm in this process and write its result."""
+    os.chdir(ROOT)  # the plan's paths are relative to it
+    settings = settings_of(plan, run)
+    with tempfile.TemporaryDirectory() as folder:
+        result = train(settings, Path(folder))
+    identity = {"regime": run.regime, "arm": run.arm, "seed": run.seed}
+    write_json(run.file(output), {**identity, **result, "settings": settings, "versions": package_versions()})
+
+
+def run_all(runs: Sequence[Run], output: Path, quick: bool, workers: int) -> None:
+    """Train in processes of their own, `workers` at a time.
+
+    Raises:
+        SystemExit: One of them failed; the others ran on.
+    """
+    failed = []
+    with ThreadPoolExecutor(workers) as threads:
+        futures = {threads.submit(run_one, run, output, quick): run for run in runs}
+        for future in (bar := tqdm(as_completed(futures), total=len(runs), desc="Runs", unit="run")):
+            run, (code, text) = futures[future], future.result()
+            bar.set_postfix_str(f"{run.regime} {run.arm} {run.seed}")
+            if code:
+                failed.append(run)
+                bar.write(f"{run} ended with code {code}:\n" + "\n".join(text.splitlines()[-15:]))
+    if failed:
+        raise SystemExit(f"{len(failed)} of {len(runs)} runs failed. The others are kept; start again for the rest.")
+
+
+def run_one(run: Run, output: Path, quick: bool) -> tuple[int, str]:
+    """Train one arm in a process; return its exit code and what it wrote."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--output", str(output.resolve())]
+    command += ["--one", run.regime, run.arm, str(run.seed), *(["--quick"] if quick else [])]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.returncode, done.stdout
+
+
+def parse(plan: Plan) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--regime", nargs="+", choices=plan["regimes"], help="default: all, in the plan's order")
+    parser.add_argument("--arms", nargs="+", choices=plan["arms"], help="default: those of the regime in the plan")
+    parser.add_argument("--seeds", nargs="+", type=int, help="default: those of the regime in the plan")
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time, one core each (default: %(default)s)")
+    parser.add_argument("--output", type=Path, help="folder of the results (default: beside this script)")
+    parser.add_argument("--quick", action="store_true", help="one seed, few steps, two arms, one regime; kept apart")
+    parser.add_argument("--report", action="store_true", help="train nothing; tables and pictures from what there is")
+    parser.add_argument("--one", nargs=3, metavar=("REGIME", "ARM", "SEED"), help="train this run in this process")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train what is missing, regime by regime, and report."""
+    arguments = parse(load_plan())
+    plan = load_plan(quick=arguments.quick)
+    output = (arguments.output or (QUICK_RESULTS if arguments.quick else RESULTS)).resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    if arguments.one:
+        regime, arm, seed = arguments.one
+        train_and_keep(plan, Run(regime, arm, int(seed)), output)
+        return
+    regimes = arguments.regime or (plan["quick"]["regimes"] if arguments.quick else plan["regimes"])
+    for regime in [] if arguments.report else regimes:
+        runs = missing_runs(plan, regime, output, arguments.arms, arguments.seeds)
+        run_all(runs, output, arguments.quick, arguments.workers)
+    report(plan, output)
+
+
+if __name__ == "__main__":
+    main()
