@@ -28,11 +28,10 @@ from trl_hybrid.checkpoint import SaveOnSigterm, Terminated
 from trl_hybrid.data import load_tasks, load_test_tasks, split_location
 from trl_hybrid.defaults import RECIPE_DEFAULTS
 from trl_hybrid.errors import plain_errors
-from trl_hybrid.estimates import policy_of, workload_of
+from trl_hybrid.estimates import reserved_bytes
 from trl_hybrid.evaluate import HeldOutAccuracy
-from trl_hybrid.memory import estimate_training
 from trl_hybrid.preflight import check_golds, check_hub_login, check_judges, check_model_found, check_run_length
-from trl_hybrid.report import StepLines, accuracy_table, draw_curves, sample_completions
+from trl_hybrid.report import StepLines, accuracy_table, alarm_step, draw_curves, sample_completions
 from trl_hybrid.run_folder import (
     check_run_folder,
     checkpoint_to_resume,
@@ -84,8 +83,8 @@ def main() -> None:
         rows = len(train_tasks) if isinstance(train_tasks, Dataset) else None
         check_run_length(rows, prompts_per_step(args), args.max_steps)
         verifier = MathVerifier(timeout=judges.verifier_timeout, num_workers=judges.verifier_num_workers)
-        work = workload_of(args, test_tasks is not None, PartialState().num_processes)
-        reward_model = load_reward_model(judges, estimate_training(policy_of(model, args), work).total)
+        reserved = reserved_bytes(model, args, test_tasks is not None, PartialState().num_processes)
+        reward_model = load_reward_model(judges, reserved)
         check_golds(verifier, list(train_tasks.take(1000)))
         check_judges(verifier, reward_model, list(train_tasks.take(10)))
         folder = prepare_folder(named_folder, args, clear=tasks.overwrite_output_dir and checkpoint is None)
@@ -236,6 +235,12 @@ def finish(
     table = folder / "completions" / f"completions_{trainer.state.global_step:05d}.parquet"
     if table.exists():
         say(f"\nFrom the last step, best paid to worst paid:\n\n{sample_completions(pd.read_parquet(table))}")
+    alarm = alarm_step(trainer.state.log_history)
+    if alarm is not None:
+        say(
+            f"The alarm for reward hacking fired at step {alarm}: the score of wrong answers climbed while the pass "
+            "rate fell. Read the completions marked `disagreement`.\n"
+        )
     if held_out:
         say(f"Accuracy on {len(held_out.tasks)} problems that training did not see:\n{accuracy_table(accuracy)}\n")
     say(next_steps(relative_path(str(folder)), model))

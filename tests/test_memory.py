@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers.integrations import HfDeepSpeedConfig
 from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
@@ -54,6 +55,14 @@ def adapted():
 @pytest.fixture(scope="module")
 def whole():
     return describe_policy(TINYLLAMA, torch.bfloat16)
+
+
+def test_the_policy_is_counted_while_its_zero3_settings_are_alive():
+    """They make transformers shard every model that it builds."""
+    pytest.importorskip("deepspeed")
+    settings = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": 1})
+    assert describe_policy(TINYLLAMA, torch.bfloat16).parameters == PARAMETERS
+    del settings
 
 
 def test_lora_by_hand(adapted):

@@ -19,6 +19,8 @@ SHORT_HELP = (
     "reward_model_name_or_path",
     "dataset_name",
     "dataset_config",
+    "reward_mode",
+    "reward_model_placement",
     "system_prompt",
     "max_rows",
     "max_test_rows",

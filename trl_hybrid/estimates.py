@@ -9,7 +9,7 @@ from trl import ModelConfig, get_peft_config
 
 from trl_hybrid.config import HybridGRPOConfig
 from trl_hybrid.evaluate import HeldOutAccuracy
-from trl_hybrid.memory import Policy, Workload, describe_policy
+from trl_hybrid.memory import Policy, Workload, describe_policy, estimate_training
 
 
 PROMPT_TOKENS = 256
@@ -53,6 +53,26 @@ def workload_of(
         optim=str(getattr(training.optim, "value", training.optim)),
         processes=processes,
     )
+
+
+def reserved_bytes(model: ModelConfig, training: HybridGRPOConfig, measures: bool, processes: int) -> int:
+    """Return what training will take of this process's GPU beside the reward model; 0 where there is no GPU.
+
+    Args:
+        model: The policy.
+        training: The settings.
+        measures: Whether held-out accuracy is measured.
+        processes: How many train together.
+
+    Returns:
+        Bytes: the estimate of `memory.py`, and colocated vLLM's share of the GPU.
+    """
+    if training.use_cpu or not torch.cuda.is_available():
+        return 0
+    needed = estimate_training(policy_of(model, training), workload_of(training, measures, processes)).total
+    if training.use_vllm and training.vllm_mode == "colocate":
+        needed += int(torch.cuda.mem_get_info()[1] * training.vllm_gpu_memory_utilization)
+    return needed
 
 
 def named_dtype(name: str | None) -> Any:

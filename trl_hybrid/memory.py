@@ -22,6 +22,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from trl_hybrid.reward_model.footprint import forward_bytes_per_token, layer_widths
+from trl_hybrid.reward_model.loading import whole_weights
 
 
 TILE_TOKENS = 4096
@@ -139,7 +140,7 @@ def describe_policy(
     Returns:
         The counts.
     """
-    with torch.device("meta"):
+    with whole_weights(), torch.device("meta"):
         base: PreTrainedModel = AutoModelForCausalLM.from_config(
             copy.deepcopy(config), dtype=dtype, trust_remote_code=trust_remote_code
         )

@@ -11,13 +11,33 @@ from transformers import ProgressCallback
 CURVES = (
     ("Pass rate", (("hybrid/pass_rate", "right answers"),)),
     ("Hybrid reward", (("rewards/hybrid_reward/mean", "mean"),)),
-    ("Reward model score", (("rewards/reward_model/mean", "mean"),)),
+    (
+        "Reward model score",
+        (
+            ("rewards/reward_model/mean", "all"),
+            ("hybrid/score_right_mean", "right answers"),
+            ("hybrid/score_wrong_mean", "wrong answers"),
+        ),
+    ),
     (
         "Groups",
         (
             ("hybrid/mixed_groups", "mixed"),
             ("hybrid/all_right_groups", "all right"),
             ("hybrid/all_wrong_groups", "all wrong"),
+            ("hybrid/rescued_groups", "rescued"),
+        ),
+    ),
+    (
+        "The two judges",
+        (("hybrid/auc", "AUC in mixed groups"), ("hybrid/disagreement", "disagreement")),
+    ),
+    (
+        "Difficulty weight",
+        (
+            ("hybrid/weight_mixed", "mixed"),
+            ("hybrid/weight_all_right", "all right"),
+            ("hybrid/weight_all_wrong", "all wrong"),
         ),
     ),
     ("Completion length (tokens)", (("completions/mean_length", "mean"),)),
@@ -87,12 +107,15 @@ def draw_curves(history: list[dict[str, Any]], accuracy: dict[str, dict[str, flo
     """
     from matplotlib.figure import Figure  # slow to import, used once
 
-    figure = Figure(figsize=(12, 6.5), layout="constrained")
-    for axes, (title, lines) in zip(figure.subplots(2, 3).flat, CURVES, strict=True):
+    figure = Figure(figsize=(15, 6.5), layout="constrained")
+    alarm = alarm_step(history)
+    for axes, (title, lines) in zip(figure.subplots(2, 4).flat, CURVES, strict=True):
         for key, label in lines:
             points = [(row["step"], row[key]) for row in history if row.get(key) is not None]
             if points:
                 axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else None)
+        if alarm is not None:
+            axes.axvline(alarm, color="tab:red", linestyle="--", label="alarm")
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
         if len(lines) > 1 and axes.lines:
@@ -103,6 +126,15 @@ def draw_curves(history: list[dict[str, Any]], accuracy: dict[str, dict[str, flo
     )
     figure.suptitle(f"Held-out accuracy   {text}" if text else "Training")
     figure.savefig(path, dpi=110)
+
+
+def alarm_step(history: list[dict[str, Any]]) -> int | None:
+    """Return the first step at which the alarm for reward hacking had fired, None if it never did.
+
+    >>> alarm_step([{"step": 1, "hybrid/alarm": 0.0}, {"step": 2, "hybrid/alarm": 1.0}])
+    2
+    """
+    return next((row["step"] for row in history if row.get("hybrid/alarm")), None)
 
 
 def sample_completions(table: pd.DataFrame, count: int = 3) -> str:

@@ -62,7 +62,7 @@ def test_the_recipe_on_24_and_80_gb(models, capsys):
     assert small["training"]["weights"] == 2 * 1_100_048_384 + 4 * 25_231_360
     # 14,141,252,608 bytes of weights and 16384 tokens of 137,216 (tests/reward_model/test_footprint.py).
     assert small["placements"]["resident"]["reward_model"] == 14_141_252_608 + 16_384 * 137_216
-    assert small["placements"]["streamed"]["host"] == 14_141_252_608
+    assert small["placements"]["streamed"]["host"] == 16_122_401_792
     assert small["placements"]["cpu"]["gpu"] == small["training"]["total"]
     assert small["recommended"] == "streamed"
     assert "(24.0 GB less" in small["reason"]
@@ -100,7 +100,7 @@ def test_full_fine_tuning_with_kl_holds_a_reference_model(models, capsys):
 
 def test_host_memory_over_all_processes(models, capsys):
     places = plan(capsys, *models, "--gpus", 4)["placements"]
-    assert places["streamed"]["host"] == 4 * 14_141_252_608
+    assert places["streamed"]["host"] == 4 * 16_122_401_792
     assert places["zero3"]["host"] == 14_141_252_608
 
 
@@ -134,6 +134,18 @@ def test_the_share_of_a_colocated_vllm_is_not_free(models, capsys):
     )
     assert found["free"] == 60 * 10**9
     assert found["training"]["generation"] == 0
+
+
+def test_the_reward_model_s_number_type_counts(models, capsys):
+    whole = plan(capsys, *models, "--reward_model_dtype", "float32")["reward_model"]["weights"]
+    half = plan(capsys, *models, "--reward_model_dtype", "bfloat16")["reward_model"]["weights"]
+    assert half == plan(capsys, *models)["reward_model"]["weights"] == 14_141_252_608
+    assert whole == 2 * half - 3584 * 4  # the head is fp32 in both
+
+
+def test_a_quantized_reward_model_is_said_to_be_smaller(models, capsys):
+    found = plan(capsys, *models, "--reward_model_load_in_4bit", "true", "--gpu-memory", 80)
+    assert any("as if it were not quantized" in note for note in found["notes"])
 
 
 def test_the_embedded_models(capsys):

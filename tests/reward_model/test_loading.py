@@ -9,7 +9,7 @@ import torch
 from transformers.integrations import deepspeed
 
 from trl_hybrid.reward_model import RewardModel, RewardModelNotFoundError
-from trl_hybrid.reward_model.loading import Source, load_model
+from trl_hybrid.reward_model.loading import Source, load_model, whole_weights
 
 
 class PolicyUnderZero3:
@@ -111,3 +111,10 @@ def test_a_relative_folder_is_found(qwen2, monkeypatch):
     assert RewardModel(f"./{Path(qwen2.path).name}").compute_reward("Q", "A") == pytest.approx(
         qwen2.score("Q", "A"), abs=1e-5
     )
+
+
+def test_fsdp_does_not_empty_what_is_loaded_and_finds_its_setting_again(monkeypatch):
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
+    with whole_weights():
+        assert "FSDP_CPU_RAM_EFFICIENT_LOADING" not in os.environ
+    assert os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "true"

@@ -1,4 +1,6 @@
+import json
 import logging
+import shutil
 from typing import get_args
 
 import pytest
@@ -6,7 +8,8 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from trl_hybrid.arguments import JudgeArguments, reward_model_settings
-from trl_hybrid.reward_model import RewardModel
+from trl_hybrid.reward_model import RewardModel, scorer
+from trl_hybrid.reward_model.footprint import GB, Footprint, choose_placement
 from trl_hybrid.reward_model.placement import Placement, body_dtype
 
 
@@ -36,6 +39,26 @@ def test_quantized_weights_do_not_move(qwen2, placement):
         RewardModel(qwen2.path, placement=placement, quantization_config=BitsAndBytesConfig(load_in_8bit=True))
 
 
+@pytest.mark.parametrize("placement", ["streamed", "zero3", "cpu"])
+def test_a_checkpoint_of_quantized_weights_does_not_move_either(qwen2, tmp_path, placement):
+    """Streamed, its packed integers would be copied as if they were weights."""
+    shutil.copytree(qwen2.path, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"stays on its GPU, but its placement is '{placement}'"):
+        RewardModel(str(tmp_path), placement=placement, device="cpu")
+
+
+def test_quantized_weights_are_resident_where_nothing_else_is_said(qwen2, monkeypatch):
+    """What `auto` counts are the weights as they were before."""
+    chosen = []
+    monkeypatch.setattr(scorer, "load_backend", lambda source, config, options, samples: chosen.append(options))
+    monkeypatch.setattr(RewardModel, "preflight", lambda model: None)
+    RewardModel(qwen2.path, device="cuda", quantization_config=BitsAndBytesConfig(load_in_4bit=True))
+    assert [options.placement for options in chosen] == ["resident"]
+
+
 def test_quantization_goes_to_transformers_as_it_is(qwen2):
     with pytest.raises(ImportError, match="bitsandbytes"):
         RewardModel(qwen2.path, placement="resident", quantization_config=BitsAndBytesConfig(load_in_4bit=True))
@@ -60,3 +83,10 @@ def test_auto_dtype_is_the_checkpoints():
     assert body_dtype("auto", torch.device("cpu"), torch.float16) == torch.float16
     assert body_dtype("auto", torch.device("cpu")) == torch.float32
     assert body_dtype(None, torch.device("cuda")) == torch.bfloat16
+
+
+def test_a_machine_without_room_for_the_streamed_copy_is_told_of_zero3():
+    footprint = Footprint(2, 4, 10, GB, GB, 0, 0, 0)  # three layers on the GPU, ten layers and the embedding elsewhere
+    assert choose_placement(footprint, 5 * GB, host_bytes=13 * GB)[0] == "streamed"
+    with pytest.raises(ValueError, match=r"11\.7 GB of pinned memory for each process, 8\.0 GB are free.*`zero3`"):
+        choose_placement(footprint, 5 * GB, host_bytes=8 * GB)

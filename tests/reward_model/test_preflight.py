@@ -33,6 +33,18 @@ def test_scores_that_depend_on_the_batch_are_refused(renderer):
         check_scores("RM", renderer, LengthJudge(fault=1.0), tolerance=1e-3, prefers_solutions=False)
 
 
+def test_rounding_of_a_score_near_zero_is_measured_by_the_larger_one(renderer):
+    """As in bf16, where both scores are rounded alike, however small their sums turn out."""
+
+    class Rounding:
+        def score(self, rows):
+            return [(12.0 if len(row) > 100 else 0.1) + 0.2 * len(rows) for row in rows]
+
+    check_scores("RM", renderer, Rounding(), tolerance=0.1, prefers_solutions=False)
+    with pytest.raises(ValueError, match="alike in a batch and alone"):
+        check_scores("RM", renderer, Rounding(), tolerance=1e-3, prefers_solutions=False)
+
+
 def test_a_known_model_that_prefers_nothing_is_refused(renderer):
     with pytest.raises(ValueError, match="must prefer a worked solution"):
         check_scores("RM", renderer, LengthJudge(sign=-1), tolerance=1e-3, prefers_solutions=True)

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from trl_hybrid.reward_model import RewardModel
+from trl_hybrid.reward_model import RewardModel, forwards
 
 
 COMPLETIONS = ["x" * length for length in (3, 40, 41, 42, 90, 91, 200)]
@@ -48,6 +48,15 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on(scorer, qwen2, monk
     assert not caplog.records
 
 
+def test_a_budget_far_above_what_ran_out_of_memory_is_halved_from_there(qwen2, monkeypatch, caplog):
+    scorer = RewardModel(qwen2.path, cache_size=0, token_budget=1 << 20)
+    tokens = sum(len(row.ids) for row in scorer.renderer.render(["Q"] * 7, COMPLETIONS, [False] * 7))
+    crowd(scorer, monkeypatch, room=300)
+    scorer.compute_batch_reward("Q", COMPLETIONS)
+    assert scorer.backend.token_budget <= tokens / 2
+    assert len([record for record in caplog.records if "ran out of memory" in record.message]) <= 2
+
+
 def test_a_row_too_large_for_the_device_is_an_error(scorer, monkeypatch):
     crowd(scorer, monkeypatch, room=100)
     with pytest.raises(torch.OutOfMemoryError, match="Lower the reward model's `max_length`"):
@@ -86,7 +95,10 @@ def test_no_key_value_cache_is_built(scorer, monkeypatch):
     assert seen["training"] is False
 
 
-def test_the_policys_mixed_precision_does_not_reach_the_scores(scorer, qwen2):
+@pytest.mark.parametrize("way", ["packed", "padded", "streamed"])
+def test_the_policys_mixed_precision_does_not_reach_the_scores(qwen2, monkeypatch, way):
+    monkeypatch.setattr(forwards, "can_pack", lambda config: way == "packed")
+    scorer = RewardModel(qwen2.path, placement="streamed" if way == "streamed" else "resident", device="cpu")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         score = scorer.compute_reward("Q", "A")
     assert score == pytest.approx(qwen2.score("Q", "A"), abs=1e-5)

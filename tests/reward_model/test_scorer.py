@@ -72,7 +72,7 @@ def test_saved_scores_are_given_again_to_the_last_bit(qwen2, caplog):
     resumed.load_state_dict(json.loads(json.dumps(scorer.state_dict())))
     assert [resumed.compute_reward("Q", completion) for completion in COMPLETIONS] == scores
     with caplog.at_level(logging.WARNING):
-        resumed.load_state_dict({"model": "another", "scores": {}})
+        resumed.load_state_dict({"model": [qwen2.path, None, "torch.bfloat16"], "scores": {}})
     assert "not taken over" in caplog.text
     assert len(resumed.cache) == len(set(scores))
 

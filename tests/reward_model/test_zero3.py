@@ -131,6 +131,18 @@ def test_the_shipped_configuration_offloads_parameters_to_pinned_memory():
     assert read_config(find_config(), torch.float32)["bf16"]["enabled"] is False
 
 
+@pytest.mark.parametrize(("dtype", "bf16", "fp16"), [("bfloat16", True, None), ("float16", False, True)])
+def test_the_configuration_s_number_type_is_the_model_s(dtype, bf16, fp16):
+    """DeepSpeed would make the model fp32, at twice the memory."""
+    settings = read_config(find_config(), getattr(torch, dtype))
+    assert settings["bf16"]["enabled"] is bf16
+    assert settings.get("fp16", {}).get("enabled") is fp16
+    contrary = {"zero_optimization": {"stage": 3}, "bf16": {"enabled": True}, "fp16": {"enabled": "auto", "a": 1}}
+    settings = read_config(contrary, torch.float32)
+    assert settings["bf16"] == {"enabled": False}
+    assert settings["fp16"] == {"enabled": False, "a": 1}
+
+
 def test_what_belongs_to_training_is_left_out_of_a_configuration():
     given = {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}}, "optimizer": {"type": "AdamW"}}
     settings = read_config(given, torch.float32)

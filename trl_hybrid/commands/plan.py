@@ -138,7 +138,8 @@ def make_plan(args: argparse.Namespace) -> dict[str, Any]:
         "recommended": recommended,
         "reason": reason,
     }
-    return {**plan, "notes": list(_notes(plan, training))}
+    quantized = judges.reward_model_load_in_4bit or judges.reward_model_load_in_8bit
+    return {**plan, "notes": list(_notes(plan, training, quantized))}
 
 
 def _parse(args: argparse.Namespace) -> tuple[Any, ...]:
@@ -187,7 +188,7 @@ def _free_bytes(args: argparse.Namespace) -> int | None:
     return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
 
 
-def _notes(plan: dict[str, Any], training: Any) -> Iterator[str]:
+def _notes(plan: dict[str, Any], training: Any, quantized: bool) -> Iterator[str]:
     """Say what the numbers leave out, and what does not fit."""
     free, chosen = plan["free"], plan["chosen"]
     if free is None:
@@ -199,6 +200,8 @@ def _notes(plan: dict[str, Any], training: Any) -> Iterator[str]:
         )
     elif chosen in plan["placements"] and plan["placements"][chosen]["gpu"] > free:
         yield f"reward_model_placement is {chosen!r} here and does not fit; with 'auto' it is {plan['recommended']!r}."
+    if quantized:
+        yield "The reward model is counted as if it were not quantized; quantized, it is resident and smaller."
     if training.use_vllm:
         yield "vLLM's own memory is not in the table; in colocate mode its share is taken off what is free."
     if training.deepspeed or training.fsdp:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import Field, fields
-from math import isclose, isfinite
+from math import isfinite
 from pathlib import Path
 from statistics import fmean, pstdev
 from types import NoneType
@@ -212,15 +212,19 @@ def _score_rest(
 
 def _check_earlier(model: RewardModel, rows: Sequence[dict[str, Any]], earlier: Sequence[float], path: Path) -> None:
     """Score a few of the earlier rows again: weights may change under one name."""
+    from trl_hybrid.reward_model.forwards import agree
+
     known = [number for number, score in enumerate(earlier) if isfinite(score)][:CHECKED_ROWS]
-    scores, _ = _score(model, [rows[number] for number in known]) if known else ([], 0)
-    for number, score in zip(known, scores, strict=True):
-        if not isclose(score, earlier[number], rel_tol=model.tolerance, abs_tol=model.tolerance):
-            raise InputError(
-                f"The scores of one file must be of one reward model, but row {number + 1} of {str(path)!r} has "
-                f"{earlier[number]:.4f} and {model.model_name_or_path!r} gives {score:.4f} now: its weights, its "
-                "template or its number type are not what they were. Name another --output, or use --overwrite."
-            )
+    if not known:
+        return
+    scores, _ = _score(model, [rows[number] for number in known])
+    if not agree(scores, [earlier[number] for number in known], model.tolerance):
+        score, number = max(zip(scores, known, strict=True), key=lambda pair: abs(pair[0] - earlier[pair[1]]))
+        raise InputError(
+            f"The scores of one file must be of one reward model, but row {number + 1} of {str(path)!r} has "
+            f"{earlier[number]:.4f} and {model.model_name_or_path!r} gives {score:.4f} now: its weights, its "
+            "template or its number type are not what they were. Name another --output, or use --overwrite."
+        )
 
 
 def _score_batches(

@@ -48,6 +48,7 @@ class BackendOptions:
         token_budget: Bound on a forward's computed tokens, None for the default.
         deepspeed_config: For "zero3": DeepSpeed configuration or the path of its JSON file, None for the shipped one.
         quantization_config: For transformers as it is; "resident" only.
+        quantized: Whether the checkpoint's own weights are quantized; "resident" only.
 
     Raises:
         ValueError: A budget without a token, or quantized weights that would have to move.
@@ -60,14 +61,15 @@ class BackendOptions:
     token_budget: int | None = None
     deepspeed_config: str | Path | dict[str, Any] | None = None
     quantization_config: Any = None
+    quantized: bool = False
 
     def __post_init__(self) -> None:
         if self.token_budget is not None and self.token_budget < 1:
             raise ValueError(f"`token_budget` must be at least 1 token, but got {self.token_budget}.")
-        if self.quantization_config is not None and self.placement != "resident":
+        if (self.quantized or self.quantization_config is not None) and self.placement != "resident":
             raise ValueError(
                 f"A quantized reward model stays on its GPU, but its placement is {self.placement!r}. Place it "
-                "`resident`, or leave the quantization out."
+                "`resident`, or use weights that are not quantized."
             )
 
     @property
@@ -101,7 +103,7 @@ def load_backend(
     if options.placement == "zero3":
         return load_zero3(source, dtype, device, options.tokens, samples, options.deepspeed_config)
     if options.placement == "streamed":
-        return load_streamed(source, config, dtype, device, options.tokens)
+        return load_streamed(source, config, dtype, device, options.tokens, samples)
     with whole_weights():
         model = load_model(source, dtype, device, options.quantization_config)
     body, head = split_model(model)

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from trl_hybrid.reward_model.forwards import can_pack
+from trl_hybrid.reward_model.loading import whole_weights
 
 
 Placement = Literal["resident", "streamed", "zero3", "cpu"]
@@ -98,14 +99,16 @@ class Footprint:
         """Return what one process holds in the machine's memory, pinned unless the placement is "cpu".
 
         Args:
-            placement: "streamed" and "cpu": all weights. "zero3": this process's share of them. "resident": nothing.
+            placement: "streamed": all weights, each layer's rounded up to a power of two, as torch does with pinned
+                memory. "cpu": all weights. "zero3": this process's share of them. "resident": nothing.
             processes: Processes that share the weights under "zero3".
 
         Returns:
             Bytes.
         """
         if placement == "streamed":
-            return self.weight_bytes
+            pinned = 1 << (self.layer_bytes - 1).bit_length()
+            return self.num_layers * pinned + self.embedding_bytes + self.other_bytes
         if placement == "zero3":
             return -(-self.weight_bytes // processes)
         if placement == "cpu":
@@ -131,7 +134,7 @@ def measure_footprint(
     """
     size = (dtype or torch.bfloat16).itemsize
     width = layer_widths(config)
-    with torch.device("meta"):
+    with whole_weights(), torch.device("meta"):
         model: PreTrainedModel = AutoModelForSequenceClassification.from_config(
             copy.deepcopy(config), trust_remote_code=trust_remote_code
         )
@@ -196,7 +199,11 @@ def find_layers(body: nn.Module) -> nn.ModuleList:
 
 
 def choose_placement(
-    footprint: Footprint, free_bytes: int | None, tokens: int | None = None, reserved_bytes: int = 0
+    footprint: Footprint,
+    free_bytes: int | None,
+    tokens: int | None = None,
+    reserved_bytes: int = 0,
+    host_bytes: int | None = None,
 ) -> tuple[Placement, str]:
     """Choose the fastest placement that fits: resident, otherwise streamed, otherwise the CPU.
 
@@ -205,9 +212,13 @@ def choose_placement(
         free_bytes: Free on the GPU, None where there is no GPU.
         tokens: Tokens of one forward, None for each placement's default.
         reserved_bytes: Of the free ones, what training will still take.
+        host_bytes: Free in the machine's memory for this process, None for enough.
 
     Returns:
         The placement, and one line with the reason.
+
+    Raises:
+        ValueError: It would be streamed, but the machine's memory has no room for it either.
 
     Example:
         >>> small = Footprint(2, 4, 10, 10**9, 10**9, 0, 0, 0)
@@ -225,6 +236,13 @@ def choose_placement(
     if need["resident"] <= left:
         return "resident", f"resident: needs {gigabytes(need['resident'])} on the GPU, {free}"
     if footprint.streamable and need["streamed"] <= left:
+        pinned = footprint.host_bytes("streamed")
+        if host_bytes is not None and pinned > host_bytes:
+            raise ValueError(
+                f"No placement of the reward model fits: {resident} on the GPU, {free}; streamed would need "
+                f"{gigabytes(pinned)} of pinned memory for each process, {gigabytes(host_bytes)} are free for each. "
+                "With several processes, `zero3` shares one copy between them; otherwise take a smaller reward model."
+            )
         return "streamed", f"streamed: needs {gigabytes(need['streamed'])} on the GPU, {resident}, {free}"
     if footprint.streamable:
         return "cpu", f"cpu: streamed would need {gigabytes(need['streamed'])} on the GPU, {resident}, {free}"

@@ -1,7 +1,7 @@
 """One forward over a batch of rows: packed without padding where the architecture allows it, padded elsewhere."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isclose, isfinite
 from typing import Protocol
 
@@ -141,13 +141,15 @@ def choose_forward(body: PreTrainedModel, head: nn.Linear, samples: Sequence[Row
     Returns:
         The forward to use. A packable architecture that fails the comparison is padded, with a warning.
     """
-    padded = PaddedForward(body, head)
     if not can_pack(body.config):
-        return padded
-    plain = [score for index in range(len(samples)) for score in padded.run(samples, [Family(0, (index,))])]
+        return PaddedForward(body, head)
+    expected = plain_scores(body, head, samples)
     own_attention = str(body.config._attn_implementation)
     packed = PackedForward(body, head)
-    fault = _fault_of(packed, samples, plain, score_tolerance(next(body.parameters()).dtype))
+    batch = pack(share_starts(samples, 1 << 30, least=1), [len(row) for row in samples], 1 << 30)[0]
+    order = list(rows_of(batch))
+    tolerance = score_tolerance(next(body.parameters()).dtype)
+    fault = fault_of(lambda: packed.run(samples, batch), [expected[row] for row in order], tolerance)
     if fault is None:
         return packed
     logger.warning(
@@ -158,28 +160,52 @@ def choose_forward(body: PreTrainedModel, head: nn.Linear, samples: Sequence[Row
         fault,
     )
     body.set_attn_implementation(own_attention)
-    return padded
+    return PaddedForward(body, head)
 
 
-def _fault_of(forward: Forward, samples: Sequence[Row], expected: Sequence[float], tolerance: float) -> str | None:
-    """Say what is wrong with a forward whose rows share a start, None if nothing is."""
-    batch = pack(share_starts(samples, 1 << 30, least=1), [len(row) for row in samples], 1 << 30)[0]
+def plain_scores(body: PreTrainedModel, head: nn.Linear, rows: Sequence[Row]) -> list[float]:
+    """Score rows one by one, without packing or padding."""
+    forward = PaddedForward(body, head)
+    return [score for index in range(len(rows)) for score in forward.run(rows, [Family(0, (index,))])]
+
+
+def fault_of(score: Callable[[], list[float]], expected: Sequence[float], tolerance: float) -> str | None:
+    """Say what is wrong with a way to score, None if nothing is.
+
+    Args:
+        score: Gives the scores.
+        expected: What they should be.
+        tolerance: See `agree`.
+    """
     try:
-        scores = dict(zip(rows_of(batch), forward.run(samples, batch), strict=True))
+        scores = score()
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError) as error:  # how a kernel refuses a device, a number type or a shape
         return f"the kernel fails ({str(error).splitlines()[0]})"
-    pairs = [(scores[index], score) for index, score in enumerate(expected) if isfinite(score)]
-    differing = [pair for pair in pairs if not isclose(*pair, rel_tol=tolerance, abs_tol=tolerance)]
-    if not differing:
+    pairs = [pair for pair in zip(scores, expected, strict=True) if isfinite(pair[1])]
+    if agree([pair[0] for pair in pairs], [pair[1] for pair in pairs], tolerance):
         return None
-    return f"scores are {[pair[0] for pair in differing]} instead of {[pair[1] for pair in differing]}"
+    return f"scores are {[pair[0] for pair in pairs]} instead of {[pair[1] for pair in pairs]}"
 
 
 def score_tolerance(dtype: torch.dtype) -> float:
-    """Return how far two ways to compute one score may be apart, relative or absolute, by the body's dtype."""
+    """Return how far two ways to compute one score may be apart, by the body's dtype; see `agree`."""
     return 1e-3 if dtype == torch.float32 else 0.1
+
+
+def agree(scores: Sequence[float], expected: Sequence[float], tolerance: float) -> bool:
+    """Return whether two ways to compute the same scores agree.
+
+    Rounding moves a score by a share of the products that it is the sum of, not of the sum: one near 0 is moved as far
+    as the others. So the tolerance is a share of the largest score, or of 1 where all are smaller.
+
+    Example:
+        >>> agree([12.0, 0.1], [12.5, 0.4], tolerance=0.1), agree([1.0, 0.1], [1.0, 0.4], tolerance=0.1)
+        (True, False)
+    """
+    scale = max(1.0, *map(abs, expected)) if expected else 1.0
+    return all(isclose(*pair, rel_tol=0.0, abs_tol=tolerance * scale) for pair in zip(scores, expected, strict=True))
 
 
 def apply_head(head: nn.Linear, hidden: torch.Tensor) -> list[float]:

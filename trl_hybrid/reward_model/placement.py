@@ -4,6 +4,7 @@ import logging
 import os
 from typing import Literal, get_args
 
+import psutil
 import torch
 from accelerate import PartialState
 from transformers import PreTrainedConfig
@@ -40,7 +41,7 @@ def resolve_placement(
         One of `Placement` except "auto".
 
     Raises:
-        ValueError: An unknown placement.
+        ValueError: An unknown placement, or `auto` where nothing fits.
     """
     if placement not in get_args(Placement):
         raise ValueError(
@@ -53,7 +54,9 @@ def resolve_placement(
         return "cpu"
     footprint = measure_footprint(config, dtype, trust_remote_code)
     free, _ = torch.cuda.mem_get_info(device)
-    chosen, reason = choose_placement(footprint, free, token_budget, reserved_bytes)
+    # Every process of the machine streams from a copy of its own.
+    host = psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    chosen, reason = choose_placement(footprint, free, token_budget, reserved_bytes, host)
     logger.warning("Reward model placement: %s", reason)
     return chosen
 

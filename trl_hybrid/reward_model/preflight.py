@@ -1,9 +1,10 @@
 """Cheap checks of a loaded reward model, so that nobody trains on noise."""
 
 import logging
-from math import isclose, isfinite
+from math import isfinite
 
 from trl_hybrid.reward_model.backend import ScoringBackend
+from trl_hybrid.reward_model.forwards import agree
 from trl_hybrid.reward_model.plan import Row
 from trl_hybrid.reward_model.prompts import RowRenderer
 
@@ -29,7 +30,7 @@ def check_scores(
         name: The reward model's id, for messages.
         renderer: Its template.
         backend: Its loaded weights.
-        tolerance: How far a score in a batch may be from the same row's score alone, relative or absolute.
+        tolerance: How far a score in a batch may be from the same row's score alone; see `agree`.
         prefers_solutions: Whether the worked solution must win, as it must for a model known to judge maths.
 
     Raises:
@@ -41,7 +42,7 @@ def check_scores(
         logger.warning("The reward model %r gives scores that are not finite: %s.", name, together)
         return
     alone = [score for row in rows for score in backend.score([row])]
-    if not all(isclose(*pair, rel_tol=tolerance, abs_tol=tolerance) for pair in zip(together, alone, strict=True)):
+    if not agree(together, alone, tolerance):
         raise ValueError(
             f"A reward model must score a row alike in a batch and alone, but {name!r} gives {together} and {alone}. "
             "Its architecture does not heed the attention mask: use another reward model."

@@ -43,7 +43,8 @@ class RewardModel:
         placement: Where the weights live. "resident": on the device. "streamed": in pinned host memory, a layer at a
             time on the device (Qwen2, Qwen3 and Llama types). "zero3": in host memory, shared by all processes, under
             a DeepSpeed configuration of its own; all processes must then score together. "cpu": in host memory, and
-            the rows are computed there. "auto": the first of resident, streamed and cpu that fits.
+            the rows are computed there. "auto": the first of resident, streamed and cpu that fits;
+            quantized weights are always resident.
         reserved_memory: For "auto": bytes of the device's free memory that others will still take.
         deepspeed_config: For "zero3": DeepSpeed configuration or the path of its JSON file. Default:
             `accelerate_configs/deepspeed/rm_zero3_offload.json`.
@@ -95,6 +96,9 @@ class RewardModel:
 
         device = local_device() if device is None else torch.device(device)
         checkpoint_dtype = config.dtype if isinstance(config.dtype, torch.dtype) else None
+        quantized = getattr(config, "quantization_config", None) is not None
+        if placement == "auto" and device.type != "cpu" and (quantized or quantization_config is not None):
+            placement = "resident"  # quantized weights cannot move, and are smaller than what `auto` would count
         options = BackendOptions(
             placement=resolve_placement(
                 placement,
@@ -111,10 +115,12 @@ class RewardModel:
             token_budget=token_budget,
             deepspeed_config=deepspeed_config,
             quantization_config=quantization_config,
+            quantized=quantized,
         )
         self.placement = options.placement
         self.backend: ScoringBackend = load_backend(source, config, options, sample_rows(self.renderer))
         self.tolerance = score_tolerance(options.body_dtype)
+        self.identity = [self.model_name_or_path, revision, str(options.body_dtype)]
         self.preflight()
 
     def compute_reward(self, prompt: Conversation, completion: Conversation) -> float:
@@ -190,17 +196,15 @@ class RewardModel:
         A score's last bits depend on the batch that it was computed in (some 1e-7 in fp32), so a remembered one and
         one computed anew may differ there.
         """
-        return {"model": self.model_name_or_path, "scores": self.cache.state_dict()}
+        return {"model": self.identity, "scores": self.cache.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`. Scores of another model are not taken over."""
-        if state["model"] == self.model_name_or_path:
+        if state["model"] == self.identity:
             self.cache.load_state_dict(state["scores"])
         else:
             logger.warning(
-                "The saved scores are of the reward model %r and not taken over by %r.",
-                state["model"],
-                self.model_name_or_path,
+                "The saved scores are of the reward model %s and not taken over by %s.", state["model"], self.identity
             )
 
     def _score(self, rows: Sequence[Row]) -> list[float]:

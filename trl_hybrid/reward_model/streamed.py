@@ -16,7 +16,14 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
-from trl_hybrid.reward_model.forwards import PackedForward, apply_head, can_pack
+from trl_hybrid.reward_model.forwards import (
+    PackedForward,
+    apply_head,
+    can_pack,
+    fault_of,
+    plain_scores,
+    score_tolerance,
+)
 from trl_hybrid.reward_model.loading import Source, load_model, split_model, whole_weights
 from trl_hybrid.reward_model.packing import PackedRows, pack_rows
 from trl_hybrid.reward_model.plan import Batch, Row, rows_of
@@ -52,6 +59,9 @@ class LayerStream:
         self.slots = [torch.empty_like(self.slabs[0], device=device) for _ in range(min(slots, len(layers)))]
         self.views = [dict(_views(layers[0], slot)) for slot in self.slots]
         self.copies = torch.cuda.Stream(device) if on_gpu else None
+        if self.copies is not None:
+            for slot in self.slots:  # let go while a copy into it is on its way, it must not be used for anything else
+                slot.record_stream(self.copies)
         self.ready = [torch.cuda.Event() for _ in self.slots] if on_gpu else []
         self.free = [torch.cuda.Event() for _ in self.slots] if on_gpu else []
         self.restart()
@@ -187,21 +197,44 @@ class StreamedModel:
 
 
 def load_streamed(
-    source: Source, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device, token_budget: int
+    source: Source,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    token_budget: int,
+    samples: Sequence[Row],
 ) -> StreamedModel:
     """Load a reward model into host memory, to be streamed.
 
+    Args:
+        source: Where the model comes from.
+        config: Its configuration.
+        dtype: Type of the body's weights.
+        device: Where rows are computed.
+        token_budget: Bound on a forward's computed tokens.
+        samples: Short rows that start alike; two are scored plainly on the CPU first, to compare with.
+
     Raises:
-        ValueError: An architecture whose layers cannot be run one by one over packed rows.
+        ValueError: An architecture whose layers cannot be run one by one over packed rows, or one whose streamed
+            scores are not the plain ones.
     """
     if not can_pack(config):
         raise ValueError(
-            f"A streamed reward model must be of the Qwen2, Qwen3 or Llama type with full attention, but "
-            f"{source.name!r} is of type {config.model_type!r}. Place it `resident`, `zero3` or `cpu`."
+            "A streamed reward model must be of the Qwen2, Qwen3 or Llama type with full attention in all layers and "
+            f"positions that do not depend on the longest row, but {source.name!r}, of type {config.model_type!r}, is "
+            "not. Place it `resident`, `zero3` or `cpu`."
         )
     with whole_weights():
         body, head = split_model(load_model(source, dtype, torch.device("cpu")))
-    return StreamedModel(body, head, device, token_budget)
+    plain = plain_scores(body, head.float(), samples[:2])
+    model = StreamedModel(body, head, device, token_budget)
+    fault = fault_of(lambda: model.score(samples[:2]), plain, score_tolerance(dtype))
+    if fault is not None:
+        raise ValueError(
+            f"Streamed rows must score as plain ones do, but with {source.name!r} on {device} {fault}. Place it "
+            "`resident`, `zero3` or `cpu`, and check the versions of torch and transformers."
+        )
+    return model
 
 
 def _into_slab(layer: nn.Module, pinned: bool) -> torch.Tensor:

@@ -31,10 +31,12 @@ class Zero3Model:
         forward: How a batch goes through the sharded model.
         device: Where rows are computed.
         token_budget: Bound on a forward's computed tokens.
+        engine: What shards the model. Let go, it would take the hooks that gather the weights with it.
     """
 
-    def __init__(self, forward: Forward, device: torch.device, token_budget: int) -> None:
+    def __init__(self, forward: Forward, device: torch.device, token_budget: int, engine: Any) -> None:
         self.forward = forward
+        self.engine = engine
         self.device = device
         self.token_budget = token_budget
         self.forwards = 0
@@ -113,7 +115,7 @@ def load_zero3(
             own.copy_(shared)
     engine, *_ = deepspeed.initialize(model=body, config=settings)
     engine.eval()
-    return Zero3Model(choose_forward(body, head, samples), device, token_budget)
+    return Zero3Model(choose_forward(body, head, samples), device, token_budget, engine)
 
 
 def find_config() -> Path:
@@ -124,7 +126,10 @@ def find_config() -> Path:
 
 
 def read_config(config: str | Path | dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """Read a DeepSpeed configuration, check that it is one for ZeRO-3 and fill in the number type."""
+    """Read a DeepSpeed configuration, check that it is one for ZeRO-3 and set its number type to the model's.
+
+    DeepSpeed would convert a model of another type, to fp32 where the configuration names none.
+    """
     if isinstance(config, dict):
         settings, name = deepcopy(config), "the reward model's DeepSpeed configuration"
     else:
@@ -141,8 +146,9 @@ def read_config(config: str | Path | dict[str, Any], dtype: torch.dtype) -> dict
     for training_only in ("optimizer", "scheduler"):
         settings.pop(training_only, None)
     settings["zero_optimization"].pop("offload_optimizer", None)
-    if settings.get("bf16", {}).get("enabled") == "auto":
-        settings["bf16"]["enabled"] = dtype == torch.bfloat16
+    for name, kind in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        if name in settings or dtype == kind:
+            settings[name] = {**settings.get(name, {}), "enabled": dtype == kind}
     settings.setdefault("train_micro_batch_size_per_gpu", 1)
     return settings
 
