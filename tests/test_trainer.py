@@ -14,6 +14,7 @@ from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
+from trl_hybrid.columns import REWARD_MODEL, VERIFIER
 from trl_hybrid.hybrid.combine import combine_hybrid_score
 
 
@@ -101,8 +102,8 @@ class TestHybridColumn:
         # Group 0: right 2..4, wrong 1..9. Group 1: all wrong, -3..5.
         bounds = [(2.0, 4.0), (1.0, 9.0), (1.0, 9.0), (2.0, 4.0)] + [(-3.0, 5.0)] * 4
         expected = [combine_hybrid_score(v, s, *b) for v, s, b in zip(VERDICTS, SCORES, bounds, strict=True)]
-        assert rewards[:, 0].tolist() == VERDICTS
-        assert rewards[:, 1].tolist() == SCORES
+        assert rewards[:, VERIFIER].tolist() == VERDICTS
+        assert rewards[:, REWARD_MODEL].tolist() == SCORES
         assert rewards[:, 2].tolist() == pytest.approx(expected, abs=1e-6)
 
     def test_settings_reach_it(self, tmp_path):
@@ -146,14 +147,15 @@ class TestHybridColumn:
         calculate(trainer, 4, ids=[[7, eos], [7, 7], [eos], [7]])
         assert trainer.reward_model.calls[0].completion_truncated == [False, True, False, True]
 
-    def test_verifier_starts_before_the_first_reward_function(self, tmp_path):
+    def test_verifier_works_while_the_reward_model_scores(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
         order = []
         trainer.verifier.prefetch = lambda completions, solutions, prompts: order.append(("prefetch", solutions))
-        answers = trainer.reward_model.answers
-        trainer.reward_funcs[1] = lambda **kwargs: order.append("score") or answers
+        for column, name in ((REWARD_MODEL, "score"), (VERIFIER, "collect")):
+            answers = trainer.reward_funcs[column].answers
+            trainer.reward_funcs[column] = lambda name=name, answers=answers, **kwargs: order.append(name) or answers
         calculate(trainer, 8)
-        assert order == [("prefetch", ["1"] * 8), "score"]
+        assert order == [("prefetch", ["1"] * 8), "score", "collect"]
 
     def test_logs_the_share_of_each_kind_of_group(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
@@ -169,7 +171,7 @@ class TestWeights:
     def test_judges_weigh_nothing_and_the_callers_objects_stay_as_they_were(self, tmp_path):
         extras, args = [Judge("bonus", [0.0] * 8)], config(tmp_path, reward_weights=[0.5])
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES, reward_funcs=extras, args=args)
-        assert trainer.reward_func_names == ["math_verifier", "reward_model", "bonus", "hybrid_reward"]
+        assert trainer.reward_func_names == ["reward_model", "math_verifier", "bonus", "hybrid_reward"]
         assert trainer.reward_weights.tolist() == [0.0, 0.0, 0.5, 1.0]
         assert len(extras) == 1
         assert args.reward_weights == [0.5]
@@ -201,7 +203,7 @@ class TestRewardModes:
     def test_verifier_alone(self, tmp_path):
         trainer, advantages, _ = judged_once(tmp_path, VERDICTS, SCORES, reward_mode="verifier")
         assert advantages == pytest.approx([0.5, -0.5, -0.5, 0.5, 0, 0, 0, 0], abs=1e-6)
-        assert trainer.reward_weights.tolist() == [1.0, 0.0, 0.0]
+        assert trainer.reward_weights.tolist() == [0.0, 1.0, 0.0]
 
     def test_reward_model_alone(self, tmp_path):
         _, advantages, _ = judged_once(tmp_path, VERDICTS, SCORES, reward_mode="reward_model")

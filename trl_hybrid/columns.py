@@ -1,4 +1,8 @@
-"""The columns of TRL's reward matrix, `[verifier, reward_model, *extras, hybrid_reward]`, and what each weighs."""
+"""The columns of TRL's reward matrix, `[reward_model, verifier, *extras, hybrid_reward]`, and what each weighs.
+
+TRL calls the reward functions one after the other. The reward model comes first, so that the verifier's processes work
+while it scores, and the verifier's turn only collects what they found.
+"""
 
 import copy
 from typing import Any
@@ -6,12 +10,12 @@ from typing import Any
 from trl_hybrid.config import HybridGRPOConfig, RewardMode
 
 
-VERIFIER, REWARD_MODEL = 0, 1
+REWARD_MODEL, VERIFIER = 0, 1
 
-JUDGES_WEIGHTS: dict[RewardMode, tuple[float, float, float]] = {  # verifier, reward model, hybrid
+JUDGES_WEIGHTS: dict[RewardMode, tuple[float, float, float]] = {  # reward model, verifier, hybrid
     "hybrid": (0.0, 0.0, 1.0),
-    "verifier": (1.0, 0.0, 0.0),
-    "reward_model": (0.0, 1.0, 0.0),
+    "verifier": (0.0, 1.0, 0.0),
+    "reward_model": (1.0, 0.0, 0.0),
     "sum": (1.0, 1.0, 0.0),
     "gdpo": (1.0, 1.0, 0.0),
 }
@@ -73,8 +77,8 @@ def with_weights(args: HybridGRPOConfig, extras: int) -> HybridGRPOConfig:
             f"{len(weights)}. What the judges and the hybrid reward weigh is reward_mode's."
         )
     args = copy.copy(args)
-    verifier, reward_model, hybrid = JUDGES_WEIGHTS[args.reward_mode]
-    args.reward_weights = [verifier, reward_model, *weights, hybrid]
+    *judges, hybrid = JUDGES_WEIGHTS[args.reward_mode]
+    args.reward_weights = [*judges, *weights, hybrid]
     if args.reward_mode == "gdpo":
         args.multi_objective_aggregation = "normalize_then_sum"
     return args

@@ -28,7 +28,7 @@ class HybridGRPOTrainer(GRPOTrainer):
 
     The only changes with respect to [`trl.GRPOTrainer`] are:
 
-    - `__init__` takes the two judges and hands TRL the reward functions `[verifier, reward_model, *reward_funcs,
+    - `__init__` takes the two judges and hands TRL the reward functions `[reward_model, verifier, *reward_funcs,
       hybrid_reward]`. Which of the judges' columns weighs is `args.reward_mode`'s: with `"hybrid"` the weights are
       `[0, 0, *reward_weights, 1]`, and the judges' own columns are logged only.
     - `_calculate_rewards` starts the verifier's processes before TRL calls the reward functions, so that verifying
@@ -105,7 +105,7 @@ class HybridGRPOTrainer(GRPOTrainer):
         if trl_kwargs.get("reward_processing_classes") is not None:
             own = as_list(trl_kwargs["reward_processing_classes"])
             trl_kwargs["reward_processing_classes"] = [None, None, *own, None]
-        columns: list[Any] = [verifier, reward_model, *extras, hybrid_reward]
+        columns: list[Any] = [reward_model, verifier, *extras, hybrid_reward]
         super().__init__(
             model,
             columns,

@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers import GenerationConfig
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
+from trl_hybrid.columns import REWARD_MODEL, VERIFIER
 from trl_hybrid.data import load_tasks
 from trl_hybrid.evaluate import accuracy
 
@@ -60,7 +61,7 @@ def main(output, folder):
     )
     if trainer.accelerator.is_main_process:
         result = {
-            "processes": trainer.accelerator.num_processes, "rewards": rewards.tolist(), "accuracy": measured
+            "processes": trainer.accelerator.num_processes, "rewards": rewards[:, [VERIFIER, REWARD_MODEL, -1]].tolist(), "accuracy": measured
         }  # fmt: skip
         with open(output, "w") as file:
             json.dump(result, file)
