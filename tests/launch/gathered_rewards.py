@@ -61,8 +61,10 @@ def main(output, folder):
     )
     if trainer.accelerator.is_main_process:
         result = {
-            "processes": trainer.accelerator.num_processes, "rewards": rewards[:, [VERIFIER, REWARD_MODEL, -1]].tolist(), "accuracy": measured
-        }  # fmt: skip
+            "processes": trainer.accelerator.num_processes,
+            "rewards": rewards[:, [VERIFIER, REWARD_MODEL, -1]].tolist(),
+            "accuracy": measured,
+        }
         with open(output, "w") as file:
             json.dump(result, file)
     trainer.verifier.close()
