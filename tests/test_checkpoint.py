@@ -33,7 +33,7 @@ def tasks(rows):
     )
 
 
-def make_trainer(folder, rows=6, **changes):
+def make_trainer(folder, rows=6, streamed=False, **changes):
     settings = {
         "num_generations": 4,
         "per_device_train_batch_size": 8,
@@ -52,7 +52,7 @@ def make_trainer(folder, rows=6, **changes):
     return HybridGRPOTrainer(
         "data/embedded_policy",
         args=HybridGRPOConfig(str(folder), **{**settings, **changes}),
-        train_dataset=tasks(rows),
+        train_dataset=tasks(rows).to_iterable_dataset() if streamed else tasks(rows),
         verifier=Parity(),
         reward_model=RewardModel("data/embedded_reward_model", device="cpu"),
     )
@@ -146,6 +146,18 @@ class TestExactResume:
         unbroken.train()
         _, resumed = stop_and_go_on(tmp_path / "broken", 3, "checkpoint-3", **changes)
         assert_same(learned(resumed), learned(unbroken))
+
+    @pytest.mark.parametrize("stop_at", [2, 4])
+    def test_a_streamed_set_is_exact_within_its_first_pass_and_says_so_after_it(self, tmp_path, caplog, stop_at):
+        # 6 problems, 2 a step: the first pass ends with step 3.
+        changes = {"save_steps": stop_at, "max_steps": 6, "streamed": True}
+        unbroken = make_trainer(tmp_path / "unbroken", **changes)
+        unbroken.train()
+        _, resumed = stop_and_go_on(tmp_path / "broken", stop_at, f"checkpoint-{stop_at}", **changes)
+        assert resumed.state.global_step == 6
+        if stop_at == 2:
+            assert_same(learned(resumed), learned(unbroken))
+        assert ("streamed and was past its first pass (epoch 1)" in caplog.text) is (stop_at == 4)
 
     def test_a_run_stopped_within_a_generation_goes_on_in_step_with_the_others_and_says_so(self, tmp_path, caplog):
         changes = {"steps_per_generation": 4, "num_generations": 4, "per_device_train_batch_size": 4}
@@ -260,6 +272,15 @@ class TestSigterm:
         resumed = make_trainer(tmp_path / "broken", max_steps=5)
         resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / "checkpoint-3"))
         assert_same(learned(resumed), learned(unbroken))
+
+    def test_saves_also_where_only_the_best_checkpoint_is_kept(self, tmp_path):
+        trainer = make_trainer(tmp_path, save_strategy="best", metric_for_best_model="reward", max_steps=3)
+        trainer.eval_dataset, trainer.args.eval_strategy, trainer.args.eval_steps = tasks(2), "steps", 1
+        trainer._determine_best_metric = lambda metrics, trial: False
+        trainer.add_callback(SignalAt(2))
+        with pytest.raises(Terminated), SaveOnSigterm(trainer):
+            trainer.train()
+        assert newest_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
 
     def test_without_a_signal_nothing_changes(self, tmp_path):
         trainer = make_trainer(tmp_path, max_steps=1, save_strategy="no")

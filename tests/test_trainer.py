@@ -259,6 +259,13 @@ class TestRewardModes:
         trainer.train()
         assert list(trainer._logs["advantages"])[:4] == pytest.approx([1.5, -0.5, -0.5, -0.5])
 
+    def test_rewards_that_may_upset_the_order_are_warned_of(self, tmp_path, caplog):
+        trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES, reward_funcs=Judge("bonus", []))
+        assert "The reward functions bonus are added" in caplog.text
+        trainer.reward_func_names.append("Sudoku")  # where TRL puts an environment's own reward
+        trainer._warn_of_what_upsets_the_order()
+        assert "The reward functions bonus, Sudoku are added" in caplog.text
+
     def test_group_scaling_of_the_hybrid_reward_is_warned_of(self, tmp_path, caplog):
         hybrid_trainer(tmp_path, VERDICTS, SCORES, args=config(tmp_path, scale_rewards="group"))
         assert "4 wrong answers, ranked by the reward model alone" in caplog.text
@@ -465,6 +472,12 @@ class TestCalibration:
         trainer.train()
         assert metrics(trainer, "hybrid/rm_min") == [-3.0]
 
+    def test_a_policy_with_tools_is_refused(self, tmp_path):
+        trainer = self.calibrated(tmp_path)
+        trainer.tools = [len]  # given to the trainer, they ask for a chat template that can call them
+        with pytest.raises(ValueError, match="without tools and outside of any environment"):
+            trainer.calibrate()
+
     def test_no_prompts(self, tmp_path):
         trainer = self.calibrated(tmp_path)
         trainer.train_dataset = tasks().select([])
@@ -514,6 +527,11 @@ class TestDropIn:
         start = weights_of(GRPOTrainer(model=POLICY, reward_funcs=length_reward, args=args, train_dataset=tasks()))
         assert any(not torch.equal(results[0][name], start[name]) for name in start)
         assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+    def test_without_judges_the_model_card_is_not_this_methods(self, tmp_path):
+        trainer = HybridGRPOTrainer(POLICY, Judge("bonus", []), config(tmp_path), train_dataset=tasks())
+        assert (trainer._name, trainer._tag_names, trainer._paper["id"]) == ("GRPO", ["trl", "grpo"], "2402.03300")
+        assert "hybrid-reward" not in trainer.model.model_tags
 
 
 _FIELDS = {

@@ -45,12 +45,12 @@ def calibration_scores(trainer: Any, count: int) -> torch.Tensor:
         Shape (prompts * num_generations,), the same on every process; NaN where the reward model gave `None`.
 
     Raises:
-        ValueError: The training set has no prompt, or an environment provides them.
+        ValueError: The training set has no prompt, or the policy has tools or an environment.
     """
-    if getattr(trainer, "environment_factories", None) is not None:
+    if trainer.tools or getattr(trainer, "environment_factories", None) is not None:
         raise ValueError(
-            "hybrid_bounds 'calibrated' answers prompts before training, outside of any environment. With "
-            "environments, set hybrid_bounds to stratum or group."
+            "hybrid_bounds 'calibrated' answers prompts before training, without tools and outside of any "
+            "environment. With these, set hybrid_bounds to stratum or group."
         )
     rows = list(itertools.islice(iter(trainer.train_dataset), count))
     if not rows:

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from accelerate.logging import get_logger
 from transformers import TrainerCallback
+from transformers.trainer_utils import SaveStrategy
 
 from trl_hybrid.run_folder import read_json, write_json
 
@@ -69,10 +70,16 @@ def replay_shuffles(sampler: Any, epochs: int) -> None:
     fresh one: without this, its next epoch would be the first one again.
 
     Args:
-        sampler: The training set's `trl.trainer.utils.RepeatSampler`; `None` for a streamed one, which is reshuffled
-            by the number of its epoch.
+        sampler: The training set's `trl.trainer.utils.RepeatSampler`; `None` for a streamed one, which has no length:
+            transformers finds its place within the first pass only, and starts a later one from its beginning.
         epochs: Whole epochs trained.
     """
+    if sampler is None and epochs:
+        logger.warning(
+            "The training set is streamed and was past its first pass (epoch %d): its prompts come in another order "
+            "than in an unbroken run. Leave dataset_streaming out to resume exactly.",
+            epochs,
+        )
     if sampler is not None and sampler.shuffle:
         for _ in range(epochs):
             torch.randperm(sampler.num_samples, generator=sampler.generator)
@@ -85,8 +92,8 @@ def _scores_file(trainer: Any, folder: Path) -> Path:
 class SaveBetweenGenerations(TrainerCallback):
     """Put a save that falls within a generation off to its end, from where a run resumes bit for bit.
 
-    The last step's save stays where it is, and so do all with `load_best_model_at_end`, which looks for the
-    checkpoint of the step that was evaluated.
+    The last step's save stays where it is, and so do all with `load_best_model_at_end` or `save_strategy="best"`,
+    which belong to the step that was evaluated.
 
     Args:
         trainer: A `HybridGRPOTrainer` with judges.
@@ -157,6 +164,8 @@ class SaveOnSigterm(TrainerCallback):
             self.stopping = bool(accelerator.gather(own).any())
         if self.stopping:
             control.should_save = control.should_training_stop = True
+            if args.save_strategy == SaveStrategy.BEST:
+                control.should_evaluate = False  # the trainer would take the save back unless it is the best
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave once the checkpoint of all processes is written, without what else comes after training."""

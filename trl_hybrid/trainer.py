@@ -97,6 +97,9 @@ class HybridGRPOTrainer(GRPOTrainer):
             raise ValueError(f"The hybrid reward needs both judges, got no `{missing}`. Pass it, or pass neither.")
         self.verifier, self.reward_model = verifier, reward_model
         if verifier is None or reward_model is None:
+            # What is trained without judges is not to be published as trained by this method.
+            self._tag_names, self._name = GRPOTrainer._tag_names, GRPOTrainer._name
+            self._paper = GRPOTrainer._paper
             super().__init__(model, reward_funcs, args, *trl_args, **trl_kwargs)
             return
 
@@ -122,7 +125,8 @@ class HybridGRPOTrainer(GRPOTrainer):
             self._warn_of_what_upsets_the_order()
 
     def _warn_of_what_upsets_the_order(self) -> None:
-        extras = self.reward_func_names[2 : self._hybrid_column]
+        # Environments' own rewards stand behind the hybrid column.
+        extras = self.reward_func_names[2 : self._hybrid_column] + self.reward_func_names[self._hybrid_column + 1 :]
         if extras:
             logger.warning(
                 "The reward functions %s are added to the hybrid reward: where they differ by more than the gap "

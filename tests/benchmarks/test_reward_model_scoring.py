@@ -33,7 +33,7 @@ def run(tmp_path_factory):
     command = [sys.executable, str(SCRIPT), "--quick", "--sections", "maths", "scaling", "--output", str(output)]
     command += ["--ways", "resident", "trl", "one_row", "group_offload"]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=380)
     assert run.returncode == 0, run.stderr
     return run.stdout, output.read_text()
 
@@ -43,6 +43,8 @@ def report(run):
     return json.loads(run[1])
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_every_way_is_measured_or_has_a_reason(report):
     [maths] = report["sections"]["maths"]
     ways = maths["ways"]
@@ -54,6 +56,8 @@ def test_every_way_is_measured_or_has_a_reason(report):
         assert way["peak_bytes"] >= way["extra_bytes"] >= 0
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_all_ways_give_the_scores_of_one_row_at_a_time(report):
     ways = report["sections"]["maths"][0]["ways"]
     assert ways["one_row"]["largest_difference"] == 0
@@ -61,6 +65,8 @@ def test_all_ways_give_the_scores_of_one_row_at_a_time(report):
     assert ways["trl"]["largest_difference"] < 1e-4
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_one_and_two_processes_score_all_rows(report):
     scaling = report["sections"]["scaling"]
     assert [workload["rows"] for workload in scaling] == [8, 16]
@@ -69,6 +75,8 @@ def test_one_and_two_processes_score_all_rows(report):
         assert all(way["median_seconds"] > 0 for way in workload["ways"].values())
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_targets_are_judged_and_printed(run, report):
     outcomes = {target["claim"]: target["outcome"] for target in report["sections"]["maths"][0]["targets"]}
     assert outcomes["resident, largest difference"] == "met"
@@ -77,6 +85,8 @@ def test_targets_are_judged_and_printed(run, report):
         assert text in run[0]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_the_figures_name_the_machine_and_no_path(run, report):
     assert {"cpu", "cores", "threads", "versions"} <= report["machine"].keys()
     assert str(Path.home()) not in run[1]
@@ -98,6 +108,7 @@ def test_an_interrupted_run_keeps_its_finished_sections(script, monkeypatch, tmp
     assert json.loads(output.read_text())["sections"] == {"maths": ["maths"], "long_prompt": ["long_prompt"]}
 
 
+@pytest.mark.slow
 def test_a_failure_becomes_a_reason(script, tmp_path):
     crew = script.Crew("one_row", script.Setting(str(tmp_path), "cpu", threads=1))
     [results] = script.measure([crew], [[(300, 301)]], repeats=1)
