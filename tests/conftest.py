@@ -12,5 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from hypothesis import settings
 
 
+# Scripts for processes that tests launch; they import each other from their own folder.
+collect_ignore = ["launch"]
+
 settings.register_profile("offline", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("offline")

@@ -65,12 +65,17 @@ class TestResuming:
             checkpoint(tmp_path, step)
         assert newest_whole_checkpoint(tmp_path).name == "checkpoint-100"
 
-    @pytest.mark.parametrize("damage", ["no state", "half a state", "cut weights", "no weights"])
+    @pytest.mark.parametrize("damage", ["no state", "half a state", "cut weights", "no weights", "cut optimizer"])
     def test_damaged_one_is_passed_over_with_a_warning(self, tmp_path, caplog, damage):
         checkpoint(tmp_path, 5)
         newest = checkpoint(tmp_path, 10)
         weights, state = newest / "adapter_model.safetensors", newest / "trainer_state.json"
+        optimizer = newest / "global_step10" / "zero_pp_rank_1_mp_rank_00_optim_states.pt"  # as DeepSpeed has it
+        optimizer.parent.mkdir()
+        torch.save({"exp_avg": torch.ones(4)}, optimizer)
+        assert newest_whole_checkpoint(tmp_path) == newest
         {
+            "cut optimizer": lambda: optimizer.write_bytes(optimizer.read_bytes()[:-8]),
             "no state": state.unlink,
             "half a state": lambda: state.write_text('{"global_st'),
             "cut weights": lambda: weights.write_bytes(weights.read_bytes()[:-8]),

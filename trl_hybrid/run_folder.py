@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import shutil
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ def clear_run_folder(folder: Path) -> None:
 def newest_whole_checkpoint(folder: Path) -> Path | None:
     """Find the newest checkpoint that was written to its end.
 
-    The trainer's state is written last and weights carry their own length, so a save that was cut off shows.
+    The trainer's state is written last, weights carry their own length, and torch's files (the optimizer, each
+    process's share of DeepSpeed's state) are archives with their index at the end, so a save that was cut off shows.
 
     Args:
         folder: The run's folder.
@@ -102,7 +104,7 @@ def _is_whole(checkpoint: Path) -> bool:
                 pass
     except (OSError, ValueError, SafetensorError):
         return False
-    return bool(weights)
+    return bool(weights) and all(map(zipfile.is_zipfile, checkpoint.rglob("*.pt*")))  # .pt and .pth
 
 
 def checkpoint_to_resume(resume: str | None, folder: Path, max_steps: int = -1) -> str | None:

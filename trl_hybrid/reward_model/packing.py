@@ -6,7 +6,7 @@ finds the segments in the keyword argument `packing`, which models hand through 
 
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -42,6 +42,21 @@ class Segments:
     own: tuple[tuple[int, int], ...]
     shared: tuple[tuple[int, int], ...]
     device: torch.device
+
+    _masks: dict[torch.dtype, list[torch.Tensor | None]] = field(default_factory=dict, compare=False, repr=False)
+
+    def masks(self, dtype: torch.dtype) -> list[torch.Tensor | None]:
+        """Return each segment's additive mask (queries, keys), None without a shared start; made once a batch."""
+        if dtype not in self._masks:
+            self._masks[dtype] = [self._mask(own, shared, dtype) for own, shared in self]
+        return self._masks[dtype]
+
+    def _mask(self, own: tuple[int, int], shared: tuple[int, int], dtype: torch.dtype) -> torch.Tensor | None:
+        queries, before = own[1] - own[0], shared[1] - shared[0]
+        if not before:
+            return None
+        mask = torch.full((queries, before + queries), -torch.inf, dtype=dtype, device=self.device)
+        return mask.triu(before + 1)
 
     def __iter__(self) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         return zip(self.own, self.shared, strict=True)
@@ -205,19 +220,18 @@ def _segment_by_segment(
 ) -> torch.Tensor:
     """Attend in one call for each segment: without a varlen kernel, one call over all would build a T x T mask."""
     out = torch.empty_like(query).transpose(1, 2)  # (1, T, heads, D)
-    for (begin, end), (first, stop) in packing:
+    for ((begin, end), (first, stop)), mask in zip(packing, packing.masks(query.dtype), strict=True):
         own_keys, own_values = key[:, :, begin:end], value[:, :, begin:end]
-        if first == stop:
+        if mask is None:
             part = F.scaled_dot_product_attention(
                 query[:, :, begin:end], own_keys, own_values, is_causal=True, scale=scaling, enable_gqa=True
             )
         else:
-            mask = torch.ones(end - begin, stop - first + end - begin, dtype=torch.bool, device=query.device)
             part = F.scaled_dot_product_attention(
                 query[:, :, begin:end],
                 torch.cat([key[:, :, first:stop], own_keys], dim=2),
                 torch.cat([value[:, :, first:stop], own_values], dim=2),
-                attn_mask=mask.tril(stop - first),
+                attn_mask=mask,
                 scale=scaling,
                 enable_gqa=True,
             )
