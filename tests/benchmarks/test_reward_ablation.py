@@ -145,8 +145,10 @@ class TestReport:
 
 class TestPlan:
     def test_every_arm_is_a_valid_configuration(self, settings, tmp_path):
-        for arm in settings["arms"]:
-            HybridGRPOConfig(str(tmp_path), **plan.settings_of(settings, plan.Run("sparse", arm, 0))["training"])
+        for arm, changes in settings["arms"].items():
+            training = plan.settings_of(settings, plan.Run("sparse", arm, 0))["training"]
+            args = HybridGRPOConfig(str(tmp_path), **training)
+            assert {name: getattr(args, name) for name in changes} == changes
 
     def test_arms_differ_in_the_reward_only(self, settings):
         changed = {key for arm in settings["arms"].values() for key in arm}

@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 from transformers import BertConfig, GPT2Config, LlamaConfig, Qwen2Config, Qwen3Config
 from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
 
-from trl_hybrid.reward_model import footprint as module
-from trl_hybrid.reward_model import streamed
 from trl_hybrid.reward_model.footprint import PLACEMENTS, Footprint, choose_placement, measure_footprint
 
 
@@ -101,11 +99,6 @@ def test_architectures(config, streamable):
     found = measure_footprint(config)
     assert found.num_layers == 2
     assert found.streamable is streamable
-
-
-def test_constants_are_those_of_the_streamed_placement():
-    assert module.LAYER_SLOTS == streamed.SLOTS
-    assert module.BATCHES_PER_PASS == streamed.BATCHES_PER_PASS
 
 
 # 10 layers of 1 GB, an embedding of 1 GB: resident 11 GB, streamed 3 GB, zero3 3 GB, with no workspace.

@@ -24,8 +24,9 @@ def renderer(tokenizer_of):
     return RowRenderer(tokenizer_of("chatml"))
 
 
-def test_a_sound_model_passes(renderer):
+def test_a_sound_model_passes_without_a_word(renderer, caplog):
     check_scores("RM", renderer, LengthJudge(), tolerance=1e-3, prefers_solutions=True)
+    assert not caplog.records
 
 
 def test_scores_that_depend_on_the_batch_are_refused(renderer):
@@ -50,8 +51,9 @@ def test_a_known_model_that_prefers_nothing_is_refused(renderer):
         check_scores("RM", renderer, LengthJudge(sign=-1), tolerance=1e-3, prefers_solutions=True)
 
 
-def test_an_unknown_model_may_prefer_anything(renderer):
+def test_an_unknown_model_may_prefer_anything(renderer, caplog):
     check_scores("RM", renderer, LengthJudge(sign=-1), tolerance=1e-3, prefers_solutions=False)
+    assert not caplog.records
 
 
 def test_scores_that_are_not_finite_are_told(renderer, caplog):

@@ -16,6 +16,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
+from trl_hybrid.reward_model.footprint import BATCHES_PER_PASS, LAYER_SLOTS
 from trl_hybrid.reward_model.forwards import (
     PackedForward,
     apply_head,
@@ -29,12 +30,6 @@ from trl_hybrid.reward_model.packing import PackedRows, pack_rows
 from trl_hybrid.reward_model.plan import Batch, Row, rows_of
 from trl_hybrid.reward_model.resident import smaller_budget
 
-
-SLOTS = 3
-"""Layers that have room on the device: one computes, the next is there, the one after is on its way."""
-
-BATCHES_PER_PASS = 8
-"""Batches whose hidden states are on the device together."""
 
 ALIGNMENT = 64
 """Elements to which each tensor in a slab is aligned, for the matrix kernels' sake."""
@@ -52,7 +47,7 @@ class LayerStream:
         slots: Layers with room on the device.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], device: torch.device, slots: int = SLOTS) -> None:
+    def __init__(self, layers: Sequence[nn.Module], device: torch.device, slots: int = LAYER_SLOTS) -> None:
         self.device = device
         on_gpu = device.type == "cuda"
         self.slabs = [_into_slab(layer, pinned=on_gpu) for layer in layers]
