@@ -71,6 +71,18 @@ def test_the_forward_computes_no_token_twice_and_no_padding(saved, monkeypatch):
     assert forward.tokens(ROWS, batch) == tokens
 
 
+def test_the_last_layers_mlp_computes_the_last_tokens_alone(saved):
+    body = AutoModelForSequenceClassification.from_pretrained(saved.path).model.eval()
+    forward = PackedForward(body, torch.nn.Linear(32, 1))
+    seen = [[], []]
+    for layer, shapes in zip(body.layers, seen, strict=True):
+        layer.mlp.gate_proj.register_forward_pre_hook(lambda _, inputs, shapes=shapes: shapes.append(inputs[0].shape))
+    forward.run(ROWS, BATCHES["one family"])
+    assert seen == [[(1, 20 + 11 + 13 + 10 + 2, 32)], [(1, 4, 32)]]
+    body(input_ids=torch.tensor([[5, 6]]), packing=pack_rows([(5, 6)], [Family(0, (0,))]).segments)
+    assert seen[1][1] == (1, 2, 32)  # another forward of the same body is whole
+
+
 @pytest.mark.parametrize(
     ("config", "expected"),
     [

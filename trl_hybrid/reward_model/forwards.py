@@ -1,9 +1,10 @@
 """One forward over a batch of rows: packed without padding where the architecture allows it, padded elsewhere."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from math import isclose, isfinite
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -94,6 +95,8 @@ class PackedForward:
 
     def __init__(self, body: PreTrainedModel, head: nn.Linear) -> None:
         self.body, self.head = body, head
+        layers: Any = body.layers
+        self.last_mlp: nn.Module = layers[-1].mlp
         body.set_attn_implementation(ATTENTION)
 
     def plan(self, rows: Sequence[Row], token_budget: int) -> list[Batch]:
@@ -109,7 +112,7 @@ class PackedForward:
         """Score a batch, in the order of `rows_of(batch)`."""
         device = self.head.weight.device
         packed = pack_rows(rows, batch).to(device)
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False), at_tokens(self.last_mlp, packed.last, len(packed.ids)):
             hidden = self.body(
                 input_ids=packed.ids[None],
                 position_ids=packed.positions[None],
@@ -117,6 +120,30 @@ class PackedForward:
                 packing=packed.segments,
             ).last_hidden_state  # (1, T, H)
             return apply_head(self.head, hidden[0, packed.last])
+
+
+@contextmanager
+def at_tokens(mlp: nn.Module, chosen: torch.Tensor, tokens: int) -> Iterator[None]:
+    """Compute an MLP at some tokens of a packed row only, and give 0 for the others, as long as the context lasts.
+
+    Of the last layer only the rows' last tokens are read, and an MLP is most of a layer's work.
+
+    Args:
+        mlp: Maps hidden states (1, T, H) to (1, T, H), each token by itself.
+        chosen: Indices of the tokens, shape (B,).
+        tokens: T.
+    """
+
+    def choose(_: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (inputs[0][:, chosen],)
+
+    def spread(_: nn.Module, __: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        everywhere = output.new_zeros(1, tokens, output.shape[-1])
+        everywhere[:, chosen] = output
+        return everywhere
+
+    with mlp.register_forward_pre_hook(choose), mlp.register_forward_hook(spread):
+        yield
 
 
 def can_pack(config: PreTrainedConfig) -> bool:

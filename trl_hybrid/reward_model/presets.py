@@ -16,19 +16,21 @@ class Preset:
         pattern: Hub id, with `*` for any run of characters.
         system_prompt: System prompt that the reward model was trained with, None for no system turn.
         licence_note: What the user of the weights has to know, empty where nothing stands in the way.
+        licence: As the Hub names it, such as "apache-2.0"; empty where it is not the same for all that fit.
         prefers_solutions: Whether a right worked solution must beat an empty one (checked after loading).
     """
 
     pattern: str
     system_prompt: str | None = None
     licence_note: str = ""
+    licence: str = ""
     prefers_solutions: bool = True
 
 
 NVIDIA_NOTE = "its weights are licensed CC-BY-NC-4.0: non-commercial use only"
 PRESETS = (
-    Preset("nvidia/AceMath-7B-RM", ACEMATH_SYSTEM_PROMPT, NVIDIA_NOTE),
-    Preset("nvidia/AceMath-72B-RM", ACEMATH_SYSTEM_PROMPT, NVIDIA_NOTE),
+    Preset("nvidia/AceMath-7B-RM", ACEMATH_SYSTEM_PROMPT, NVIDIA_NOTE, "cc-by-nc-4.0"),
+    Preset("nvidia/AceMath-72B-RM", ACEMATH_SYSTEM_PROMPT, NVIDIA_NOTE, "cc-by-nc-4.0"),
     Preset("Skywork/Skywork-Reward-V2-*"),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from math import isfinite
@@ -54,7 +55,7 @@ class RewardModel:
         max_length: Most tokens of a row; the model's positions bound it too. A longer row keeps its question and the
             end of its solution.
         token_budget: Most computed tokens of one forward. A longer row goes alone. Default: 16384 on a GPU (8192
-            streamed) and 2048 on a CPU.
+            streamed) and 1024 on a CPU.
         cache_size: Rows whose scores are remembered. 0 scores every row anew.
 
     Raises:
@@ -274,4 +275,5 @@ def _length_limit(max_length: int | None, positions: int | None) -> int | None:
 
 @cache
 def _tell_licence(name: str, note: str) -> None:
-    logger.warning("The reward model %r: %s.", name, note)
+    if os.environ.get("RANK", "0") == "0":  # once, whatever the number of processes
+        logger.warning("The reward model %r: %s.", name, note)

@@ -6,7 +6,7 @@ roughly ten thousand tokens a call the copies hide under the computation.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from trl_hybrid.reward_model.footprint import BATCHES_PER_PASS, LAYER_SLOTS
 from trl_hybrid.reward_model.forwards import (
     PackedForward,
     apply_head,
+    at_tokens,
     can_pack,
     fault_of,
     plain_scores,
@@ -164,9 +165,13 @@ class StreamedModel:
             for layer in self.layers:
                 with self.stream.next_layer() as weights:
                     for passenger in passengers:
-                        passenger.hidden = self._through(layer, weights, passenger)
+                        with self._at_last_tokens(layer, passenger.packed):
+                            passenger.hidden = self._through(layer, weights, passenger)
             last = torch.cat([passenger.hidden[0, passenger.packed.last] for passenger in passengers])
             return apply_head(self.head, self.norm(last))
+
+    def _at_last_tokens(self, layer: Any, packed: PackedRows) -> AbstractContextManager[None]:
+        return at_tokens(layer.mlp, packed.last, len(packed.ids)) if layer is self.layers[-1] else nullcontext()
 
     def _embed(self, packed: PackedRows) -> _Passenger:
         """Look the tokens up in host memory: of a table of a gigabyte few rows are needed."""
