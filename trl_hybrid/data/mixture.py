@@ -1,0 +1,105 @@
+"""Several data sets as one: TRL's mixture configuration, each data set with columns of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset, IterableDataset, concatenate_datasets
+
+from trl_hybrid.data.files import open_rows
+from trl_hybrid.data.tasks import to_tasks
+from trl_hybrid.errors import InputError
+
+
+if TYPE_CHECKING:  # trl takes seconds to import
+    from trl.scripts.utils import DatasetConfig
+
+
+def load_mixture(
+    parts: Sequence[DatasetConfig],
+    streaming: bool = False,
+    max_rows: int | None = None,
+    test_split_size: float | None = None,
+    max_test_rows: int | None = None,
+    seed: int = 0,
+    **kwargs: Any,
+) -> tuple[Dataset | IterableDataset, Dataset | None]:
+    """Load data sets one after the other into one.
+
+    The columns of each are mapped before they are joined; [`trl.get_dataset`], whose `fraction` is matched, joins
+    first and so needs the same columns everywhere.
+
+    Args:
+        parts: The data sets; `path` may be a file, as in [`load_tasks`].
+        streaming: Load rows as they are needed.
+        max_rows: Train on at most so many rows, drawn from all data sets; the first ones where they are streamed.
+        test_split_size: Share, or number, of the rows to hold out.
+        max_test_rows: Hold out at most so many; 0 for none.
+        seed: Of the draw and the split.
+        **kwargs: Further arguments of [`to_tasks`].
+
+    Returns:
+        Rows of `prompt` and `solution` to train on, and those held out, `None` where none are.
+
+    Raises:
+        InputError: A data set cannot be loaded or mapped, or the mixture cannot be made.
+    """
+    _check_parts(parts, streaming, test_split_size)
+    tasks: list[Any] = [_load_part(part, streaming, kwargs) for part in parts]
+    if any(part.fraction is not None for part in parts):
+        tasks = _in_proportion(tasks, [part.fraction or 0.0 for part in parts])
+    mixture: Dataset | IterableDataset = concatenate_datasets(tasks)
+    test = None
+    if isinstance(mixture, Dataset):
+        if test_split_size is not None:
+            both = mixture.train_test_split(test_size=_share_or_count(test_split_size), seed=seed)
+            mixture, test = both["train"], both["test"]
+        if max_rows is not None:
+            mixture = mixture.shuffle(seed=seed)
+    if max_rows is not None:
+        mixture = mixture.take(max_rows)
+    if test is not None and max_test_rows is not None:
+        test = test.take(max_test_rows) if max_test_rows else None
+    return mixture, test
+
+
+def _load_part(part: DatasetConfig, streaming: bool, kwargs: dict[str, Any]) -> Dataset | IterableDataset:
+    more = {name: getattr(part, name) for name in ("data_dir", "data_files") if getattr(part, name) is not None}
+    rows, first_row = open_rows(part.path, part.name, part.split, streaming, **more)
+    if part.columns is not None:
+        missing = [column for column in part.columns if column not in first_row]
+        if missing:
+            raise InputError(
+                f"`columns` of {part.path!r} in `datasets` names {', '.join(missing)}; it has {', '.join(first_row)}."
+            )
+        rows = rows.select_columns(part.columns)
+        first_row = {column: first_row[column] for column in part.columns}
+    return to_tasks(rows, first_row, part.path, **kwargs)
+
+
+def _in_proportion(tasks: list[Any], fractions: Sequence[float]) -> list[Any]:
+    """Keep the first rows of each, so many that the shares are kept and no row is taken twice."""
+    shares = [fraction / sum(fractions) for fraction in fractions]
+    total = min(len(rows) / share for rows, share in zip(tasks, shares, strict=True) if share > 0)
+    return [rows.take(round(share * total)) for rows, share in zip(tasks, shares, strict=True)]
+
+
+def _share_or_count(size: float) -> float | int:
+    return int(size) if size >= 1 else size
+
+
+def _check_parts(parts: Sequence[DatasetConfig], streaming: bool, test_split_size: float | None) -> None:
+    fractions = [part.fraction for part in parts]
+    given = [fraction for fraction in fractions if fraction is not None]
+    if given and (len(given) < len(fractions) or min(given) < 0 or sum(given) == 0):
+        raise InputError(
+            f"`fraction` must be set for all of `datasets` or for none, and must not be negative, got {fractions}."
+        )
+    if streaming and (given or test_split_size is not None):
+        raise InputError(
+            "`fraction` and `test_split_size` need to know how many rows there are: leave them out, or set streaming "
+            "and dataset_streaming to false."
+        )
+    if test_split_size is not None and test_split_size <= 0:
+        raise InputError(f"test_split_size must be above 0, got {test_split_size}. Leave it out to hold out nothing.")

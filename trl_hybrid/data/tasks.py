@@ -1,0 +1,120 @@
+"""Any data set becomes rows of `prompt` (chat messages) and `solution` (the gold answer)."""
+
+from typing import Any
+
+from datasets import Dataset, IterableDataset
+
+from trl_hybrid.data.columns import Columns, column_paths, find_columns, to_task
+from trl_hybrid.data.files import has_split, open_rows
+from trl_hybrid.errors import InputError
+
+
+def load_tasks(
+    name: str,
+    config: str | None = None,
+    split: str = "train",
+    streaming: bool = False,
+    system_prompt: str | None = None,
+    max_question_chars: int | None = None,
+    max_rows: int | None = None,
+    prompt_column: str | None = None,
+    solution_column: str | None = None,
+) -> Dataset | IterableDataset:
+    """Load maths problems with their gold answers.
+
+    A row such as `{"question": "What is 2 + 3?", "answer": "5"}` becomes `{"prompt": [{"role": "user", "content":
+    "What is 2 + 3?"}], "solution": "5"}`; other columns go, since TRL hands every column to every reward function. No
+    row is left out for its gold: what cannot be judged is found by [`~trl_hybrid.data.preflight.check_tasks`].
+
+    Args:
+        name: Id of a data set on the Hub, a folder, or a .json, .jsonl, .csv or .parquet file. A single file is one
+            split; `split` may name a slice of it (`train[:90%]`) and is not looked at otherwise.
+        config: Name of the data set's configuration.
+        split: Which split to load.
+        streaming: Load rows as they are needed. `max_steps` must then be set for training.
+        system_prompt: Put before prompts that have no system message.
+        max_question_chars: Leave out longer questions.
+        max_rows: Keep at most so many rows.
+        prompt_column: Where the problem stands, in place of the table in [`~trl_hybrid.data.columns`]. A field inside
+            a column is a dotted path, `reward_model.ground_truth`.
+        solution_column: The same for the gold answer.
+
+    Returns:
+        Rows of `prompt` and `solution`.
+
+    Raises:
+        InputError: The data set cannot be found or loaded, has no rows, or no column for the problem or the gold
+            answer.
+    """
+    rows, first_row = open_rows(name, config, split, streaming)
+    tasks = to_tasks(
+        rows, first_row, name, system_prompt, max_question_chars, max_rows, prompt_column, solution_column
+    )
+    if isinstance(tasks, Dataset) and len(tasks) == 0:
+        raise InputError(
+            f"The data set {name!r} (split {split!r}) has no rows left. Check the split, max_rows ({max_rows}) and "
+            f"max_question_chars ({max_question_chars})."
+        )
+    return tasks
+
+
+def load_test_tasks(
+    name: str,
+    config: str | None = None,
+    split: str = "test",
+    max_rows: int | None = None,
+    streaming: bool = False,
+    **kwargs: Any,
+) -> Dataset | None:
+    """Load held-out problems, all into memory, where the data set has them.
+
+    Args:
+        name: As for [`load_tasks`]. A single file has no second split but a slice of its rows, `train[90%:]`.
+        config: Name of the data set's configuration.
+        split: The split that training does not see.
+        max_rows: Keep at most so many rows; 0 for none.
+        streaming: Fetch the rows that are kept and no others.
+        **kwargs: Further arguments of [`load_tasks`].
+
+    Returns:
+        Rows of `prompt` and `solution`, or `None` where there is no such split or no row is wanted.
+
+    Raises:
+        InputError: As for [`load_tasks`].
+    """
+    if max_rows == 0 or not has_split(name, config, split):
+        return None
+    tasks = load_tasks(name, config, split, streaming, max_rows=max_rows, **kwargs)
+    return tasks if isinstance(tasks, Dataset) else Dataset.from_list(list(tasks))
+
+
+def to_tasks(
+    rows: Dataset | IterableDataset,
+    first_row: dict[str, Any],
+    name: str,
+    system_prompt: str | None = None,
+    max_question_chars: int | None = None,
+    max_rows: int | None = None,
+    prompt_column: str | None = None,
+    solution_column: str | None = None,
+) -> Dataset | IterableDataset:
+    """Map rows to `prompt` and `solution`; the arguments are those of [`load_tasks`].
+
+    Raises:
+        InputError: No column for the problem or the gold answer.
+    """
+    paths = list(dict.fromkeys([*column_paths(rows.features or {}), *column_paths(first_row)]))
+    columns = find_columns(paths, first_row, name, prompt_column, solution_column)
+    if max_question_chars is not None:
+        rows = rows.filter(_is_short, fn_kwargs={"columns": columns, "max_chars": max_question_chars})
+    if max_rows is not None:
+        rows = rows.take(max_rows)
+    return rows.map(
+        to_task,
+        fn_kwargs={"columns": columns, "system_prompt": system_prompt},
+        remove_columns=[column for column in first_row if column not in ("prompt", "solution")],
+    )
+
+
+def _is_short(row: dict[str, Any], columns: Columns, max_chars: int) -> bool:
+    return len(to_task(row, columns)["prompt"][-1]["content"]) <= max_chars
