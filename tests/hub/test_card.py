@@ -1,0 +1,139 @@
+"""The card says what was paid, what came of it and what may be done with it, and nothing that it cannot know."""
+
+import json
+
+import pytest
+from hub_run import SYSTEM_PROMPT, make_run
+from huggingface_hub import HfApi, ModelCard
+
+from trl_hybrid.hub.card import make_card, snippet
+from trl_hybrid.hub.origin import licence_of
+
+
+ON_HUB = {"dataset_name": "openai/gsm8k", "dataset_config": "main"}
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory):
+    def card(licences=None, summary=None, **kwargs):
+        folder = make_run(tmp_path_factory.mktemp("run"), **kwargs)
+        run = {**json.loads((folder / "summary.json").read_text()), **(summary or {})}
+        made = make_card(folder, run, "me/tiny", licences or {})
+        return ModelCard(made.content)
+
+    return card
+
+
+def test_header_of_what_is_on_the_hub(make):
+    data = make(base="TinyLlama/TinyLlama-1.1B-Chat-v1.0", **ON_HUB).data.to_dict()
+    assert data["base_model"] == "TinyLlama/TinyLlama-1.1B-Chat-v1.0"
+    assert data["datasets"] == ["openai/gsm8k"]
+    assert data["library_name"] == "peft"
+    result = data["model-index"][0]["results"][0]
+    assert result["dataset"] == {"name": "openai/gsm8k", "type": "openai/gsm8k", "config": "main", "split": "test"}
+    assert [metric["value"] for metric in result["metrics"]] == [0.9609, 0.92]
+
+
+def test_header_names_no_licence_and_nothing_local(make):
+    card = make(licences={"model": "apache-2.0"}, adapter=False)
+    assert {"license", "base_model", "datasets"}.isdisjoint(card.data.to_dict())
+    assert card.data.library_name == "transformers"
+    assert "from peft" not in card.text
+
+
+def test_reward_is_told_as_it_was_paid(make):
+    text = make(hybrid_alpha=0.05, hybrid_beta=0.2, hybrid_bounds="group", reward_model_revision="v2").text
+    for row in (
+        "| verifier | `MathVerifier`, method `math_verify` |",
+        f"[nvidia/AceMath-7B-RM](https://huggingface.co/nvidia/AceMath-7B-RM), revision `{'c' * 40}` |",
+        "| its system prompt | `Please reason step by step, and check your final answer within \\boxed{}.` |",
+        "| alpha | 0.05 |",
+        "| beta | 0.2 |",
+        "| bounds | group |",
+        "min, max: over all completions of the same prompt",
+        "| difficulty weight | 0.4 to 3.0, k = 6.0, sigma of each group |",
+    ):
+        assert row in text
+    assert "difficulty weight | off |" in make(hybrid_difficulty_weighting=False).text
+
+
+def test_one_judge_alone_has_no_bands(make):
+    text = make(reward_mode="verifier").text
+    assert "| what is optimised (`reward_mode`) | `verifier` |" in text
+    assert "| alpha |" not in text
+    assert "(1 - beta)" not in text
+
+
+def test_figures_before_and_after(make):
+    text = make().text
+    assert "Accuracy on 256 problems that training did not see (`test.jsonl`)" in text
+    assert "| greedy | 30.0 % | 96.1 % |" in text
+    assert "| mean of 8 | unknown | 92.0 % |" in text
+    assert "![Learning curves](curves.png)" in text
+    unmeasured = make(summary={"accuracy": {}})
+    assert "Held-out accuracy was not measured." in unmeasured.text
+    assert unmeasured.data.eval_results is None
+
+
+def test_evaluation_that_lies_in_the_run_is_told_too(tmp_path):
+    folder = make_run(tmp_path / "run")
+    run = json.loads((folder / "summary.json").read_text())
+    assert "trl-hybrid eval" not in make_card(folder, run, "me/tiny", {}).content
+
+    def figures(value):
+        return {"lenient": {"greedy": {"value": value, "low": value - 0.1, "high": value + 0.1},
+                            "pass@1": {"value": 0.1, "low": 0.1, "high": 0.1},
+                            "best_of_8": {"value": None, "low": None, "high": None}}, "strict": {}}  # fmt: skip
+
+    result = {
+        "figures": figures(0.5), "counts": {"problems": 100}, "base": {"figures": figures(0.25)},
+        "settings": {"problems": {"name": "openai/gsm8k", "config": "main", "split": "test"}},
+    }  # fmt: skip
+    (folder / "eval").mkdir()
+    (folder / "eval" / "eval.json").write_text(json.dumps(result))
+    text = make_card(folder, run, "me/tiny", {}).text
+    assert "`trl-hybrid eval` on 100 problems of [openai/gsm8k]" in text
+    assert "configuration `main`, split `test`, with 95 % intervals" in text
+    assert "| | before | after |\n|---|---|---|\n| greedy | 25.0 % [15.0, 35.0] | 50.0 % [40.0, 60.0] |" in text
+    assert "| best of 8 | unknown | unknown |" in text
+
+
+def test_licences_are_named_and_none_is_claimed(make):
+    text = make(licences={"model": "apache-2.0", "reward_model": "cc-by-nc-4.0"}).text
+    assert "| base model: `embedded_policy` (a local folder) | apache-2.0 |" in text
+    assert "AceMath-7B-RM) | cc-by-nc-4.0 |" in text
+    assert "CC-BY-NC-4.0: non-commercial use only. Its scores shaped these weights." in text
+    assert "This card claims no licence for these weights." in text
+    free = make(reward_model_name_or_path="my/own").text
+    assert "my/own) | not known here |" in free
+    assert "non-commercial" not in free
+
+
+def test_system_prompt_keeps_its_place_in_code_and_tables(make):
+    text = make(system_prompt=SYSTEM_PROMPT, reward_model_system_prompt="a | b\nc `d`").text
+    assert "| its system prompt | `a \\| b c 'd'` |" in text
+    assert f'{{"role": "system", "content": {SYSTEM_PROMPT!r}}},' in text
+
+
+def test_snippet_without_system_prompt_is_code():
+    code = snippet("me/tiny", None, 40, adapter=False)
+    compile(code, "card", "exec")
+    assert "system" not in code
+    assert "max_new_tokens=40" in code
+
+
+def test_mixture_names_its_parts(make):
+    card = make(datasets=[{"path": "a/first", "split": "train"}, {"path": "data/addition", "split": "train"}])
+    assert "[a/first](https://huggingface.co/datasets/a/first), `addition` (local)" in card.text
+    assert card.data.datasets == ["a/first"]
+    assert card.data.eval_results[0].dataset_type == "custom"
+
+
+def test_licence_of_a_local_copy_is_what_its_card_says(tmp_path):
+    api = HfApi()
+    assert licence_of(str(tmp_path), api) is None
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
+    assert licence_of(str(tmp_path), api) == "mit"
+    assert licence_of("/copies/AceMath-7B-RM", api) == "cc-by-nc-4.0"
+    # Nothing is guessed where the Hub cannot be asked.
+    assert licence_of("someone/some-model", api) is None

@@ -1,0 +1,70 @@
+"""A saved model that is empty, broken or another one is found before it is shared."""
+
+import json
+
+import pytest
+import torch
+from hub_run import POLICY, save_policy
+from safetensors.torch import load_file, save_file
+
+from trl_hybrid.hub.saved import Trained, base_model, check_saved_model, is_here
+
+
+def change(folder, edit):
+    file = next(folder.glob("*.safetensors"))
+    weights = load_file(file)
+    edit(weights)
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+@pytest.fixture(params=[True, False], ids=["adapter", "full"])
+def saved(request, tmp_path):
+    return tmp_path, save_policy(tmp_path, adapter=request.param)
+
+
+def test_saved_model_is_the_trained_one_and_says_so_of_a_changed_one(saved):
+    folder, trained = saved
+    check_saved_model(folder, trained)
+    check_saved_model(folder)
+
+    def flip(weights):
+        weights.update({name: -weight for name, weight in weights.items() if "lora_B" in name or "norm" in name})
+
+    change(folder, flip)
+    check_saved_model(folder)
+    with pytest.raises(RuntimeError, match=r"logits differ from the trained model's by 0\.\d+|by \d"):
+        check_saved_model(folder, trained)
+
+
+def test_empty_tensors_as_zero3_has_saved_them(saved):
+    folder, trained = saved
+    change(folder, lambda weights: weights.update({name: torch.empty(0) for name in weights}))
+    with pytest.raises(RuntimeError, match=r"' in (adapter_)?model.safetensors is empty. Nothing was pushed"):
+        check_saved_model(folder, trained)
+
+
+def test_numbers_that_are_not_finite(saved):
+    folder, trained = saved
+    change(folder, lambda weights: next(iter(weights.values())).view(-1)[:1].fill_(torch.nan))
+    with pytest.raises(RuntimeError, match="is not finite"):
+        check_saved_model(folder, trained)
+
+
+def test_missing_weights_tokenizer_and_other_vocabulary(saved):
+    folder, trained = saved
+    with pytest.raises(RuntimeError, match="logits have the shape"):
+        check_saved_model(folder, Trained(trained.logits[:-1], trained.dtype, trained.tolerance))
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(RuntimeError, match="does not load"):
+        check_saved_model(folder)
+    next(folder.glob("*.safetensors")).unlink()
+    with pytest.raises(RuntimeError, match="there are no weights in it"):
+        check_saved_model(folder)
+
+
+def test_base_model_of_an_adapter(tmp_path):
+    assert base_model(tmp_path) is None
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": POLICY, "revision": "v1"}))
+    assert base_model(tmp_path) == (POLICY, "v1")
+    assert is_here(POLICY)
+    assert not is_here("me/never-downloaded")

@@ -1,0 +1,60 @@
+"""`trl-hybrid push`: a finished run's model, with its card, to the Hugging Face Hub."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+DESCRIPTION = """Check the model that a run saved, write its model card and upload both to the Hugging Face Hub.
+
+Goes for a run whose push failed, for one that was trained without push_to_hub, and again after `trl-hybrid eval`: what
+is on the Hub already is not sent again. The card is written anew each time. Log in first: `hf auth login`.
+"""
+
+EXAMPLES = """examples:
+  trl-hybrid push runs/tinyllama-grpo --hub-model-id my-name/tinyllama-maths
+  trl-hybrid push runs/tinyllama-grpo --hub-model-id my-name/tinyllama-maths --private
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command to the command line."""
+    push = commands.add_parser(
+        "push",
+        help="upload a finished run's model with its card",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = push.add_argument
+    add("run_folder", type=Path, metavar="RUN", help="the run's folder, as runs/tinyllama-grpo")
+    add(
+        *("--hub-model-id", "--hub_model_id"),
+        metavar="NAME",
+        help="repository, such as you/name (default: the run's hub_model_id, or else the folder's name)",
+    )
+    add(
+        "--private",
+        action="store_true",
+        default=None,
+        help="make the repository private (default: the run's hub_private_repo)",
+    )
+    add("--revision", metavar="BRANCH", help="branch to push to (default: the run's hub_revision, or else main)")
+    add("--trust_remote_code", action="store_true", help="run code of the base model's repository for the check")
+    push.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, push, and print the page."""
+    from trl_hybrid.hub.saved import base_model, check_saved_model, check_weights, is_here
+    from trl_hybrid.hub.upload import push_run, read_run
+
+    read_run(args.run_folder)
+    base = base_model(args.run_folder)
+    if base is None or is_here(*base):
+        check_saved_model(args.run_folder, trust_remote_code=args.trust_remote_code)
+    else:
+        check_weights(args.run_folder)
+        print(f"Only the adapter's own weights were checked: {base[0]} is not on this machine.")
+    print(f"Pushed: {push_run(args.run_folder, args.hub_model_id, args.private, args.revision)}")
+    return 0

@@ -1,0 +1,50 @@
+"""Where the models of a run come from: the commit that was loaded, and the licence."""
+
+import re
+from pathlib import Path
+
+from huggingface_hub import HfApi, ModelCard, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+from trl_hybrid.reward_model.presets import find_preset
+
+
+def commit_of(name: str, revision: str | None = None) -> str | None:
+    """Return the commit of a model that was loaded from the Hub, as the cache knows it; no network.
+
+    Args:
+        name: Id on the Hub, or a folder.
+        revision: Branch, tag or commit.
+
+    Returns:
+        40 hexadecimal digits; `None` for a folder, or where the cache does not hold the model.
+    """
+    if Path(name).is_dir():
+        return None
+    file = try_to_load_from_cache(name, "config.json", revision=revision)
+    commit = Path(file).parent.name if isinstance(file, str) else ""
+    return commit if re.fullmatch(r"[0-9a-f]{40}", commit) else None
+
+
+def licence_of(name: str, api: HfApi) -> str | None:
+    """Return a model's licence as its card names it, such as "apache-2.0".
+
+    Args:
+        name: Id on the Hub, or a folder.
+        api: Client that asks for a card on the Hub.
+
+    Returns:
+        `None` where the card names no licence or cannot be had; nothing is guessed.
+    """
+    preset = find_preset(name)
+    if preset is not None and preset.licence:
+        return preset.licence
+    if Path(name).is_dir():
+        card = Path(name) / "README.md"
+        return ModelCard.load(card, ignore_metadata_errors=True).data.get("license") if card.exists() else None
+    try:
+        card_data = api.model_info(name, timeout=10).card_data
+    except (HfHubHTTPError, HTTPError, OSError, ValueError):
+        # A card that cannot be read leaves the licence unknown, and the text says so.
+        return None
+    return card_data.license if card_data else None

@@ -1,0 +1,153 @@
+"""From a run's folder to the Hub; a push that failed has lost nothing and can be repeated."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalTokenNotFoundError
+
+from trl_hybrid.errors import InputError
+from trl_hybrid.hub.card import make_card
+from trl_hybrid.hub.origin import licence_of
+from trl_hybrid.hub.saved import weight_files
+from trl_hybrid.run_folder import newest_whole_checkpoint, read_json
+
+
+# No checkpoints, optimizer states, completions or reports, which hold the data set's rows; and no pickle, as
+# training_args.bin is one.
+WEIGHTS = ["adapter_config.json", "adapter_model*.safetensors", "model*.safetensors", "model.safetensors.index.json"]
+SHARED = [
+    *WEIGHTS,
+    *("config.json", "generation_config.json", "README.md", "curves.png", "chat_template.jinja"),
+    *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
+    *("tokenizer.model", "spiece.model"),
+]
+
+# What huggingface_hub raises when a push fails; an upload's own thread wraps in RuntimeError.
+FAILURES = (OSError, HTTPError, ValueError, RuntimeError)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read what a finished run says of itself.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        What its `summary.json` holds; of a run that was stopped while it wrote that, its `settings.json`.
+
+    Raises:
+        InputError: There is no such folder, it is no run's, or the run has not saved its model yet.
+    """
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {str(folder)!r} below {Path.cwd()}. Give a run's, as runs/embedded.")
+    run = {**read_json(folder / "settings.json"), **read_json(folder / "summary.json")}
+    if "settings" not in run:
+        raise InputError(
+            f"{str(folder)!r} is no run's folder: it has neither summary.json nor settings.json, which the recipe "
+            "writes. Give a run's folder, as runs/embedded, and not a checkpoint's."
+        )
+    if not weight_files(folder):
+        raise InputError(
+            f"The run in {str(folder)!r} is not finished: it has no saved model"
+            + (
+                f". Go on with it: --output_dir {folder} --resume_from_checkpoint latest"
+                if newest_whole_checkpoint(folder)
+                else " and no checkpoint. Train it first."
+            )
+        )
+    return run
+
+
+def push_run(
+    folder: Path,
+    hub_model_id: str | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+) -> str:
+    """Write the card and upload a finished run; what is on the Hub already is not sent again.
+
+    Args:
+        folder: The run's folder.
+        hub_model_id: Repository, made where it does not exist; by default the run's own `hub_model_id`, or else the
+            folder's name, under the account that is logged in.
+        private: Whether a new repository is private; by default the run's `hub_private_repo`, or else as the account
+            has it.
+        revision: Branch, made where it does not exist; by default the run's `hub_revision`, or else main.
+        token: By default that of `hf auth login` or HF_TOKEN.
+
+    Returns:
+        The repository's page.
+
+    Raises:
+        InputError: As [`read_run`]; or the push failed, and the message says why and how to repeat it.
+    """
+    run = read_run(folder)
+    training = run["settings"]["training"]
+    name = hub_model_id or training.get("hub_model_id") or folder.resolve().name
+    private = training.get("hub_private_repo") if private is None else private
+    api = HfApi(token=token)
+    try:
+        url = api.create_repo(name, private=private, exist_ok=True)
+        if private and not api.model_info(url.repo_id).private:
+            raise InputError(
+                f"{url.repo_id} exists and is public, and a private one was asked for. Make it private in its "
+                "settings on the Hub, or give another hub_model_id."
+            )
+        _upload(api, folder, run, url.repo_id, revision or training.get("hub_revision"))
+    except InputError:
+        raise
+    except KeyboardInterrupt:
+        raise InputError(f"The push was interrupted.\n{how_to_repeat(folder, name)}") from None
+    except FAILURES as error:
+        raise InputError(f"{_reason(error, name)}\n{how_to_repeat(folder, name)}") from error
+    return str(url)
+
+
+def _upload(api: HfApi, folder: Path, run: dict[str, Any], name: str, revision: str | None) -> None:
+    settings = run["settings"]
+    licences = {
+        "model": licence_of(settings["model"]["model_name_or_path"], api),
+        "reward_model": licence_of(settings["judges"]["reward_model_name_or_path"], api),
+    }
+    make_card(folder, run, name, licences).save(folder / "README.md")
+    if revision is not None:
+        api.create_branch(name, branch=revision, exist_ok=True)
+    api.upload_folder(
+        repo_id=name,
+        folder_path=folder,
+        allow_patterns=SHARED,
+        # Weights of an earlier push that this run has not, such as the shards of a larger model.
+        delete_patterns=WEIGHTS,
+        revision=revision,
+        commit_message=f"{run.get('steps', 'Some')} steps of GRPO with the hybrid reward",
+    )
+
+
+def how_to_repeat(folder: Path, name: str) -> str:
+    """Say that nothing is lost, and the command that pushes again."""
+    return (
+        f"Nothing of the run is lost: it lies in {folder}. To push it again:\n"
+        f"  trl-hybrid push {folder} --hub-model-id {name}"
+    )
+
+
+def _reason(error: Exception, name: str) -> str:
+    """Name what went wrong and what helps, without the request's headers."""
+    cause = error.__cause__ if type(error) is RuntimeError and isinstance(error.__cause__, Exception) else error
+    status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+    if status == 401 or isinstance(cause, LocalTokenNotFoundError):
+        return f"Pushing to {name} needs a login: run `hf auth login`, with a token that may write."
+    if status == 403:
+        return (
+            f"The account or its token may not write to {name}. Check the name before the slash, and that the token "
+            "has the right to write (`hf auth whoami`)."
+        )
+    if isinstance(cause, HFValidationError):
+        return f"hub_model_id must be a name such as you/name, got {name!r}."
+    if isinstance(cause, ConnectionError) or (isinstance(cause, HTTPError) and status is None):
+        return f"The network or the Hub failed: {str(cause).splitlines()[0]}"
+    text = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+    what = str(error).strip() + " " if cause is not error else ""
+    return f"The push to {name} failed: {what}{text}"
