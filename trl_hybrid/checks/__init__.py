@@ -1,0 +1,1 @@
+"""Is everything there that a run needs? Each check yields findings: ok, or a problem and its fix."""

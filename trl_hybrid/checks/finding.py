@@ -1,0 +1,47 @@
+"""What a check finds, and how a failure becomes a finding."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+GB = 10**9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        status: "ok"; "problem", which has a fix; "note", which stops nothing; "skipped".
+        text: What was found.
+        fix: What to do about a problem.
+    """
+
+    status: Literal["ok", "problem", "note", "skipped"]
+    text: str
+    fix: str = ""
+
+
+def findings(check: Callable[..., Iterable[Finding]], *args: Any, fix: str) -> Iterator[Finding]:
+    """Yield what a check finds; what a person can mend and stops the check is a problem too.
+
+    Args:
+        check: Yields findings.
+        *args: Its arguments.
+        fix: What to do when it raises and its message has but one line; further lines are the fix.
+    """
+    try:
+        yield from check(*args)
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+        text, _, rest = str(error).partition("\n")
+        yield Finding("problem", text or type(error).__name__, rest or fix)
+
+
+def size(count: int) -> str:
+    """Show bytes.
+
+    >>> size(14_141_252_608), size(4_400_000)
+    ('14.1 GB', '4.4 MB')
+    """
+    return f"{count / GB:.1f} GB" if count >= GB / 10 else f"{count / 10**6:.1f} MB"

@@ -1,0 +1,51 @@
+"""Accelerators, memory, and whether the Hub answers."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from trl_hybrid.checks.finding import Finding, size
+
+
+HUB_SECONDS = 5
+
+
+def check_machine() -> Iterator[Finding]:
+    """Look for accelerators, memory and cores."""
+    import psutil
+    import torch
+
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        name = torch.cuda.get_device_name(index)
+        yield Finding("ok", f"GPU {index}: {name}, {size(free)} free of {size(total)}")
+    if not torch.cuda.is_available():
+        if Path("/dev/nvidia0").exists():
+            yield Finding(
+                "problem",
+                f"There is an NVIDIA GPU, but torch {torch.__version__} cannot use it",
+                "Install torch for the driver's CUDA version: https://pytorch.org/get-started/locally",
+            )
+        yield Finding("note", "No GPU: everything runs on the CPU, which is enough for the embedded models")
+    memory = psutil.virtual_memory()
+    cores = len(os.sched_getaffinity(0))
+    yield Finding("ok", f"{size(memory.available)} of memory free of {size(memory.total)}, {cores} cores")
+
+
+def check_hub() -> Iterator[Finding]:
+    """Say whether the Hub answers, and who is logged in; neither is a problem where everything lies in folders."""
+    from huggingface_hub import HfApi, constants, get_session, get_token
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+        user = HfApi().whoami()["name"] if get_token() else None
+    except (OSError, HTTPError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        yield Finding("note", f"The Hub does not answer ({reason}); models and data in folders work all the same")
+        return
+    yield Finding("ok", f"{constants.ENDPOINT} answers")
+    if user:
+        yield Finding("ok", f"Logged in as {user}")
+    else:
+        yield Finding("note", "Nobody is logged in; gated models and push_to_hub need `hf auth login`")

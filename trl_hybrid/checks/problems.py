@@ -1,0 +1,74 @@
+"""The problems to train on, and their gold answers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trl_hybrid.arguments import TaskArguments
+from trl_hybrid.checks.finding import Finding
+from trl_hybrid.data import load_tasks
+from trl_hybrid.data.golds import find_faults
+from trl_hybrid.verifier import MathVerifier
+
+
+SHIPPED = "data/dummy_math_tasks.jsonl"
+
+ROWS = 1000
+"""Rows that are looked at."""
+
+
+def check_data(tasks: TaskArguments, verifier: MathVerifier, rows: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Load the problems, map their columns and look at their gold answers.
+
+    Args:
+        tasks: Which problems.
+        verifier: Must be able to judge the golds.
+        rows: Gets what was loaded, at most `ROWS`.
+    """
+    if tasks.datasets:
+        yield Finding("skipped", "A mixture of data sets is looked at by the recipe, before it loads a model")
+        return
+    name = find_shipped(tasks.dataset_name)
+    if name is None:
+        yield Finding("skipped", "The shipped problems are not here: name a data set by --dataset_name")
+        return
+    loaded = load_tasks(
+        name,
+        tasks.dataset_config,
+        tasks.dataset_train_split,
+        tasks.dataset_streaming or tasks.streaming,
+        tasks.system_prompt,
+        tasks.max_question_chars,
+        tasks.max_rows,
+        tasks.dataset_prompt_column,
+        tasks.dataset_solution_column,
+    )
+    rows.extend(map(dict, loaded.take(ROWS)))
+    count = f"{len(rows)} problems" if len(rows) < ROWS else f"the first {ROWS} problems"
+    question, gold = rows[0]["prompt"][-1]["content"], rows[0]["solution"]
+    yield Finding("ok", f"{tasks.dataset_name}: {count} load, such as {_short(question)} with the answer {gold!r}")
+    faults = find_faults(verifier, [row["solution"] for row in rows])
+    faulty = [row["solution"] for row in rows if row["solution"] in faults]
+    if not faulty:
+        yield Finding("ok", "Every gold answer can be judged")
+        return
+    text = f"{len(faulty)} of {count} cannot be judged, such as {_short(faulty[0])}: {faults[faulty[0]]}"
+    few = len(faulty) <= len(rows) / 2
+    fix = "Name the column of final answers by --dataset_solution_column, or correct the rows."
+    yield Finding("note", f"{text}. They are left out") if few else Finding("problem", text, fix)
+
+
+def find_shipped(dataset_name: str) -> str | None:
+    """Find the shipped problems from any folder; other names stay as they are.
+
+    Returns:
+        A name that can be loaded; None for the shipped problems where only the package is installed.
+    """
+    if dataset_name != SHIPPED or Path(SHIPPED).is_file():
+        return dataset_name
+    beside = Path(__file__).resolve().parents[2] / SHIPPED
+    return str(beside) if beside.is_file() else None
+
+
+def _short(text: str, length: int = 60) -> str:
+    return repr(text if len(text) <= length else f"{text[:length]}...")

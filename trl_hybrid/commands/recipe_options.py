@@ -1,0 +1,34 @@
+"""The recipe's settings, for commands that look at a run before it is started."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def parse_recipe_options(config: str | None, options: Sequence[str]) -> tuple[Any, ...]:
+    """Read the YAML file and the options as the training recipe does.
+
+    Args:
+        config: The YAML file, if any.
+        options: Further options of the recipe, which go over it.
+
+    Returns:
+        `TaskArguments`, `JudgeArguments`, `HybridGRPOConfig` and `ModelConfig`.
+
+    Raises:
+        InputError: A key of the YAML file that the recipe does not know, or a file that cannot be read.
+        SystemExit: An option that the recipe does not know.
+    """
+    import torch
+    from trl import ModelConfig
+
+    from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments
+    from trl_hybrid.config import HybridGRPOConfig
+    from trl_hybrid.defaults import RECIPE_DEFAULTS
+
+    # A machine without a GPU may look at a run for one, but refuses settings that need one.
+    elsewhere = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": True}
+    return parse_arguments(
+        (TaskArguments, JudgeArguments, HybridGRPOConfig, ModelConfig),
+        {**RECIPE_DEFAULTS, **elsewhere},
+        [*(["--config", config] if config else []), *options],
+    )
