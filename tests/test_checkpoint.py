@@ -68,13 +68,15 @@ class StopAt(TrainerCallback):
         control.should_training_stop = state.global_step >= self.step
 
 
-TIMED = {"step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second"}
+TIMED = ("step_time", "time/", "train_runtime", "train_samples_per_second", "train_steps_per_second")
 
 
 def learned(trainer):
     """The weights, and everything logged but times and the closing summary."""
     weights = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    history = [{k: v for k, v in row.items() if k not in TIMED} for row in trainer.state.log_history if "loss" in row]
+    history = [
+        {k: v for k, v in row.items() if not k.startswith(TIMED)} for row in trainer.state.log_history if "loss" in row
+    ]
     return weights, history
 
 

@@ -103,7 +103,7 @@ class TestResuming:
         checkpoint(tmp_path, 5)
         (tmp_path / "completions").mkdir()
         (tmp_path / "completions" / "completions_00005.parquet").write_text("")
-        for name in ("summary.json", "accuracy_before.json", "notes.txt"):
+        for name in ("summary.json", "accuracy_before.json", "adapter_model.safetensors", "notes.txt"):
             (tmp_path / name).write_text("{}")
         clear_run_folder(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

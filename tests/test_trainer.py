@@ -437,8 +437,9 @@ class TestCalibration:
             if name == "given":
                 trainer.judgement.bounds.load_state_dict({"low": -3.0, "high": 9.0})
             trainer.train()
-            timed = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second")
-            histories.append([{k: v for k, v in row.items() if k not in timed} for row in trainer.state.log_history])
+            timed = ("step_time", "time/", "train_runtime", "train_samples_per_second", "train_steps_per_second")
+            rows = trainer.state.log_history
+            histories.append([{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows])
             weights.append(weights_of(trainer))
             assert list(trainer._logs["completion"])
         assert histories[0] == histories[1]
@@ -614,6 +615,13 @@ class TestSeam:
         assert (trainer._step, len(trainer._buffered_inputs)) == (1, 1)
         assert len(trainer._logs["advantages"]) == trainer.args.generation_batch_size
 
+    def test_a_steps_times_are_among_what_is_logged(self, tmp_path):
+        trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
+        trainer.train()
+        logged = next(row for row in trainer.state.log_history if "reward" in row)
+        assert 0 < logged["time/judging"] < logged["time/judging"] + logged["time/generation"] < logged["step_time"]
+        assert logged["time/update"] > 0
+
     def test_trl_calls_it_with_contiguous_groups_and_multiplies_by_the_weights(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
         trainer.train()
@@ -657,7 +665,7 @@ class TestRealJudges:
         assert len(table) == 8
         for row in table.to_dict("records"):
             verdict = judges["verifier"].verify("", row["completion"][0]["content"], row["gold"])
-            assert row["math_verifier"] == float(verdict.correct)
+            assert row["math_verifier"] == row["verdict"] == float(verdict.correct)
             assert row["score"] == row["reward_model"]
             assert (row["hybrid_reward"] > 0.5) is verdict.correct
         judged = table["prompt"].map(lambda prompt: prompt[0]["content"]) + " " + table["gold"]

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 
+# Beside checkpoints, completions/ and the model.
+WRITTEN = ("settings.json", "history.jsonl", "summary.json", "accuracy_before.json", "curves.png", "report.html")
+
 PACKAGES = ("trl-hybrid", "trl", "transformers", "accelerate", "datasets", "peft", "math-verify", "torch")
 
 
@@ -72,7 +75,9 @@ def clear_run_folder(folder: Path) -> None:
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     shutil.rmtree(folder / "completions", ignore_errors=True)
-    for name in ("summary.json", "accuracy_before.json", "curves.png"):
+    for weights in folder.glob("*.safetensors"):
+        weights.unlink()
+    for name in WRITTEN:
         (folder / name).unlink(missing_ok=True)
 
 
@@ -162,8 +167,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object in one step, so that an interruption leaves the old file or the new one."""
+    """Write a JSON object by [`write_text`]."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a file in one step, so that an interruption leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.write_text(content, encoding="utf-8")
     part.replace(path)

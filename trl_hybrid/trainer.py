@@ -16,6 +16,7 @@ from trl_hybrid.columns import REWARD_MODEL, VERIFIER, as_list, check_names, hyb
 from trl_hybrid.config import HybridGRPOConfig
 from trl_hybrid.hybrid.combine import read_verdicts
 from trl_hybrid.judgement import Judgement
+from trl_hybrid.step_times import StepTimes
 
 
 logger = get_logger(__name__)
@@ -33,7 +34,8 @@ class HybridGRPOTrainer(GRPOTrainer):
       `[0, 0, *reward_weights, 1]`, and the judges' own columns are logged only.
     - `_calculate_rewards` starts the verifier's processes before TRL calls the reward functions, so that verifying
       overlaps scoring, fills the hybrid column after TRL has gathered all processes' rows, because a prompt's group
-      may be split over processes, and logs what the two judges tell, under `hybrid/`.
+      may be split over processes, and logs what the two judges tell, under `hybrid/`, and what takes the time, under
+      `time/`.
     - `_generate_and_score_completions` multiplies the advantages by the difficulty weights.
     - `_save_checkpoint`, `_save_rng_state`, `_load_optimizer_and_scheduler` and `_get_train_sampler` carry the judges'
       state and the order of the prompts over a stop; saves move to the next boundary between generations. From there
@@ -119,6 +121,8 @@ class HybridGRPOTrainer(GRPOTrainer):
         check_names(self.reward_func_names)
         self.judgement = Judgement(self.args)
         self._weights: torch.Tensor | None = None
+        self.times = StepTimes(self)
+        self.add_callback(self.times)
         self.add_callback(SaveBetweenGenerations(self))
         self.add_callback(Calibrate(self))
         if self.args.reward_mode == "hybrid":
@@ -147,6 +151,13 @@ class HybridGRPOTrainer(GRPOTrainer):
     ) -> torch.Tensor:
         if self.verifier is None:
             return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        with self.times.measure("judging"):
+            return self._pay(inputs, prompts, completions, completion_ids_list)
+
+    def _pay(
+        self, inputs: list[dict], prompts: list, completions: list, completion_ids_list: list[list[int]]
+    ) -> torch.Tensor:
+        """Have the judges look at this process's rows, and pay all processes' rows."""
         if hasattr(self.verifier, "prefetch") and "solution" in inputs[0]:
             self.verifier.prefetch(completions, [row["solution"] for row in inputs], prompts)
         cut_off = self.cut_off(completion_ids_list)
@@ -171,6 +182,7 @@ class HybridGRPOTrainer(GRPOTrainer):
         self._weights = judged.weights
 
         own_rows = self._own_rows(len(own_lengths))
+        self._log_completion_extra("verdict", verdicts[own_rows].tolist())
         self._log_completion_extra("score", scores[own_rows].tolist())
         self._log_completion_extra("disagreement", judged.disagreements[own_rows].tolist())
         for name, value in judged.figures.items():
@@ -194,7 +206,8 @@ class HybridGRPOTrainer(GRPOTrainer):
         if self.verifier is None:
             return super()._generate_and_score_completions(inputs)
         self.calibrate()  # an evaluation may come before training
-        output = super()._generate_and_score_completions(inputs)
+        with self.times.measure("generation"):
+            output = super()._generate_and_score_completions(inputs)
         if self._weights is not None:
             weights = self._weights.to(output["advantages"])
             output["advantages"] = output["advantages"] * weights[self._own_rows(len(inputs))]

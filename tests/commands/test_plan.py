@@ -1,9 +1,12 @@
 """`trl-hybrid plan` reads a recipe's settings and two configurations, and says what fits."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import LlamaConfig, Qwen2Config
 
 from trl_hybrid.cli import main
@@ -130,10 +133,15 @@ def test_the_share_of_a_colocated_vllm_is_not_free(models, capsys):
     found = plan(
         capsys,
         *(*models, "--gpu-memory", 80, "--use_vllm", "true", "--vllm_mode", "colocate"),
-        *("--vllm_gpu_memory_utilization", "0.25"),
+        *("--vllm_gpu_memory_utilization", "0.25", "--max_test_rows", "0"),
     )
     assert found["free"] == 60 * 10**9
     assert found["training"]["generation"] == 0
+
+
+def test_held_out_accuracy_is_not_vllm_s(models, capsys):
+    found = plan(capsys, *models, "--use_vllm", "true", "--per_device_eval_batch_size", "4")
+    assert found["policy"]["generated_rows"] == 8 * 4
 
 
 def test_the_reward_model_s_number_type_counts(models, capsys):
@@ -192,3 +200,33 @@ def test_help_teaches(capsys):
     out = capsys.readouterr().out
     assert "--gpu-memory 24" in out
     assert "streamed  in pinned host memory" in out
+
+
+def readme_rows():
+    """The README's table: GPUs, GB of one, launch config, recipe config and options, placement, GB of GPU and host."""
+    row = r"^\| (\d+) x (\d+) GB.*? \| `(\w+)` \| `(\w+\.yaml)([^`]*)` \| `(\w+)` \| ([\d.]+) \| ([\d.]*) ?\|$"
+    return re.findall(row, Path("README.md").read_text(), re.M)
+
+
+def test_the_readme_has_a_row_for_every_size():
+    rows = readme_rows()
+    assert {int(size) for _, size, *_ in rows} == {16, 24, 40, 80}
+    for gpus, _, launch, *_ in rows:
+        assert Path("accelerate_configs", f"{launch}.yaml").is_file()
+        assert (launch == "single_gpu") == (gpus == "1")
+
+
+@pytest.mark.parametrize(("gpus", "size", "launch", "config", "options", "placement", "gpu", "host"), readme_rows())
+def test_the_readme_s_sizes_are_the_plan_s(models, capsys, gpus, size, launch, config, options, placement, gpu, host):
+    path, added = Path("recipes/configs", config), options.split()
+    default_tokens = models[:-2]
+    found = plan(capsys, "--config", path, "--gpus", gpus, "--gpu-memory", size, *default_tokens, *added)
+    assert placement == (found["recommended"] if found["chosen"] == "auto" else found["chosen"])
+    place = found["placements"][placement]
+    assert (gpu, host) == (f"{place['gpu'] / 1e9:.1f}", f"{place['host'] / 1e9:.1f}" if place["host"] else "")
+    assert place["gpu"] <= int(size) * 10**9
+    settings = yaml.safe_load(path.read_text()) | {
+        name.removeprefix("--"): value for name, value in zip(added[::2], added[1::2], strict=True)
+    }
+    rows, steps = settings["per_device_train_batch_size"], settings["gradient_accumulation_steps"]
+    assert int(gpus) * int(rows) * int(steps) == 16 * 8

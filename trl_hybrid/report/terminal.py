@@ -1,48 +1,10 @@
-"""What a run shows: a line a step, a picture of the curves, a few completions."""
+"""What a run shows in the terminal: a line a step, accuracies side by side, a few completions."""
 
 import textwrap
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from transformers import ProgressCallback
-
-
-CURVES = (
-    ("Pass rate", (("hybrid/pass_rate", "right answers"),)),
-    ("Hybrid reward", (("rewards/hybrid_reward/mean", "mean"),)),
-    (
-        "Reward model score",
-        (
-            ("rewards/reward_model/mean", "all"),
-            ("hybrid/score_right_mean", "right answers"),
-            ("hybrid/score_wrong_mean", "wrong answers"),
-        ),
-    ),
-    (
-        "Groups",
-        (
-            ("hybrid/mixed_groups", "mixed"),
-            ("hybrid/all_right_groups", "all right"),
-            ("hybrid/all_wrong_groups", "all wrong"),
-            ("hybrid/rescued_groups", "rescued"),
-        ),
-    ),
-    (
-        "The two judges",
-        (("hybrid/auc", "AUC in mixed groups"), ("hybrid/disagreement", "disagreement")),
-    ),
-    (
-        "Difficulty weight",
-        (
-            ("hybrid/weight_mixed", "mixed"),
-            ("hybrid/weight_all_right", "all right"),
-            ("hybrid/weight_all_wrong", "all wrong"),
-        ),
-    ),
-    ("Completion length (tokens)", (("completions/mean_length", "mean"),)),
-    ("Entropy", (("entropy", "mean"),)),
-)
 
 
 class StepLines(ProgressCallback):
@@ -87,54 +49,15 @@ def accuracy_table(accuracy: dict[str, dict[str, float | None]]) -> str:
     '  mean of 8       30.5 %   68.8 %'
     """
     rows = [
-        f"  {name.replace('_', ' '):14} {_percent(value['before']):>7} {_percent(value['after']):>8}"
+        f"  {name.replace('_', ' '):14} {percent(value['before']):>7} {percent(value['after']):>8}"
         for name, value in accuracy.items()
     ]
     return "\n".join([f"{'':18}before   after", *rows])
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """Write a share in percent; `None` is unknown."""
     return "unknown" if share is None else f"{100 * share:.1f} %"
-
-
-def draw_curves(history: list[dict[str, Any]], accuracy: dict[str, dict[str, float | None]], path: Path) -> None:
-    """Draw the learning curves of a run.
-
-    Args:
-        history: The trainer's log history: dictionaries with `step` and metrics.
-        accuracy: Held-out accuracy, `{"greedy": {"before": share, "after": share}, ...}`; may be empty.
-        path: The PNG to write.
-    """
-    from matplotlib.figure import Figure  # slow to import, used once
-
-    figure = Figure(figsize=(15, 6.5), layout="constrained")
-    alarm = alarm_step(history)
-    for axes, (title, lines) in zip(figure.subplots(2, 4).flat, CURVES, strict=True):
-        for key, label in lines:
-            points = [(row["step"], row[key]) for row in history if row.get(key) is not None]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else None)
-        if alarm is not None:
-            axes.axvline(alarm, color="tab:red", linestyle="--", label="alarm")
-        axes.set(title=title, xlabel="step")
-        axes.grid(alpha=0.3)
-        if len(lines) > 1 and axes.lines:
-            axes.legend()
-    text = "   ".join(
-        f"{name.replace('_', ' ')}: {_percent(value['before'])} → {_percent(value['after'])}"
-        for name, value in accuracy.items()
-    )
-    figure.suptitle(f"Held-out accuracy   {text}" if text else "Training")
-    figure.savefig(path, dpi=110)
-
-
-def alarm_step(history: list[dict[str, Any]]) -> int | None:
-    """Return the first step at which the alarm for reward hacking had fired, None if it never did.
-
-    >>> alarm_step([{"step": 1, "hybrid/alarm": 0.0}, {"step": 2, "hybrid/alarm": 1.0}])
-    2
-    """
-    return next((row["step"] for row in history if row.get("hybrid/alarm")), None)
 
 
 def sample_completions(table: pd.DataFrame, count: int = 3) -> str:
@@ -155,13 +78,14 @@ def sample_completions(table: pd.DataFrame, count: int = 3) -> str:
 def _sample(row: dict[str, Any]) -> str:
     verdict = {1.0: "right", 0.0: "wrong"}.get(row["math_verifier"], "not judged")
     wrapped = textwrap.fill(
-        _last_content(row["completion"]).strip(), 100, initial_indent="    ", subsequent_indent="    "
+        last_content(row["completion"]).strip(), 100, initial_indent="    ", subsequent_indent="    "
     )
     return (
-        f"  {_last_content(row['prompt']).strip()}\n{wrapped}\n"
+        f"  {last_content(row['prompt']).strip()}\n{wrapped}\n"
         f"    -> {verdict}, RM score {row['score']:.2f}, hybrid reward {row['hybrid_reward']:.3f}\n"
     )
 
 
-def _last_content(messages: Any) -> str:
+def last_content(messages: Any) -> str:
+    """Return the text of the last of some chat messages; a string is its own."""
     return messages if isinstance(messages, str) else str(messages[-1]["content"])

@@ -1,0 +1,16 @@
+"""What a run shows: in the terminal while it goes on, as a picture of its curves, and as one page to look into."""
+
+from trl_hybrid.report.curves import alarm_step, draw_curves
+from trl_hybrid.report.page import write_report
+from trl_hybrid.report.terminal import StepLines, accuracy_table, sample_completions, step_line
+
+
+__all__ = [
+    "StepLines",
+    "accuracy_table",
+    "alarm_step",
+    "draw_curves",
+    "sample_completions",
+    "step_line",
+    "write_report",
+]

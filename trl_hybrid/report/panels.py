@@ -1,0 +1,100 @@
+"""The page's charts: which figures stand together, and how to read them."""
+
+import re
+from typing import Any, NamedTuple
+
+
+class Panel(NamedTuple):
+    """A chart over steps: at most four figures, each with its label; of shares and lengths, whose axis starts at 0."""
+
+    title: str
+    lines: tuple[tuple[str, str], ...]
+    note: str = ""
+    from_zero: bool = False
+
+
+PANELS = (
+    Panel("Pass rate", (("hybrid/pass_rate", "right"),), "Share of right answers in training.", True),
+    Panel(
+        "Rewards",
+        (("rewards/hybrid_reward/mean", "hybrid reward"), ("rewards/math_verifier/mean", "verifier alone")),
+        "Mean per completion.",
+    ),
+    Panel(
+        "Reward model score",
+        (
+            ("hybrid/score_right_mean", "right answers"),
+            ("hybrid/score_wrong_mean", "wrong answers"),
+            ("rewards/reward_model/mean", "all"),
+        ),
+        "Should wrong answers climb while the pass rate falls, the reward model is being hacked.",
+    ),
+    Panel(
+        "Kinds of groups",
+        (
+            ("hybrid/mixed_groups", "mixed"),
+            ("hybrid/all_wrong_groups", "all wrong"),
+            ("hybrid/all_right_groups", "all right"),
+            ("hybrid/rescued_groups", "rescued"),
+        ),
+        "Rescued: no gradient from a verifier alone, but one here.",
+        True,
+    ),
+    Panel(
+        "Does the reward model agree?",
+        (("hybrid/auc", "AUC in mixed groups"), ("hybrid/disagreement", "disagreement")),
+        "AUC 0.5 is chance. Disagreement: wrong answers with a score in the top tenth.",
+    ),
+    Panel(
+        "Difficulty weight",
+        (
+            ("hybrid/weight_mixed", "mixed"),
+            ("hybrid/weight_all_wrong", "all wrong"),
+            ("hybrid/weight_all_right", "all right"),
+        ),
+        "Mean factor of the advantages by kind of group.",
+    ),
+    Panel(
+        "Completion length",
+        (
+            ("completions/mean_length", "mean"),
+            ("completions/max_length", "longest"),
+            ("completions/min_length", "shortest"),
+        ),
+        "Tokens.",
+        True,
+    ),
+    Panel("Cut off", (("completions/clipped_ratio", "cut off"),), "Share of completions at the length limit.", True),
+    Panel("Entropy", (("entropy", "entropy"),), "Of the policy's next token, in nats. Near 0 it stops to explore."),
+    Panel("KL divergence", (("kl", "KL"),), "From the reference policy."),
+    Panel("Gradient norm", (("grad_norm", "gradient norm"),), "Before clipping."),
+    Panel(
+        "Verifier",
+        (
+            ("verifier/no_answer_rate", "no answer"),
+            ("verifier/timeout_rate", "timed out"),
+            ("verifier/unjudgeable_rate", "not judged"),
+        ),
+        "Shares of the completions.",
+        True,
+    ),
+)
+
+ACCURACY = re.compile(r"eval[/_](?:.*/)?(accuracy.*)")
+
+
+def accuracy_panel(history: list[dict[str, Any]]) -> list[Panel]:
+    """Describe held-out accuracy during training, where that was logged.
+
+    >>> accuracy_panel([{"step": 5, "eval/accuracy_greedy": 0.25}])[0].lines
+    (('eval/accuracy_greedy', 'greedy'),)
+    """
+    keys = sorted({key for row in history for key in row if ACCURACY.fullmatch(key)})
+    lines = tuple((key, _label(key)) for key in keys[:4])
+    return [Panel("Held-out accuracy", lines, "On problems that training does not see.", True)] if lines else []
+
+
+def _label(key: str) -> str:
+    match = ACCURACY.fullmatch(key)
+    assert match
+    return match[1].removeprefix("accuracy").strip("_/").replace("_", " ") or "accuracy"

@@ -1,0 +1,123 @@
+"""What a run's folder holds, read: finished, unfinished or killed."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+from pyarrow import ArrowInvalid
+
+from trl_hybrid.errors import InputError
+from trl_hybrid.report.terminal import last_content
+from trl_hybrid.run_folder import read_json
+from trl_hybrid.run_history import SETTINGS_FILE, read_history
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as its folder tells it.
+
+    Attributes:
+        name: The folder's name.
+        summary: What the recipe wrote at the end; empty where the run did not get there.
+        settings: `tasks`, `judges`, `model` and `training`, each a dictionary; empty where they were not written.
+        versions: Package names and versions.
+        history: The rows that the trainer logged.
+        completions: The completions' tables, one below the other; prompts and completions as text.
+        num_completions: How many the run wrote; more than `completions` holds where they were too many.
+    """
+
+    name: str
+    summary: dict[str, Any]
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    history: list[dict[str, Any]]
+    completions: pd.DataFrame
+    num_completions: int
+
+    @property
+    def step(self) -> int:
+        """The last step of which something is known."""
+        return max([row["step"] for row in self.history] or [self.summary.get("steps", 0)])
+
+    @property
+    def finished(self) -> bool:
+        """Whether training got to its end; a run that went on after it is unfinished again."""
+        return self.summary.get("steps", -1) >= self.step
+
+
+def read_run(folder: Path, max_completions: int) -> Run:
+    """Read a run's folder.
+
+    Args:
+        folder: The run's folder.
+        max_completions: Of more than so many completions those of every n-th table are read, the last one included.
+
+    Raises:
+        InputError: The folder does not exist, or no run has logged anything there.
+    """
+    if not folder.is_dir():
+        raise InputError(f"A run's folder must be given, got {str(folder)!r}, which is none. Try: ls runs")
+    summary, begun = read_json(folder / "summary.json"), read_json(folder / SETTINGS_FILE)
+    history = read_history(folder)
+    completions, count = read_completions(folder / "completions", max_completions)
+    if not (summary or begun or history or count):
+        raise InputError(
+            f"There is no run in {str(folder)!r}: it holds neither settings.json, history.jsonl, summary.json, a "
+            "whole checkpoint nor completions/. Give the --output_dir of a training run."
+        )
+    known = begun or summary
+    return Run(
+        folder.resolve().name,
+        summary,
+        known.get("settings", {}),
+        known.get("versions", {}),
+        history,
+        completions,
+        count,
+    )
+
+
+def read_completions(folder: Path, limit: int) -> tuple[pd.DataFrame, int]:
+    """Read the tables that TRL wrote, one each time it logged.
+
+    A table that was cut off is left out, and so is one that repeats the one before: TRL writes the same completions
+    again where it logs within a generation.
+
+    Args:
+        folder: The tables' folder.
+        limit: Of more than so many rows every n-th table is read, the last one included.
+
+    Returns:
+        All rows, and how many there would be without the limit.
+    """
+    counts = {path: _count_rows(path) for path in sorted(folder.glob("completions_*.parquet"))}
+    files = [path for path, rows in counts.items() if rows]
+    total = sum(counts.values())
+    stride = -(-total // limit) if total else 1
+    tables: list[pd.DataFrame] = []
+    for path in files[(len(files) - 1) % stride :: stride] if files else []:
+        table = _as_text(pd.read_parquet(path))
+        if not tables or not table.drop(columns="step").equals(tables[-1].drop(columns="step")):
+            tables.append(table)
+        else:
+            total -= len(table)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(), total
+
+
+def _count_rows(path: Path) -> int:
+    try:
+        return pq.read_metadata(path).num_rows
+    except ArrowInvalid:
+        logger.warning("The table %s was cut off and is left out.", path)
+        return 0
+
+
+def _as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Put the last message in place of a conversation: the question, or the answer."""
+    return table.assign(**{name: table[name].map(last_content) for name in ("prompt", "completion")})
