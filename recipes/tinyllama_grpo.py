@@ -15,9 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from datasets import Dataset, IterableDataset
 from transformers import ProgressCallback
 from trl import ModelConfig, get_peft_config, get_quantization_config
@@ -25,27 +23,20 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
 from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments, reward_model_settings
 from trl_hybrid.checkpoint import SaveOnSigterm, Terminated
-from trl_hybrid.data import load_tasks, load_test_tasks, split_location
 from trl_hybrid.defaults import RECIPE_DEFAULTS
 from trl_hybrid.errors import plain_errors
 from trl_hybrid.estimates import reserved_bytes
 from trl_hybrid.evaluate import HeldOutAccuracy
-from trl_hybrid.preflight import check_golds, check_hub_login, check_judges, check_model_found, check_run_length
-from trl_hybrid.report import StepLines, accuracy_table, alarm_step, draw_curves, sample_completions
-from trl_hybrid.run_folder import (
-    check_run_folder,
-    checkpoint_to_resume,
-    claim_run_folder,
-    clear_run_folder,
-    newest_whole_checkpoint,
-    package_versions,
-    relative_path,
-    write_json,
-)
+from trl_hybrid.hub.saved import check_saved_model, trained_logits
+from trl_hybrid.hub.upload import push_run
+from trl_hybrid.launch import check_folder, loading_arguments, prepare_folder, say, what_is_left
+from trl_hybrid.preflight import check_judges, check_model_found, check_push, check_run_length
+from trl_hybrid.report import StepLines
+from trl_hybrid.run_folder import package_versions, write_json
+from trl_hybrid.run_history import SETTINGS_FILE, RunHistory, without_secrets
+from trl_hybrid.splits import checked_splits
+from trl_hybrid.summary import finish
 
-
-# What transformers makes of an output_dir that was not given.
-UNNAMED_FOLDER = "trainer_output"
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -76,24 +67,32 @@ def main() -> None:
             epilog=EXAMPLES,
         )
         check_models_found(judges, args, model)
-        if args.push_to_hub:
-            check_hub_login()
-        named_folder, checkpoint = check_folder(tasks, args)
-        train_tasks, test_tasks = load_splits(tasks)
+        push, token = args.push_to_hub, args.hub_token
+        if push:
+            check_push(args)
+        # TRL would push at each save, unchecked, with the completions, and keep the token in training_args.bin.
+        args.push_to_hub, args.hub_token = False, None
+        named_folder, checkpoint = check_folder(args, tasks.overwrite_output_dir)
+        verifier = MathVerifier(timeout=judges.verifier_timeout, num_workers=judges.verifier_num_workers)
+        train_tasks, test_tasks = checked_splits(tasks, args, model, verifier)
         rows = len(train_tasks) if isinstance(train_tasks, Dataset) else None
         check_run_length(rows, prompts_per_step(args), args.max_steps)
-        verifier = MathVerifier(timeout=judges.verifier_timeout, num_workers=judges.verifier_num_workers)
         reserved = reserved_bytes(model, args, test_tasks is not None, PartialState().num_processes)
         reward_model = load_reward_model(judges, reserved)
-        check_golds(verifier, list(train_tasks.take(1000)))
         check_judges(verifier, reward_model, list(train_tasks.take(10)))
         folder = prepare_folder(named_folder, args, clear=tasks.overwrite_output_dir and checkpoint is None)
         trainer = make_trainer(args, model, train_tasks, verifier, reward_model)
 
     held_out = None
     if test_tasks is not None:
-        held_out = HeldOutAccuracy(trainer, test_tasks, verifier, folder, checkpoint)
+        held_out = HeldOutAccuracy(trainer, test_tasks, verifier, folder, checkpoint, every=tasks.eval_accuracy_steps)
         trainer.add_callback(held_out)
+    trainer.add_callback(RunHistory(folder))
+    settings = {"tasks": asdict(tasks), "judges": asdict(judges), "model": asdict(model), "training": args.to_dict()}
+    settings = without_secrets(settings)
+    main_process = trainer.is_world_process_zero()
+    if main_process:
+        write_json(folder / SETTINGS_FILE, {"settings": settings, "versions": package_versions()})
     try:
         with SaveOnSigterm(trainer):
             trainer.train(resume_from_checkpoint=checkpoint)
@@ -101,22 +100,19 @@ def main() -> None:
         say(f"\nInterrupted at step {trainer.state.global_step}. {what_is_left(folder)}")
         raise SystemExit(stop.code if isinstance(stop, Terminated) else 130) from None
     trainer.save_model()
+    trained = trained_logits(trainer)
 
-    if trainer.is_world_process_zero():
-        settings = {
-            "tasks": asdict(tasks),
-            "judges": asdict(judges),
-            "model": asdict(model),
-            "training": args.to_dict(),
-        }
+    if main_process:
         finish(folder, trainer, held_out, settings, seconds=time.time() - started)
-    if args.push_to_hub:
-        on_hub = not Path(tasks.dataset_name).exists()
-        trainer.push_to_hub(dataset_name=tasks.dataset_name if on_hub else None)
     verifier.close()
     # A process that leaves while another one still talks to it takes that one down.
     trainer.accelerator.wait_for_everyone()
     trainer.end()
+    if main_process:
+        with plain_errors():
+            check_saved_model(folder, trained, args.trust_remote_code)
+            if push:
+                print(f"Pushed: {push_run(folder, token=token)}", flush=True)
 
 
 def check_models_found(judges: JudgeArguments, args: HybridGRPOConfig, model: ModelConfig) -> None:
@@ -130,45 +126,9 @@ def check_models_found(judges: JudgeArguments, args: HybridGRPOConfig, model: Mo
     )
 
 
-def check_folder(tasks: TaskArguments, args: HybridGRPOConfig) -> tuple[Path | None, str | None]:
-    """Look at the folder that was named, if any, and for the checkpoint to go on from where one was asked for."""
-    resume = args.resume_from_checkpoint
-    named = None if args.output_dir == UNNAMED_FOLDER else args.output_dir
-    folder = check_run_folder(named, resume is not None, tasks.overwrite_output_dir)
-    return folder, checkpoint_to_resume(resume, folder, args.max_steps) if folder else None
-
-
-def prepare_folder(folder: Path | None, args: HybridGRPOConfig, clear: bool) -> Path:
-    """Make or clear the run's folder, in the main process; all processes write into the same one."""
-    # Every process has to have looked at the folder before one of them changes it.
-    PartialState().wait_for_everyone()
-    choice = [folder]
-    if PartialState().is_main_process:
-        choice = [folder or claim_run_folder(args.run_name or "run")]
-        if clear and folder:
-            clear_run_folder(folder)
-    chosen = broadcast_object_list(choice)[0]
-    assert chosen is not None
-    args.output_dir = str(chosen)
-    return chosen
-
-
 def prompts_per_step(args: HybridGRPOConfig) -> int:
     """Count the problems that one generation answers, over all processes."""
     return (args.generation_batch_size or 0) // (args.num_generations or 1)
-
-
-def load_splits(tasks: TaskArguments) -> tuple[Dataset | IterableDataset, Dataset | None]:
-    """Load the problems to train on, and those to measure on where there are any."""
-    shared = {"system_prompt": tasks.system_prompt, "max_question_chars": tasks.max_question_chars}
-    name, config = tasks.dataset_name, tasks.dataset_config
-    train = load_tasks(
-        name, config, tasks.dataset_train_split, tasks.dataset_streaming, max_rows=tasks.max_rows, **shared
-    )
-    test = load_test_tasks(name, config, tasks.dataset_test_split, max_rows=tasks.max_test_rows, **shared)
-    if test is None:
-        say("Held-out accuracy is not measured: there is no test split, or max_test_rows is 0.")
-    return train, test
 
 
 def load_reward_model(judges: JudgeArguments, reserved: int) -> RewardModel:
@@ -184,96 +144,23 @@ def make_trainer(
     reward_model: RewardModel,
 ) -> HybridGRPOTrainer:
     """Load the policy and bring it together with the judges."""
-    own_kwargs = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
-    args.model_init_kwargs = {
-        "revision": model.model_revision,
-        "attn_implementation": model.attn_implementation,
-        "dtype": model.dtype,
-        **own_kwargs,
-    }
+    args.model_init_kwargs = loading_arguments(args, model)
+    peft_config: Any = get_peft_config(model)
+    if peft_config is not None:
+        # Whoever loads the adapter gets the base model that it was trained on.
+        peft_config.revision = model.model_revision
     trainer = HybridGRPOTrainer(
         model.model_name_or_path,
         args=args,
         verifier=verifier,
         reward_model=reward_model,
         train_dataset=train_tasks,
-        peft_config=get_peft_config(model),
+        peft_config=peft_config,
         quantization_config=get_quantization_config(model),
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(StepLines())
     return trainer
-
-
-def finish(
-    folder: Path,
-    trainer: HybridGRPOTrainer,
-    held_out: HeldOutAccuracy | None,
-    settings: dict[str, Any],
-    seconds: float,
-) -> None:
-    """Write the summary and the picture, and say what the run did and what to do next."""
-    tasks, model = settings["tasks"], settings["model"]
-    accuracy = held_out.figures() if held_out else {}
-    write_json(
-        folder / "summary.json",
-        {
-            "accuracy": accuracy,
-            "test_rows": len(held_out.tasks) if held_out else 0,
-            "model": relative_path(str(folder)),
-            "base_model": relative_path(model["model_name_or_path"]),
-            "train_file": split_location(tasks["dataset_name"], tasks["dataset_train_split"]),
-            "test_file": split_location(tasks["dataset_name"], tasks["dataset_test_split"]) if held_out else None,
-            "seed": trainer.args.seed,
-            "steps": trainer.state.global_step,
-            "seconds": {"total": round(seconds, 1), "training": trainer.state.log_history[-1].get("train_runtime")},
-            "versions": package_versions(),
-            "settings": settings,
-        },
-    )
-    draw_curves(trainer.state.log_history, accuracy, folder / "curves.png")
-    table = folder / "completions" / f"completions_{trainer.state.global_step:05d}.parquet"
-    if table.exists():
-        say(f"\nFrom the last step, best paid to worst paid:\n\n{sample_completions(pd.read_parquet(table))}")
-    alarm = alarm_step(trainer.state.log_history)
-    if alarm is not None:
-        say(
-            f"The alarm for reward hacking fired at step {alarm}: the score of wrong answers climbed while the pass "
-            "rate fell. Read the completions marked `disagreement`.\n"
-        )
-    if held_out:
-        say(f"Accuracy on {len(held_out.tasks)} problems that training did not see:\n{accuracy_table(accuracy)}\n")
-    say(next_steps(relative_path(str(folder)), model))
-
-
-def next_steps(folder: str, model: dict[str, Any]) -> str:
-    """Say where the results lie and what to try next."""
-    load = "AutoPeftModelForCausalLM" if model["use_peft"] else "AutoModelForCausalLM"
-    package = "peft" if model["use_peft"] else "transformers"
-    tinyllama = (
-        "Then train TinyLlama:   accelerate launch --quiet recipes/tinyllama_grpo.py   "
-        "(a GPU, with room for 16 GB of weights)"
-    )
-    return (
-        f"Look at the curves:     {folder}/curves.png\n"
-        f"Read the completions:   {folder}/completions/*.parquet   (prompt, completion, verdict, score, reward)\n"
-        f"Use the model:          from {package} import {load}; {load}.from_pretrained({folder!r})\n"
-        + (tinyllama if model["model_name_or_path"] != DEFAULTS["model_name_or_path"] else "")
-    )
-
-
-def what_is_left(folder: Path) -> str:
-    """Say how to go on with an interrupted run, or how to start it anew."""
-    name = relative_path(str(folder))
-    if newest_whole_checkpoint(folder) is None:
-        return f"There is no checkpoint yet. To start anew, add: --output_dir {name} --overwrite_output_dir"
-    return f"To go on, add: --output_dir {name} --resume_from_checkpoint latest"
-
-
-def say(text: str) -> None:
-    """Print once, whatever the number of processes."""
-    if PartialState().is_main_process:
-        print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """The command line over YAML over the recipe's defaults; wrong keys are named with what was meant."""
 
+from dataclasses import asdict
+
 import pytest
 from trl import ModelConfig
+from trl.scripts.utils import DatasetConfig
 
 from trl_hybrid import HybridGRPOConfig
 from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments
@@ -45,6 +48,22 @@ def test_unknown_yaml_key_names_the_near_ones(tmp_path):
 def test_broken_yaml(tmp_path, content, rule):
     (tmp_path / "c.yaml").write_text(content)
     with pytest.raises(InputError, match=rule):
+        parse("--config", str(tmp_path / "c.yaml"))
+
+
+def test_mixture_of_data_sets_as_trl_writes_it(tmp_path):
+    (tmp_path / "c.yaml").write_text("datasets:\n  - path: a.jsonl\n  - path: b\n    name: main\n    fraction: 0.5\n")
+    tasks = parse("--config", str(tmp_path / "c.yaml"))[0]
+    assert tasks.datasets == [DatasetConfig("a.jsonl"), DatasetConfig("b", name="main", fraction=0.5)]
+    saved = asdict(tasks)
+    assert TaskArguments(**saved).datasets == tasks.datasets
+    assert saved["datasets"][0]["path"] == "a.jsonl"
+
+
+@pytest.mark.parametrize("entry", ["pth: a.jsonl", "{path: a.jsonl, fractoin: 1}"])
+def test_mixture_with_a_wrong_key(tmp_path, entry):
+    (tmp_path / "c.yaml").write_text(f"datasets:\n  - {entry}\n")
+    with pytest.raises(InputError, match=r"Each entry of `datasets` needs `path` and may have name, .*; got"):
         parse("--config", str(tmp_path / "c.yaml"))
 
 

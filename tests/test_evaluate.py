@@ -7,8 +7,10 @@ import torch
 from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, RewardModel
 from trl_hybrid.data import load_tasks
-from trl_hybrid.evaluate import HeldOutAccuracy, accuracy, generate_completions
+from trl_hybrid.evaluate import HeldOutAccuracy, accuracy
+from trl_hybrid.generation import Decoding
 from trl_hybrid.verifier import MathVerifier
 
 
@@ -35,12 +37,6 @@ def tasks():
     return load_tasks("data/addition", split="test", max_rows=24)
 
 
-def config(tokenizer, **kwargs):
-    return GenerationConfig(
-        max_new_tokens=64, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, **kwargs
-    )
-
-
 def one_by_one(policy, tokenizer, tasks):
     """The oracle: each prompt alone, no padding, and the boxed number compared as a string."""
     right = []
@@ -48,55 +44,55 @@ def one_by_one(policy, tokenizer, tasks):
         ids = tokenizer.apply_chat_template(task["prompt"], add_generation_prompt=True, return_tensors="pt")[
             "input_ids"
         ]
-        out = policy.generate(ids, generation_config=config(tokenizer, do_sample=False))
+        config = GenerationConfig(max_new_tokens=64, do_sample=False, eos_token_id=2, pad_token_id=2)
+        out = policy.generate(ids, generation_config=config)
         text = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
         right.append(f"\\boxed{{{task['solution']}}}" in text)
     return sum(right) / len(right)
 
 
 def test_greedy_accuracy_equals_one_prompt_at_a_time(policy, tokenizer, verifier, tasks):
-    measured = accuracy(
-        policy, tokenizer, tasks, verifier, config(tokenizer, do_sample=False), Accelerator(cpu=True), batch_size=7
-    )
+    # Shorter problems among the others, so that batches are padded.
+    tasks = [*tasks, *({"prompt": [{"role": "user", "content": f"What is {n} + {n}?"}], "solution": str(2 * n)}
+                       for n in range(5, 9))]  # fmt: skip
+    measured = accuracy(policy, tokenizer, tasks, verifier, Decoding(0), Accelerator(cpu=True), batch_size=7)
     expected = one_by_one(policy, tokenizer, tasks)
     assert 0 < expected < 1
-    assert measured == expected
+    assert measured == {"greedy": expected}
 
 
-def test_samples_of_one_prompt_are_contiguous(policy, tokenizer, tasks):
-    prompts = [task["prompt"] for task in tasks.select(range(5))]
-    nearly_greedy = config(tokenizer, do_sample=True, temperature=1e-4, num_return_sequences=3)
-    completions = generate_completions(policy, tokenizer, prompts, nearly_greedy, batch_size=2)
-    greedy = generate_completions(policy, tokenizer, prompts, config(tokenizer, do_sample=False))
-    assert len(set(greedy)) > 1
-    assert completions == [text for text in greedy for _ in range(3)]
-
-
-def test_mean_of_samples_is_a_mean_and_not_the_best_of_them(policy, tokenizer, tasks, verifier):
+def test_mean_of_samples_is_a_mean_and_not_the_best_of_them(policy, tokenizer, tasks):
     class Alternating:
-        """Calls every second completion right."""
+        """Calls every second completion right; of three answers a problem, the greedy one first."""
 
         def verify_batch(self, completions, solutions, prompts):
-            assert prompts == [row["prompt"] for row in tasks for _ in range(2)]
-            assert solutions == [row["solution"] for row in tasks for _ in range(2)]
-            return [SimpleNamespace(correct=bool(i % 2)) for i in range(len(completions))]
+            assert prompts == [row["prompt"] for row in tasks for _ in range(3)]
+            assert solutions == [row["solution"] for row in tasks for _ in range(3)]
+            return [SimpleNamespace(correct=i % 3 == 1) for i in range(len(completions))]
 
-    sampled = config(tokenizer, do_sample=True, num_return_sequences=2)
-    assert accuracy(policy, tokenizer, tasks, Alternating(), sampled, Accelerator(cpu=True)) == 0.5
+    measured = accuracy(policy, tokenizer, tasks, Alternating(), Decoding(2), Accelerator(cpu=True))
+    assert measured == {"greedy": 0.0, "mean_of_2": 0.5}
 
 
-def test_random_state_is_left_as_found_and_the_seed_decides(policy, tokenizer, tasks, verifier):
-    sampled = config(tokenizer, do_sample=True, num_return_sequences=2)
-    few = tasks.select(range(8))
+def test_problems_that_cannot_be_judged_do_not_count(policy, tokenizer, tasks):
+    class OneUnjudged:
+        def verify_batch(self, completions, solutions, prompts):
+            return [SimpleNamespace(correct=[None, True, True, False][i // 2]) for i in range(len(completions))]
 
-    def measure(seed):
-        return accuracy(policy, tokenizer, few, verifier, sampled, Accelerator(cpu=True), seed=seed)
+    four = tasks.select(range(4))
+    measured = accuracy(policy, tokenizer, four, OneUnjudged(), Decoding(1), Accelerator(cpu=True))
+    assert measured == {"greedy": pytest.approx(2 / 3), "mean_of_1": pytest.approx(2 / 3)}
 
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    assert measure(1) == measure(1)
-    assert torch.equal(torch.rand(3), expected)
+
+def test_the_number_of_processes_and_the_batch_make_no_difference(policy, tokenizer, tasks, verifier, monkeypatch):
+    decoding, seven = Decoding(2, temperature=1.0, seed=3), tasks.select(range(7))
+
+    def share(rank, world):
+        accelerator = SimpleNamespace(num_processes=world, process_index=rank, is_main_process=rank == 0)
+        return accuracy(policy, tokenizer, seven, verifier, decoding, accelerator, batch_size=2)["mean_of_2"]
+
+    monkeypatch.setattr("trl_hybrid.evaluate.gather_object", lambda rows: rows)
+    assert share(0, 1) * 7 == pytest.approx(share(0, 2) * 4 + share(1, 2) * 3)
 
 
 class TestHeldOutAccuracy:
@@ -129,3 +125,47 @@ class TestHeldOutAccuracy:
         assert self.resumed(first_run / "checkpoint-2", fewer, first_run) == {"before": None, "after": 0.875}
         stray = tmp_path / "stray" / "checkpoint-2"
         assert self.resumed(stray, tasks, tmp_path) == {"before": None, "after": 0.875}
+
+
+class TestDuringTraining:
+    def train(self, folder, verifier, every):
+        """Three steps, each of its own generation."""
+        torch.manual_seed(0)
+        trainer = HybridGRPOTrainer(
+            "data/embedded_policy",
+            args=HybridGRPOConfig(
+                str(folder), num_generations=4, per_device_train_batch_size=8, max_completion_length=24, max_steps=3,
+                learning_rate=1e-3, use_cpu=True, report_to="none", gradient_checkpointing=False, logging_steps=1,
+                save_strategy="no", temperature=1.0, per_device_eval_batch_size=4, disable_tqdm=True,
+            ),
+            train_dataset=load_tasks("data/addition", split="train", max_rows=12),
+            verifier=verifier,
+            reward_model=RewardModel("data/embedded_reward_model", system_prompt="Reason."),
+        )  # fmt: skip
+        tasks = load_tasks("data/addition", split="test", max_rows=4)
+        held_out = HeldOutAccuracy(trainer, tasks, verifier, folder, num_samples=2, every=every)
+        trainer.add_callback(held_out)
+        trainer.train()
+        return trainer, held_out
+
+    def test_measuring_is_logged_and_leaves_no_trace(self, tmp_path, verifier, capsys):
+        plain, _ = self.train(tmp_path / "plain", verifier, every=None)
+        measured, held_out = self.train(tmp_path / "measured", verifier, every=2)
+        for one, other in zip(plain.model.parameters(), measured.model.parameters(), strict=True):
+            assert torch.equal(one, other)
+
+        def kept(trainer):
+            timed = ("step_time", "time/", "train_runtime", "train_samples_per_second", "train_steps_per_second")
+            rows = [row for row in trainer.state.log_history if "eval_accuracy_greedy" not in row]
+            return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows]
+
+        assert len(kept(plain)) == 4  # one a step, and the closing one
+        assert str(kept(measured)) == str(kept(plain))  # NaN equals itself as text
+
+        logged = [row for row in measured.state.log_history if "eval_accuracy_greedy" in row]
+        assert [row["step"] for row in logged] == [0, 2, 3]
+        last = {name: logged[-1][f"eval_accuracy_{name}"] for name in ("greedy", "mean_of_2")}
+        assert held_out.figures() == {
+            name: {"before": logged[0][f"eval_accuracy_{name}"], "after": last[name]} for name in last
+        }
+        assert "step    2 | accuracy on 4 problems: greedy" in capsys.readouterr().out

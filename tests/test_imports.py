@@ -1,6 +1,7 @@
 """The picture of the house: who imports whom, and what an import costs."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,23 @@ def test_cheap_imports_load_neither_torch_nor_transformers(statement):
     code = f"{statement}; import sys; print({{'torch', 'transformers', 'trl', 'datasets'}} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    "command", ["", "init", "check", "plan", "eval", "report", "push", "verify", "score", "configs"]
+)
+def test_help_is_cheap_fits_a_screen_and_has_an_example(command):
+    code = (
+        "import contextlib, sys; from trl_hybrid.cli import main\n"
+        f"with contextlib.suppress(SystemExit): main([*{[command] if command else []}, '--help'])\n"
+        "print({'torch', 'transformers', 'datasets'} & set(sys.modules))"
+    )
+    environment = {**os.environ, "COLUMNS": "110"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    *text, loaded = result.stdout.splitlines()
+    assert loaded == "set()"
+    assert len(text) <= 45
+    assert f"  trl-hybrid {command}".rstrip() in "\n".join(text).partition("examples")[2]
 
 
 def test_every_public_name_is_there():

@@ -22,6 +22,7 @@ from transformers import (
     Qwen2ForSequenceClassification,
 )
 
+from trl_hybrid.cli import main
 from trl_hybrid.hybrid.combine import combine_hybrid_score
 from trl_hybrid.run_folder import newest_whole_checkpoint
 
@@ -94,7 +95,12 @@ class TestMainJob:
         assert set(summary["accuracy"]["greedy"]) == {"before", "after"}
         assert summary["test_file"] == "data/addition/test.jsonl"
         assert summary["steps"] == 2
-        assert {"curves.png", "adapter_model.safetensors", "checkpoint-2"} <= {p.name for p in folder.iterdir()}
+        assert {"curves.png", "report.html", "adapter_model.safetensors", "checkpoint-2"} <= {
+            p.name for p in folder.iterdir()
+        }
+        begun = json.loads((folder / "settings.json").read_text())
+        assert (begun["settings"], begun["versions"]) == (summary["settings"], summary["versions"])
+        assert [row["step"] for row in jsonl(folder / "history.jsonl") if "hybrid/pass_rate" in row] == [1, 2]
         table = pd.read_parquet(folder / "completions" / "completions_00002.parquet")
         assert len(table) == 128
         assert {"math_verifier", "reward_model", "hybrid_reward", "score", "advantage"} <= set(table.columns)
@@ -139,12 +145,16 @@ class TestMainJob:
         assert process.returncode != 0
         assert "resume_from_checkpoint latest" in shown
         wait_for(lambda: not members_of_group(process.pid), 20)
+        assert main(["report", str(folder)]) == 0
+        assert "Steps, unfinished" in (folder / "report.html").read_text()
 
         refused = launch([*RECIPE, *options], check=False)
         assert refused.returncode != 0
         assert "is not empty" in refused.stderr
         launch([*RECIPE, *options, "--resume_from_checkpoint", "latest"])
         assert json.loads((folder / "summary.json").read_text())["steps"] == 6
+        steps = [row["step"] for row in jsonl(folder / "history.jsonl") if "hybrid/pass_rate" in row]
+        assert steps == [1, 2, 3, 4, 5, 6]
 
     @pytest.mark.slow
     @pytest.mark.timeout(300)

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from trl_hybrid.config import HybridGRPOConfig
 from trl_hybrid.errors import InputError
-from trl_hybrid.preflight import check_golds, check_hub_login, check_judges, check_model_found, check_run_length
+from trl_hybrid.preflight import check_judges, check_model_found, check_push, check_run_length
 from trl_hybrid.verifier import MathVerifier
 
 
@@ -66,13 +67,6 @@ def test_missing_model_names_role_id_and_the_way_on(name):
         check_model_found(name, "policy")
 
 
-def test_gold_that_is_no_final_answer_names_its_row(verifier):
-    check_golds(verifier, TASKS)
-    prose = {"prompt": "q", "solution": "because the sum of the parts is the whole of them"}
-    with pytest.raises(InputError, match=r"because the sum.*in row 12"):
-        check_golds(verifier, [*TASKS, prose])
-
-
 def test_run_that_could_not_make_a_step():
     check_run_length(8, 8, max_steps=-1)
     check_run_length(None, 8, max_steps=10)
@@ -84,4 +78,6 @@ def test_run_that_could_not_make_a_step():
 
 def test_push_without_network_is_found_before_the_run():
     with pytest.raises(InputError, match="push_to_hub needs the network and a login"):
-        check_hub_login()
+        check_push(HybridGRPOConfig("unused", use_cpu=True))
+    with pytest.raises(InputError, match=r"no checkpoints: hub_strategy must be 'end', got 'checkpoint'"):
+        check_push(HybridGRPOConfig("unused", use_cpu=True, hub_strategy="checkpoint"))

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from trl import ScriptArguments, TrlParser
+from trl import DatasetMixtureConfig, ScriptArguments, TrlParser
+from trl.scripts.utils import DatasetConfig
 
 from trl_hybrid.errors import InputError
 
@@ -41,17 +42,28 @@ SHORT_HELP = (
 
 
 @dataclass
-class TaskArguments(ScriptArguments):
-    """Which problems to train on and how they are put to the policy."""
+class TaskArguments(ScriptArguments, DatasetMixtureConfig):
+    """Which problems to train on and how they are put to the policy.
+
+    Raises:
+        InputError: An entry of `datasets` has a key that TRL's `DatasetConfig` does not know, or no `path`.
+    """
 
     dataset_name: str = field(  # pyright: ignore[reportIncompatibleVariableOverride] - never None here
         default="data/dummy_math_tasks.jsonl",
         metadata={
             "help": "Problems with gold answers: an id on the Hub, a folder with a file for each split, or a .json, "
-            ".jsonl, .csv or .parquet file. Columns question or prompt, and answer or solution."
+            ".jsonl, .csv or .parquet file. Columns are found by the table in docs/data.md. `datasets` goes before it."
         },
     )
-
+    dataset_prompt_column: str | None = field(
+        default=None,
+        metadata={"help": "Column with the problem; a field inside a column as extra_info.question."},
+    )
+    dataset_solution_column: str | None = field(
+        default=None,
+        metadata={"help": "Column with the gold answer; a field inside a column as reward_model.ground_truth."},
+    )
     system_prompt: str | None = field(
         default=None,
         metadata={
@@ -66,9 +78,24 @@ class TaskArguments(ScriptArguments):
     max_test_rows: int | None = field(
         default=256, metadata={"help": "Measure held-out accuracy on at most so many problems; 0 for no measurement."}
     )
+    eval_accuracy_steps: int | None = field(
+        default=None,
+        metadata={"help": "Measure held-out accuracy every so many steps too; by default before and after training."},
+    )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Write into output_dir although it holds files."}
     )
+
+    def __post_init__(self) -> None:
+        """Check the entries of `datasets`, which TRL takes as they are."""
+        known = [option.name for option in fields(DatasetConfig)]
+        for entry in self.datasets:
+            if isinstance(entry, dict) and ("path" not in entry or not set(entry) <= set(known)):
+                raise InputError(
+                    f"Each entry of `datasets` needs `path` and may have {', '.join(known[1:])}; got {entry}."
+                )
+        self.datasets = list(self.datasets)  # TRL puts objects into the caller's own list
+        super().__post_init__()
 
 
 @dataclass
@@ -107,7 +134,7 @@ class JudgeArguments:
         default=None,
         metadata={
             "help": "Most computed tokens of one forward of the reward model; by default 16384 on a GPU (8192 "
-            "streamed) and 2048 on a CPU."
+            "streamed) and 1024 on a CPU."
         },
     )
     reward_model_placement: str = field(
@@ -164,7 +191,11 @@ def reward_model_settings(judges: JudgeArguments) -> dict[str, Any]:
 
 
 def parse_arguments(
-    dataclasses: Sequence[type], defaults: dict[str, Any], args: Sequence[str] | None = None, **parser_kwargs: Any
+    dataclasses: Sequence[type],
+    defaults: dict[str, Any],
+    args: Sequence[str] | None = None,
+    short_help: Sequence[str] = SHORT_HELP,
+    **parser_kwargs: Any,
 ) -> tuple[Any, ...]:
     """Parse the command line over a flat YAML file (`--config`) over a recipe's defaults.
 
@@ -172,6 +203,7 @@ def parse_arguments(
         dataclasses: One for each object to return.
         defaults: A recipe's own values in place of the dataclasses'.
         args: Command line; `sys.argv` without it.
+        short_help: Options that `--help` shows.
         **parser_kwargs: For [`trl.TrlParser`], as `description` and `epilog`.
 
     Returns:
@@ -188,7 +220,7 @@ def parse_arguments(
     known = {action.dest for action in parser._actions}
     args = [part for arg in (sys.argv[1:] if args is None else args) for part in _split_config(arg)]
     if "--help" in args or "-h" in args:
-        sys.stdout.write(_short_help(parser))
+        sys.stdout.write(_short_help(parser, short_help))
         raise SystemExit(0)
     if "--help_all" in args:
         parser.print_help()
@@ -203,7 +235,7 @@ def _split_config(arg: str) -> list[str]:
     return arg.split("=", 1) if arg.startswith("--config=") else [arg]
 
 
-def _short_help(parser: TrlParser) -> str:
+def _short_help(parser: TrlParser, names: Sequence[str]) -> str:
     """Show the options that a first run needs, one line each, out of the hundreds that TRL adds."""
     lines = [
         parser.description or "",
@@ -214,7 +246,7 @@ def _short_help(parser: TrlParser) -> str:
     actions[
         "resume_from_checkpoint"
     ].help = "Go on from `latest`, the newest whole checkpoint in output_dir, or a path"
-    for name in (*SHORT_HELP, *(name for name in actions if name.startswith("hybrid_"))):
+    for name in (*names, *(name for name in actions if name.startswith("hybrid_"))):
         first_sentence = re.split(r"(?<=[a-z\])}])[.;] ", str(actions[name].help) % {"default": ""})[0].rstrip(". ")
         lines.append(f"  --{name} [{_short(actions[name].default)}]: {first_sentence}")
     return "\n".join([*lines, "", parser.epilog or "", "--help_all lists every option, TRL's included.", ""])

@@ -5,16 +5,35 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from trl_hybrid.commands import configs, plan, score, verify
+from trl_hybrid.commands import check, configs, init, plan, push, report, score, verify
+from trl_hybrid.commands import eval as evaluation
 from trl_hybrid.errors import plain_errors
+
+
+DESCRIPTION = "Tools around hybrid-reward GRPO. The training itself is `accelerate launch recipes/tinyllama_grpo.py`."
+
+EXAMPLES = """examples, in the order of a project:
+  trl-hybrid init my-project
+  trl-hybrid check --config recipes/configs/embedded.yaml
+  trl-hybrid plan --config recipes/configs/tinyllama_grpo.yaml --gpu-memory 24
+  trl-hybrid report runs/embedded
+  trl-hybrid eval --model runs/embedded --base
+  trl-hybrid push runs/embedded --hub-model-id me/tiny
+Each command explains itself: trl-hybrid eval --help
+"""
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(prog="trl-hybrid", description="Tools around hybrid-reward GRPO.")
+    parser = argparse.ArgumentParser(
+        prog="trl-hybrid",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"trl-hybrid {version('trl-hybrid')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for command in (verify, score, plan, configs):
+    for command in (init, check, plan, evaluation, report, push, verify, score, configs):
         command.add_parser(commands)
     parsed, unknown = parser.parse_known_args(args)
     if "recipe_options" in parsed:

@@ -9,7 +9,7 @@ from trl import ModelConfig, get_peft_config
 
 from trl_hybrid.config import HybridGRPOConfig
 from trl_hybrid.evaluate import HeldOutAccuracy
-from trl_hybrid.memory import Policy, Workload, describe_policy, estimate_training
+from trl_hybrid.memory import CONTEXT_BYTES, Policy, Workload, describe_policy, estimate_training, generation_bytes
 
 
 PROMPT_TOKENS = 256
@@ -40,12 +40,14 @@ def workload_of(
         The workload.
     """
     generated = training.per_device_train_batch_size * int(training.steps_per_generation or 1)
-    if measures:
+    if training.use_vllm:
+        generated = 0
+    if measures:  # held-out answers are transformers' either way
         samples = inspect.signature(HeldOutAccuracy).parameters["num_samples"].default
         generated = max(generated, training.per_device_eval_batch_size * samples)
     return Workload(
         rows=training.per_device_train_batch_size,
-        generated_rows=0 if training.use_vllm else generated,
+        generated_rows=generated,
         prompt_tokens=prompt_tokens,
         completion_tokens=int(training.max_completion_length or 0),
         gradient_checkpointing=training.gradient_checkpointing,
@@ -73,6 +75,22 @@ def reserved_bytes(model: ModelConfig, training: HybridGRPOConfig, measures: boo
     if training.use_vllm and training.vllm_mode == "colocate":
         needed += int(torch.cuda.mem_get_info()[1] * training.vllm_gpu_memory_utilization)
     return needed
+
+
+def sampling_bytes(name: str, rows: int, completion_tokens: int, prompt_tokens: int = PROMPT_TOKENS) -> int:
+    """Return what answering problems takes of this process's GPU; 0 where there is no GPU.
+
+    Args:
+        name: The policy: id on the Hub or folder.
+        rows: Answers generated at once.
+        completion_tokens: Of the longest answer.
+        prompt_tokens: Of the longest prompt.
+    """
+    if not torch.cuda.is_available():
+        return 0
+    policy = describe_policy(AutoConfig.from_pretrained(name), torch.bfloat16)
+    work = Workload(0, rows, prompt_tokens, completion_tokens)
+    return policy.weight_bytes + generation_bytes(policy, work) + CONTEXT_BYTES
 
 
 def named_dtype(name: str | None) -> Any:

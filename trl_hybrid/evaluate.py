@@ -1,59 +1,18 @@
-"""How often the policy is right on problems that it was not trained on."""
+"""How often the policy is right, measured while it trains, on problems that it is not trained on."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, TrainerCallback
+from transformers import Trainer, TrainerCallback
 from trl.models import unwrap_model_for_generation
 
+from trl_hybrid.generation import Decoding, generate_completions
 from trl_hybrid.run_folder import read_json, write_json
 from trl_hybrid.verifier import MathVerifier
-
-
-@torch.no_grad()
-def generate_completions(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[list[dict[str, str]]],
-    config: GenerationConfig,
-    batch_size: int = 64,
-    description: str | None = None,
-) -> list[str]:
-    """Answer each prompt `config.num_return_sequences` times.
-
-    Args:
-        model: A causal language model, on its device.
-        tokenizer: Its tokenizer, with a chat template and a padding token.
-        prompts: Chat messages, one list a prompt.
-        config: Greedy or sampled, how many tokens, how many answers for each prompt.
-        batch_size: Prompts a call of `generate`.
-        description: Shown before a progress bar; no bar without it.
-
-    Returns:
-        Decoded completions, `len(prompts) * config.num_return_sequences`, those of one prompt contiguous.
-    """
-    completions = []
-    for start in tqdm(range(0, len(prompts), batch_size), desc=description, disable=description is None, leave=False):
-        batch = tokenizer.apply_chat_template(
-            list(prompts[start : start + batch_size]),
-            add_generation_prompt=True,
-            tokenize=True,
-            padding=True,
-            padding_side="left",
-            return_dict=True,
-            return_tensors="pt",
-        ).to(model.device)
-        answers = model.generate(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], generation_config=config
-        )
-        new_ids = answers[:, batch["input_ids"].shape[1] :]
-        completions.extend(tokenizer.batch_decode(new_ids, skip_special_tokens=True))
-    return completions
 
 
 def accuracy(
@@ -61,61 +20,70 @@ def accuracy(
     tokenizer: Any,
     tasks: Sequence[dict[str, Any]],
     verifier: MathVerifier,
-    config: GenerationConfig,
+    decoding: Decoding,
     accelerator: Accelerator,
-    seed: int = 0,
     batch_size: int = 64,
     description: str | None = None,
-) -> float:
-    """Measure the mean share of right answers, over all processes.
+) -> dict[str, float]:
+    """Measure the share of right answers, over all processes.
 
-    With `config.num_return_sequences` n above 1 this is the mean of n samples, not pass@n. The global random state is
-    left as it was found; what is sampled depends on the number of processes. Problems whose gold cannot be judged do
-    not count.
+    The mean of n samples is the mean and not pass@n. No random state is touched, and the number of processes makes no
+    difference to what is sampled. Problems whose gold cannot be judged do not count.
 
     Args:
-        model: The policy, unwrapped, in the same state on every process.
+        model: The policy in eval mode, unwrapped, in the same state on every process.
         tokenizer: The policy's tokenizer.
         tasks: Rows of `prompt` and `solution`, the same on every process.
         verifier: Judges the answers.
-        config: How to generate.
+        decoding: How to answer.
         accelerator: Says which share of the problems is this process's.
-        seed: Of the sampling.
         batch_size: Prompts a call of `generate`.
         description: Shown before the progress bar of the main process.
 
     Returns:
-        A share in [0, 1], the same on every process.
+        `greedy` if it is asked for, and `mean_of_<n>` if n is above 0: shares in [0, 1], the same on every process;
+        NaN where no gold can be judged.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     # Every process makes the same number of calls: under ZeRO-3 a process that stops early leaves the others waiting.
     count = -(-len(tasks) // world)
     own = [(index % len(tasks), index < len(tasks)) for index in range(rank, count * world, world)]
-    rows = [tasks[index] for index, _ in own]
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(seed + rank)
-        completions = generate_completions(
-            model,
-            tokenizer,
-            [row["prompt"] for row in rows],
-            config,
-            batch_size,
-            description if accelerator.is_main_process else None,
+    hidden = description is None or not accelerator.is_main_process
+    judged: list[list[bool]] = []
+    for start in tqdm(range(0, len(own), batch_size), desc=description, disable=hidden, leave=False):
+        numbers = [number for number, _ in own[start : start + batch_size]]
+        rows = [tasks[number] for number in numbers]
+        answers = generate_completions(model, tokenizer, [row["prompt"] for row in rows], numbers, decoding)
+        verdicts = verifier.verify_batch(
+            [answer.text for group in answers for answer in group],
+            [row["solution"] for row in rows for _ in range(decoding.answers)],
+            [row["prompt"] for row in rows for _ in range(decoding.answers)],
         )
-    copies = config.num_return_sequences or 1
-    verdicts = verifier.verify_batch(
-        completions,
-        [row["solution"] for row in rows for _ in range(copies)],
-        [row["prompt"] for row in rows for _ in range(copies)],
-    )
-    counted = [real for _, real in own for _ in range(copies)]
-    judged = [float(v.correct) for v, real in zip(verdicts, counted, strict=True) if real and v.correct is not None]
+        for place, (_, real) in enumerate(own[start : start + batch_size]):
+            group = [v.correct for v in verdicts[place * decoding.answers : (place + 1) * decoding.answers]]
+            if real and None not in group:
+                judged.append([bool(correct) for correct in group])
     everyone = gather_object(judged)
-    return sum(everyone) / len(everyone) if everyone else float("nan")
+    return _shares(everyone, decoding)
+
+
+def _shares(judged: Sequence[Sequence[bool]], decoding: Decoding) -> dict[str, float]:
+    """Average over problems; each row holds the greedy answer first if there is one."""
+    greedy = [row[0] for row in judged] if decoding.greedy else []
+    sampled = [right for row in judged for right in row[int(decoding.greedy) :]]
+    shares = {}
+    if decoding.greedy:
+        shares["greedy"] = sum(greedy) / len(greedy) if greedy else float("nan")
+    if decoding.num_samples:
+        shares[f"mean_of_{decoding.num_samples}"] = sum(sampled) / len(sampled) if sampled else float("nan")
+    return shares
 
 
 class HeldOutAccuracy(TrainerCallback):
-    """Measure greedy and sampled accuracy before the first and after the last training step.
+    """Measure greedy and sampled accuracy before the first and after the last training step, and in between if asked.
+
+    What is measured in between is logged as `eval_accuracy_greedy` and `eval_accuracy_mean_of_<num_samples>`, which
+    trackers show under `eval/`. Training goes on as if nothing had been measured.
 
     Args:
         trainer: The trainer to measure; its model, tokenizer, temperature and completion length are used.
@@ -125,6 +93,7 @@ class HeldOutAccuracy(TrainerCallback):
         checkpoint: The checkpoint that this run goes on from. The first measurement is then the one that lies beside
             it; where there is none, or one on other problems, there is no figure of before.
         num_samples: Answers sampled for each problem.
+        every: Steps between measurements during training; None for none.
     """
 
     FILE = "accuracy_before.json"
@@ -137,13 +106,15 @@ class HeldOutAccuracy(TrainerCallback):
         folder: Path,
         checkpoint: str | None = None,
         num_samples: int = 8,
+        every: int | None = None,
     ) -> None:
         self.trainer, self.tasks, self.verifier, self.num_samples = trainer, tasks, verifier, num_samples
-        self.folder = folder
+        self.folder, self.every = folder, every
         self.resumed = checkpoint is not None
         earlier = read_json(Path(checkpoint).parent / self.FILE) if checkpoint else {}
         self.before: dict[str, float] = earlier["accuracy"] if earlier.get("rows") == len(tasks) else {}
         self.after: dict[str, float] = {}
+        self.measured_step: int | None = None
 
     def figures(self) -> dict[str, dict[str, float | None]]:
         """Return `{"greedy": {"before": share, "after": share}, "mean_of_<num_samples>": {...}}`; `None`: unknown."""
@@ -153,55 +124,60 @@ class HeldOutAccuracy(TrainerCallback):
         """Measure the policy as it is before the first step."""
         if self.resumed:
             return
-        self.before = self._measure("before")
+        self.before = self._measure("before training")
         if state.is_world_process_zero:
             write_json(self.folder / self.FILE, {"rows": len(self.tasks), "accuracy": self.before})
+        if self.every:
+            self._log(self.before)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure after every so many steps, and after the last one."""
+        if self.every and (state.global_step % self.every == 0 or state.global_step == state.max_steps):
+            self.after = self._measure(f"at step {state.global_step}")
+            self.measured_step = state.global_step
+            self._log(self.after)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure the policy as training leaves it."""
-        self.after = self._measure("after")
+        if self.measured_step is None or self.measured_step != state.global_step:
+            self.after = self._measure("after training")
+
+    def _log(self, figures: dict[str, float]) -> None:
+        due = self.trainer.control.should_log
+        # Not the trainer's own `log`: it would take the training metrics of the step that is not over along.
+        Trainer.log(self.trainer, {f"eval_accuracy_{name}": share for name, share in figures.items()})
+        self.trainer.control.should_log = due  # logging takes it back, and the step's own metrics are still to come
+        if self.trainer.is_world_process_zero():
+            shares = ", ".join(f"{name.replace('_', ' ')} {share:.1%}" for name, share in figures.items())
+            tqdm.write(f"step {self.trainer.state.global_step:4d} | accuracy on {len(self.tasks)} problems: {shares}")
 
     def _measure(self, when: str) -> dict[str, float]:
         trainer = self.trainer
-        shared = {
-            "max_new_tokens": trainer.max_completion_length,
-            "eos_token_id": trainer.eos_token_ids,
-            "pad_token_id": trainer.processing_class.pad_token_id,
-            "bos_token_id": trainer.processing_class.bos_token_id,
-            "repetition_penalty": trainer.repetition_penalty,
-        }
-        prompts = trainer.args.per_device_eval_batch_size
-        modes = {
-            "greedy": GenerationConfig(do_sample=False, **shared),
-            f"mean_of_{self.num_samples}": GenerationConfig(
-                do_sample=True,
-                temperature=trainer.temperature,
-                top_p=trainer.top_p,
-                top_k=trainer.top_k,
-                min_p=trainer.min_p,
-                num_return_sequences=self.num_samples,
-                **shared,
-            ),
-        }
+        decoding = Decoding(
+            num_samples=self.num_samples,
+            max_completion_length=trainer.max_completion_length,
+            temperature=trainer.temperature,
+            top_p=trainer.top_p,
+            top_k=trainer.top_k,
+            min_p=trainer.min_p,
+            repetition_penalty=trainer.repetition_penalty,
+            seed=trainer.args.seed,
+        )
         unwrapped: Any = unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator)
         with unwrapped as model:
             was_training = model.training
             model.eval()
             try:
-                return {
-                    name: accuracy(
-                        model,
-                        trainer.processing_class,
-                        self.tasks,
-                        self.verifier,
-                        config,
-                        trainer.accelerator,
-                        seed=trainer.args.seed,
-                        # As many sequences at a time either way.
-                        batch_size=prompts if config.do_sample else prompts * self.num_samples,
-                        description=f"Accuracy {when} training, {name.replace('_', ' ')}",
-                    )
-                    for name, config in modes.items()
-                }
+                return accuracy(
+                    model,
+                    trainer.processing_class,
+                    self.tasks,
+                    self.verifier,
+                    decoding,
+                    trainer.accelerator,
+                    # At most `num_samples` sequences at a time for each prompt of an evaluation batch.
+                    batch_size=max(1, trainer.args.per_device_eval_batch_size * self.num_samples // decoding.answers),
+                    description=f"Accuracy {when}",
+                )
             finally:
                 model.train(was_training)

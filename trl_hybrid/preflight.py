@@ -7,7 +7,8 @@ from typing import Any
 
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
-from transformers import AutoConfig
+from transformers import AutoConfig, TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from trl_hybrid.errors import EMBEDDED_COMMAND, InputError
 from trl_hybrid.reward_model import RewardModel
@@ -43,19 +44,38 @@ def check_model_found(
         ) from error
 
 
-def check_hub_login() -> None:
-    """Ask the Hub who pushes, before a run is paid for that could not be pushed.
+def check_push(args: TrainingArguments) -> None:
+    """Ask the Hub who pushes, before a run is paid for that could not be pushed. Nothing is made there yet.
+
+    Args:
+        args: `hub_model_id`, `hub_token` and `hub_strategy` are looked at.
 
     Raises:
-        InputError: There is no network, or nobody is logged in.
+        InputError: There is no network, nobody is logged in, or who is may not write there; or checkpoints are to be
+            pushed, which the recipe does not do.
     """
+    if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+        raise InputError(
+            f"The recipe pushes once, when the run has ended, and no checkpoints: hub_strategy must be 'end', got "
+            f"{HubStrategy(args.hub_strategy).value!r}. Leave it out."
+        )
     try:
-        HfApi().whoami()
+        user = HfApi().whoami(token=args.hub_token)
     except (OSError, HTTPError) as error:
         raise InputError(
             f"push_to_hub needs the network and a login: {str(error).splitlines()[0]}\n"
-            "Log in by `hf auth login`, or leave push_to_hub out and push the run's folder later."
+            "Log in by `hf auth login`, or leave push_to_hub out and run `trl-hybrid push` on the run's folder later."
         ) from error
+    role = user.get("auth", {}).get("accessToken", {}).get("role")
+    wanted = args.hub_model_id or "your account"
+    owner = wanted.split("/")[0] if "/" in wanted else user["name"]
+    owners = [user["name"], *(org["name"] for org in user.get("orgs", []))]
+    # A fine-grained token does not say here what it may do.
+    if role == "read" or (role == "write" and owner not in owners):
+        raise InputError(
+            f"The token of {user['name']!r} may not write to {wanted!r}. Log in by `hf auth login` with a token that "
+            f"may write, and name a repository of {' or '.join(owners)}."
+        )
 
 
 def check_run_length(rows: int | None, prompts_per_step: int, max_steps: int) -> None:
@@ -133,25 +153,6 @@ def check_judges(
             "cannot rank. Check that it is a trained reward model and not a bare language model."
         )
     return {"min_score": min(scores[: len(golds)]), "max_score": max(scores[: len(golds)])}
-
-
-def check_golds(verifier: MathVerifier, tasks: Sequence[dict[str, Any]]) -> None:
-    """Refuse gold answers that no completion could match.
-
-    Args:
-        verifier: Judges each gold against a number: against itself any text is right.
-        tasks: Rows of `prompt` and `solution`.
-
-    Raises:
-        InputError: A gold answer is unjudgeable; the message names its row.
-    """
-    golds = [row["solution"] for row in tasks]
-    for row, verdict in enumerate(verifier.verify_batch([_boxed("7919")] * len(golds), golds)):
-        if verdict.correct is None:
-            raise InputError(
-                f"Every gold answer must be one that the verifier can judge, got {golds[row][:200]!r} in row {row} "
-                "(counted from 0): it is no final answer. Correct the row or remove it."
-            )
 
 
 def _check_verdicts(verifier: MathVerifier, completions: list[str], golds: list[str], expected: bool) -> None:

@@ -122,14 +122,6 @@ def test_the_shipped_problems_are_found_from_any_folder(monkeypatch, tmp_path):
     assert found != problems.SHIPPED
 
 
-def test_an_installed_package_without_the_shipped_problems_skips_them(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(problems, "__file__", str(tmp_path / "site" / "trl_hybrid" / "checks" / "problems.py"))
-    monkeypatch.chdir(tmp_path)
-    status, out = check(capsys, "--no")
-    assert status == 0
-    assert "The shipped problems are not here: name a data set by --dataset_name" in lines(out, "skipped")
-
-
 def test_a_broken_verifier_and_a_wrong_reward_are_found(monkeypatch):
     class Yes:
         timeout = 1.0

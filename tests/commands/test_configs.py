@@ -99,6 +99,6 @@ def test_installed_wheel_has_them_inside(tmp_path):
         [sys.executable, "-c", program],
         capture_output=True, text=True, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)},
     ).stdout.splitlines()  # fmt: skip
-    folder = installed.resolve() / "trl_hybrid" / "accelerate_configs"
+    folder = installed.resolve() / "trl_hybrid" / "shipped" / "accelerate_configs"
     assert [Path(line).stem for line in lines[::2]] == NAMES
     assert all(Path(line).is_relative_to(folder) and Path(line).is_file() for line in lines[::2])

@@ -1,5 +1,6 @@
 """`trl-hybrid score` scores a file as a user has it, and goes on where it was stopped."""
 
+import argparse
 import dataclasses
 import json
 import os
@@ -17,6 +18,7 @@ from transformers import AutoTokenizer
 
 from trl_hybrid.arguments import JudgeArguments
 from trl_hybrid.cli import main
+from trl_hybrid.commands.score import IN_HELP, PREFIX, add_parser
 from trl_hybrid.reward_model import RewardModel
 
 
@@ -335,12 +337,16 @@ def test_an_output_that_cannot_be_written_costs_no_scoring(tmp_path, capsys):
     assert "--output must be writable" in refused(capsys, tmp_path, output="closed/scores.jsonl")
 
 
-def test_every_option_of_the_reward_model_is_there_with_its_help(capsys):
+def test_help_shows_what_a_first_use_needs_and_all_options_of_the_reward_model_are_taken(capsys):
     with pytest.raises(SystemExit):
         main(["score", "--help"])
     said = "".join(capsys.readouterr().out.split())
-    options = [field for field in dataclasses.fields(JudgeArguments) if field.name.startswith("reward_model_")]
-    assert options
-    for field in options:
-        assert f"--{field.name}" in said
-        assert "".join(field.metadata["help"].rstrip(".").split()) in said
+    options = {field.name: field for field in dataclasses.fields(JudgeArguments) if field.name.startswith(PREFIX)}
+    shown = {name for name in options if f"--{name}" in said}
+    assert shown == {*IN_HELP}
+    for name in shown:
+        assert "".join(options[name].metadata["help"].rstrip(".").split()) in said
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    parsed = parser.parse_args(["score", "--completions", "a", "--output", "b"])
+    assert {name: getattr(parsed, name) for name in options} == {n: field.default for n, field in options.items()}

@@ -17,11 +17,12 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from gathered_rewards import GROUP, ROWS, SYSTEM_PROMPT, rows
 from peft import LoraConfig
-from transformers import GenerationConfig
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
 from trl_hybrid.data import load_tasks
 from trl_hybrid.evaluate import accuracy
+from trl_hybrid.generation import Decoding
+from trl_hybrid.hub.saved import check_saved_model, trained_logits
 
 
 FIXED_IDS = [[1, 5, 9, 14, 20, 7, 3, 11], [1, 8, 8, 30, 2, 6, 12, 4]]
@@ -92,9 +93,9 @@ def uneven(trainer: RecordingTrainer) -> dict[str, Any]:
         trainer.processing_class,
         load_tasks("data/addition", split="test", max_rows=5),
         trainer.verifier,
-        GenerationConfig(max_new_tokens=40, do_sample=False, eos_token_id=trainer.eos_token_ids, pad_token_id=2),
+        Decoding(num_samples=0, max_completion_length=40),
         trainer.accelerator,
-    )
+    )["greedy"]
     return {"uneven_rows": [len(row) for row in scores], "accuracy": held_out}
 
 
@@ -113,6 +114,7 @@ def main(folder: Path, placement: str, how: str) -> None:
     trainer = make_trainer(folder, placement, how)
     trainer.train()
     trainer.save_model(str(folder / "model"))
+    trained = trained_logits(trainer)
     trainer.model.eval()
     with torch.no_grad():
         logits = trainer.model(torch.tensor(FIXED_IDS)).logits
@@ -124,6 +126,7 @@ def main(folder: Path, placement: str, how: str) -> None:
     }
     reports = gather_object([report])
     if trainer.accelerator.is_main_process:
+        check_saved_model(folder / "model", trained)
         paid = {"processes": processes, "rewards": trainer.rewards, "advantages": trainer.advantages}
         (folder / "report.json").write_text(json.dumps({**paid, "each": reports}))
         (folder / "logits.json").write_text(json.dumps({"input_ids": FIXED_IDS, "logits": logits.tolist()}))

@@ -7,12 +7,12 @@ import json
 import sys
 
 from datasets import Dataset
-from transformers import GenerationConfig
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
 from trl_hybrid.columns import REWARD_MODEL, VERIFIER
 from trl_hybrid.data import load_tasks
 from trl_hybrid.evaluate import accuracy
+from trl_hybrid.generation import Decoding
 
 
 GROUP, ROWS = 8, 24
@@ -56,9 +56,9 @@ def main(output, folder):
         trainer.processing_class,
         load_tasks("data/addition", split="test", max_rows=9),
         trainer.verifier,
-        GenerationConfig(max_new_tokens=64, do_sample=False, eos_token_id=trainer.eos_token_ids, pad_token_id=2),
+        Decoding(num_samples=0, max_completion_length=64),
         trainer.accelerator,
-    )
+    )["greedy"]
     if trainer.accelerator.is_main_process:
         result = {
             "processes": trainer.accelerator.num_processes,

@@ -123,6 +123,15 @@ def test_ace_uses_its_cards_system_prompt_and_tells_the_licence_once(qwen2, capl
     assert sum("CC-BY-NC-4.0" in record.message for record in caplog.records) == 1
 
 
+def test_of_several_processes_one_tells_the_licence(qwen2, caplog, monkeypatch, tmp_path):
+    other = tmp_path / "other"
+    other.symlink_to(qwen2.path)
+    monkeypatch.setenv("RANK", "1")
+    with caplog.at_level(logging.WARNING):
+        AceRewardModel(str(other))
+    assert not any("CC-BY-NC-4.0" in record.message for record in caplog.records)
+
+
 def test_local_copy_of_a_known_model_takes_its_preset(qwen2, tmp_path):
     copy_of_ace = tmp_path / "AceMath-7B-RM"
     copy_of_ace.symlink_to(qwen2.path)

@@ -8,6 +8,7 @@ from trl_hybrid.arguments import TaskArguments
 from trl_hybrid.checks.finding import Finding
 from trl_hybrid.data import load_tasks
 from trl_hybrid.data.golds import find_faults
+from trl_hybrid.shipped import shipped_folder
 from trl_hybrid.verifier import MathVerifier
 
 
@@ -29,9 +30,6 @@ def check_data(tasks: TaskArguments, verifier: MathVerifier, rows: list[dict[str
         yield Finding("skipped", "A mixture of data sets is looked at by the recipe, before it loads a model")
         return
     name = find_shipped(tasks.dataset_name)
-    if name is None:
-        yield Finding("skipped", "The shipped problems are not here: name a data set by --dataset_name")
-        return
     loaded = load_tasks(
         name,
         tasks.dataset_config,
@@ -58,16 +56,11 @@ def check_data(tasks: TaskArguments, verifier: MathVerifier, rows: list[dict[str
     yield Finding("note", f"{text}. They are left out") if few else Finding("problem", text, fix)
 
 
-def find_shipped(dataset_name: str) -> str | None:
-    """Find the shipped problems from any folder; other names stay as they are.
-
-    Returns:
-        A name that can be loaded; None for the shipped problems where only the package is installed.
-    """
+def find_shipped(dataset_name: str) -> str:
+    """Find the shipped problems from any folder; other names stay as they are."""
     if dataset_name != SHIPPED or Path(SHIPPED).is_file():
         return dataset_name
-    beside = Path(__file__).resolve().parents[2] / SHIPPED
-    return str(beside) if beside.is_file() else None
+    return str(shipped_folder("data") / Path(SHIPPED).name)
 
 
 def _short(text: str, length: int = 60) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_hybrid.errors import InputError
+from trl_hybrid.shipped import shipped_folder
 
 
 DESCRIPTION = "Print the paths of the shipped accelerate and DeepSpeed configurations, and when to use each."
@@ -53,18 +54,11 @@ def find_configs() -> list[Path]:
     Raises:
         InputError: They are not where they were installed.
     """
-    folder = config_folder()
+    folder = shipped_folder("accelerate_configs").resolve()
     found = [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("deepspeed/*.json"))]
     if not found:
         raise InputError(f"There are no configurations in {str(folder)!r}: install trl-hybrid again.")
     return found
-
-
-def config_folder() -> Path:
-    """Return the folder of the shipped configurations: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "accelerate_configs"
-    return inside if inside.is_dir() else package.parent / "accelerate_configs"
 
 
 def when_to_use(config: Path) -> str:

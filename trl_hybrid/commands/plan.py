@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from trl_hybrid.commands.recipe_options import parse_recipe_options
+
 
 if TYPE_CHECKING:
     from trl_hybrid.memory import Policy, Workload
@@ -104,7 +106,7 @@ def make_plan(args: argparse.Namespace) -> dict[str, Any]:
     from trl_hybrid.preflight import check_model_found
     from trl_hybrid.reward_model.footprint import PLACEMENTS, choose_placement, measure_footprint
 
-    tasks, judges, training, model = _parse(args)
+    tasks, judges, training, model = parse_recipe_options(args.config, args.recipe_options)
     check_model_found(model.model_name_or_path, "policy", model.model_revision, training.trust_remote_code)
     policy = policy_of(model, training)
     work = workload_of(training, tasks.max_test_rows != 0, args.gpus, args.prompt_tokens)
@@ -140,23 +142,6 @@ def make_plan(args: argparse.Namespace) -> dict[str, Any]:
     }
     quantized = judges.reward_model_load_in_4bit or judges.reward_model_load_in_8bit
     return {**plan, "notes": list(_notes(plan, training, quantized))}
-
-
-def _parse(args: argparse.Namespace) -> tuple[Any, ...]:
-    """Read the YAML file and the options as the recipe does."""
-    import torch
-    from trl import ModelConfig
-
-    from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments
-    from trl_hybrid.config import HybridGRPOConfig
-    from trl_hybrid.defaults import RECIPE_DEFAULTS
-
-    options = [*(["--config", args.config] if args.config else []), *args.recipe_options]
-    # A machine without a GPU may plan for one, but refuses settings that need one.
-    elsewhere = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": True}
-    return parse_arguments(
-        (TaskArguments, JudgeArguments, HybridGRPOConfig, ModelConfig), {**RECIPE_DEFAULTS, **elsewhere}, options
-    )
 
 
 def _reward_config(judges: Any) -> Any:

@@ -8,12 +8,13 @@ from typing import Any
 from trl_hybrid.errors import InputError
 
 
-def read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, Any]]:
+def read_rows(path: Path, needed: Sequence[str], option: str = "--completions") -> list[dict[str, Any]]:
     """Read one JSON object a line; empty lines are passed over.
 
     Args:
-        path: The file that `--completions` names.
+        path: The file.
         needed: Fields that every row must have.
+        option: What named the file, for messages.
 
     Returns:
         At least one row.
@@ -22,7 +23,7 @@ def read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, Any]]:
         InputError: There is no such file, it holds no rows, or a line is not an object with the fields.
     """
     if not path.is_file():
-        raise InputError(f"The file {str(path)!r} does not exist (looked in {Path.cwd()}). Check --completions.")
+        raise InputError(f"The file {str(path)!r} does not exist (looked in {Path.cwd()}). Check {option}.")
     try:
         # Not `splitlines`, which breaks a line at characters such as U+2028 that JSON's strings may hold.
         with path.open(encoding="utf-8") as lines:

@@ -16,8 +16,9 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, BinaryIO, get_args, get_type_hints
 
 from trl_hybrid.commands.rows import read_rows
-from trl_hybrid.commands.scores_file import OWN_NAMES, format_line, read_scores
+from trl_hybrid.commands.scores_file import OWN_NAMES, read_scores, scores_file
 from trl_hybrid.errors import InputError
+from trl_hybrid.rows_file import RowsFile, score_fields
 
 
 if TYPE_CHECKING:
@@ -32,12 +33,17 @@ CHECKED_ROWS = 8
 
 PREFIX = "reward_model_"
 
+IN_HELP = ("reward_model_name_or_path", "reward_model_system_prompt", "reward_model_placement")
+"""What a first use needs; the others are the training recipe's."""
+
 LEAVE_SCORES_ALONE = ("trust_remote_code", "token_budget", "placement", "deepspeed_config")
 """Options of the reward model, without their prefix, that say how it is run and not what it gives."""
 
 EXAMPLES = r"""examples:
   trl-hybrid score --completions answers.jsonl --output scores.jsonl
   trl-hybrid score --completions answers.jsonl --output scores.jsonl --reward_model_name_or_path my/reward-model
+
+All of the recipe's options of the reward model are taken: accelerate launch recipes/tinyllama_grpo.py --help_all
 
 answers.jsonl holds one JSON object a line, such as {"prompt": "What is 2 + 2?", "completion": "so \\boxed{4}"}. Both
 may be chat messages. "truncated": true marks a completion that was cut off by a length limit. Other fields are kept.
@@ -55,16 +61,29 @@ def add_parser(commands: Any) -> None:
     """Describe the command to the command line."""
     score = commands.add_parser(
         "score",
+        usage="trl-hybrid score --completions FILE --output FILE [--OPTION VALUE ...]",
         help="score completions with the reward model",
         description="Score completions with the reward model that training uses. What is done is kept when it stops.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = score.add_argument
-    add("--completions", required=True, type=Path, help="JSONL file of prompts and completions")
-    add("--output", required=True, type=Path, help="where to write the scores as JSONL, or to go on writing them")
+    add("--completions", metavar="FILE", required=True, type=Path, help="JSONL file of prompts and completions")
+    add(
+        "--output",
+        metavar="FILE",
+        required=True,
+        type=Path,
+        help="JSONL file to write scores to, or to go on with",
+    )
     add("--overwrite", action="store_true", help="write the output anew although it holds scores")
-    add("--batch_rows", type=int, default=BATCH_ROWS, help=f"rows to score and save at a time (default: {BATCH_ROWS})")
+    add(
+        "--batch_rows",
+        metavar="N",
+        type=int,
+        default=BATCH_ROWS,
+        help=f"rows a save (default: {BATCH_ROWS})",
+    )
     _add_reward_model_options(score)
     score.set_defaults(run=run)
 
@@ -82,11 +101,11 @@ def run(args: argparse.Namespace) -> int:
     rows = read_rows(args.completions, ["prompt", "completion"])
     for number, row in enumerate(rows, start=1):
         _check_row(row, f"Row {number} of {str(args.completions)!r}")
-    goes_on = args.output.exists() and not args.overwrite
-    scores, end = read_scores(args.output, rows, describe(judges)) if goes_on else ([], 0)
+    file = scores_file(args.output, rows, describe(judges))
+    scores, end = ([], 0) if args.overwrite else read_scores(file)
     try:
         if len(scores) < len(rows):
-            scores = _score_rest(args, judges, rows, scores, end)
+            scores = _score_rest(file, judges, scores, end, args.batch_rows)
         else:
             print(f"All {len(rows)} rows are scored already.")
     except KeyboardInterrupt:
@@ -108,12 +127,13 @@ def describe(judges: JudgeArguments) -> dict[str, Any]:
     return {"name_or_path": judges.reward_model_name_or_path, **settings}
 
 
-def load_reward_model(judges: JudgeArguments) -> RewardModel:
+def load_reward_model(judges: JudgeArguments, reserved_memory: int = 0) -> RewardModel:
     """Load the reward model. It remembers no scores, so that a run in two parts gives the scores of a run in one."""
     from trl_hybrid.arguments import reward_model_settings
     from trl_hybrid.reward_model import RewardModel
 
-    return RewardModel(judges.reward_model_name_or_path, cache_size=0, **reward_model_settings(judges))
+    settings = reward_model_settings(judges)
+    return RewardModel(judges.reward_model_name_or_path, cache_size=0, reserved_memory=reserved_memory, **settings)
 
 
 def _options() -> list[Field[Any]]:
@@ -131,13 +151,15 @@ def _add_reward_model_options(parser: argparse.ArgumentParser) -> None:
     kinds = get_type_hints(JudgeArguments)
     for option in _options():
         shown = "" if option.default in (None, False) else " (default: %(default)s)"
-        common: dict[str, Any] = {"default": option.default, "help": option.metadata["help"].rstrip(".") + shown}
+        help_text = option.metadata["help"].rstrip(".") + shown if option.name in IN_HELP else argparse.SUPPRESS
+        common: dict[str, Any] = {"default": option.default, "help": help_text}
         kind = next(kind for kind in get_args(kinds[option.name]) or [kinds[option.name]] if kind is not NoneType)
         if kind is bool:
             group.add_argument(f"--{option.name}", action="store_true", **common)
         else:
             choices = option.metadata.get("choices")
-            group.add_argument(f"--{option.name}", type=kind, choices=choices, **common)
+            metavar = None if choices else "VALUE"
+            group.add_argument(f"--{option.name}", type=kind, choices=choices, metavar=metavar, **common)
 
 
 def _check_settings(args: argparse.Namespace) -> None:
@@ -189,21 +211,17 @@ def _is_conversation(value: Any) -> bool:
 
 
 def _score_rest(
-    args: argparse.Namespace,
-    judges: JudgeArguments,
-    rows: Sequence[dict[str, Any]],
-    earlier: Sequence[float],
-    end: int,
+    file: RowsFile, judges: JudgeArguments, earlier: Sequence[float], end: int, batch_rows: int
 ) -> list[float]:
     """Score the rows without a score and save them batch by batch; return the scores of all rows."""
     model = load_reward_model(judges)
-    _check_earlier(model, rows, earlier, args.output)
+    _check_earlier(model, file.rows, earlier, file.path)
     if earlier:
-        print(f"Going on after row {len(earlier)} of {len(rows)}.")
+        print(f"Going on after row {len(earlier)} of {len(file.rows)}.")
     started = time.monotonic()
-    with args.output.open("ab") as file:
-        file.truncate(end)  # a torn last line, or with --overwrite everything
-        fresh, shortened = _score_batches(model, rows, len(earlier), args.batch_rows, describe(judges), file)
+    with file.path.open("ab") as output:
+        output.truncate(end)  # a torn last line, or with --overwrite everything
+        fresh, shortened = _score_batches(model, file, len(earlier), batch_rows, output)
     seconds = time.monotonic() - started
     print(f"{'rows scored now':16} {len(fresh):8d}   in {seconds:.1f} s, {len(fresh) / seconds:.1f} a second")
     print(f"{'shortened to fit':16} {shortened:8d}   of them")
@@ -228,15 +246,11 @@ def _check_earlier(model: RewardModel, rows: Sequence[dict[str, Any]], earlier: 
 
 
 def _score_batches(
-    model: RewardModel,
-    rows: Sequence[dict[str, Any]],
-    start: int,
-    batch_rows: int,
-    description: dict[str, Any],
-    file: BinaryIO,
+    model: RewardModel, file: RowsFile, start: int, batch_rows: int, output: BinaryIO
 ) -> tuple[list[float], int]:
     from tqdm.auto import tqdm
 
+    rows = file.rows
     scores: list[float] = []
     shortened = 0
     with tqdm(total=len(rows), initial=start, unit="row") as bar:
@@ -247,8 +261,8 @@ def _score_batches(
                 fresh, cut = _score(model, batch)
             except (ValueError, TypeError) as error:
                 raise InputError(f"In the rows {start + 1} to {start + len(batch)}: {error}") from error
-            file.write(b"".join(format_line(*pair, description) for pair in zip(batch, fresh, strict=True)))
-            file.flush()
+            output.writelines(file.line(row, score_fields(score)) for row, score in zip(batch, fresh, strict=True))
+            output.flush()
             scores += fresh
             shortened += cut
             start += len(batch)

@@ -121,7 +121,7 @@ def load_zero3(
 def find_config() -> Path:
     """Return the shipped DeepSpeed configuration: inside an installed package, beside the package in a checkout."""
     package = Path(__file__).parents[1]
-    inside = package / "accelerate_configs" / CONFIG
+    inside = package / "shipped" / "accelerate_configs" / CONFIG
     return inside if inside.is_file() else package.parent / "accelerate_configs" / CONFIG
 
 

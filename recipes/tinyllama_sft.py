@@ -1,0 +1,270 @@
+"""Teach TinyLlama its own right answers, so that GRPO starts from more than luck: rejection sampling, then SFT.
+
+    accelerate launch recipes/tinyllama_sft.py --config recipes/configs/gsm8k_sft.yaml      # TinyLlama, GSM8K
+    accelerate launch recipes/tinyllama_sft.py --config recipes/configs/embedded_sft.yaml   # offline, CPU, a minute
+
+First the model answers each training problem several times, and the verifier says which answers are right; they lie
+in samples.jsonl. Then it is trained on the right ones (TRL's SFTTrainer, LoRA). The run's folder holds the adapter,
+and merged/ in it the whole model, from which recipes/tinyllama_grpo.py starts by --model_name_or_path. An interrupted
+run goes on by --resume_from_checkpoint latest, in both parts.
+"""
+
+import os
+import shutil
+import time
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from datasets import Dataset
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+from transformers.utils import is_torch_bf16_gpu_available
+from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
+
+from trl_hybrid import MathVerifier
+from trl_hybrid.arguments import TaskArguments, parse_arguments
+from trl_hybrid.checkpoint import SaveOnSigterm, Terminated
+from trl_hybrid.cold_start import cold_start_examples, right_answers
+from trl_hybrid.commands.rows import read_rows
+from trl_hybrid.data import load_tasks
+from trl_hybrid.data.preflight import check_tasks
+from trl_hybrid.data.prompt_reader import PromptReader
+from trl_hybrid.defaults import RECIPE_DEFAULTS
+from trl_hybrid.errors import InputError, plain_errors
+from trl_hybrid.generation import Decoding
+from trl_hybrid.launch import loading_arguments, named_folder, prepare_folder, say
+from trl_hybrid.policy import PolicySource, TransformersSampler, find_policy
+from trl_hybrid.run_folder import newest_whole_checkpoint, package_versions, relative_path, write_json
+from trl_hybrid.run_history import SETTINGS_FILE, RunHistory, without_secrets
+from trl_hybrid.sampling import Judges, sample_rows, samples_file
+from trl_hybrid.splits import mapping_of, train_location
+
+
+SAMPLES, MERGED = "samples.jsonl", "merged"
+FIELDS = ("prompt", "solution", "samples")
+
+SHARED = (
+    "model_name_or_path", "dtype", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules",
+    "system_prompt", "max_grad_norm", "report_to",
+)  # fmt: skip
+
+DEFAULTS = {
+    **{name: RECIPE_DEFAULTS[name] for name in SHARED},
+    "run_name": "tinyllama-sft",
+    "dataset_name": "openai/gsm8k",
+    "dataset_config": "main",
+    # As the paper: two passes over the answers.
+    "num_train_epochs": 2,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 4,
+    "learning_rate": 1e-4,
+    "warmup_steps": 10,
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "logging_steps": 1,
+    "bf16": is_torch_bf16_gpu_available(),
+}
+
+SHORT_HELP = (
+    "model_name_or_path", "dataset_name", "dataset_config", "dataset_prompt_column", "dataset_solution_column",
+    "system_prompt", "max_rows", "samples", "num_samples", "sample_batch_size", "temperature", "max_completion_length",
+    "answers_per_problem", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "num_train_epochs",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "use_peft", "report_to",
+)  # fmt: skip
+
+SUMMARY = "Teach TinyLlama its own right answers: rejection sampling by the verifier, then supervised fine-tuning."
+
+EXAMPLES = """examples:
+  accelerate launch recipes/tinyllama_sft.py --config recipes/configs/embedded_sft.yaml
+  accelerate launch recipes/tinyllama_sft.py --dataset_name my_problems.jsonl --output_dir runs/mine-sft
+  accelerate launch recipes/tinyllama_sft.py --output_dir runs/mine-sft --resume_from_checkpoint latest
+"""
+
+# TRL's configs set the name that transformers 5.23 renames.
+warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
+
+
+@dataclass
+class SamplingArguments:
+    """How the training problems are answered before training, and which answers are learned."""
+
+    samples: str | None = field(
+        default=None,
+        metadata={
+            "help": "Learn from this rows file instead of sampling: a samples.jsonl of another run, or the rows.jsonl "
+            "that `trl-hybrid eval` writes."
+        },
+    )
+    num_samples: int = field(default=16, metadata={"help": "Answers to each training problem."})
+    sample_batch_size: int = field(default=16, metadata={"help": "Problems answered at once."})
+    temperature: float = field(default=0.8, metadata={"help": "Of the answers."})
+    max_completion_length: int = field(default=384, metadata={"help": "Tokens after which an answer is cut off."})
+    answers_per_problem: int = field(default=4, metadata={"help": "Learn at most so many right answers a problem."})
+
+
+def main() -> None:
+    """Sample, keep what is right, train on it, and merge."""
+    started = time.time()
+    with plain_errors():
+        tasks, sampling, args, model = parse_arguments(
+            (TaskArguments, SamplingArguments, SFTConfig, ModelConfig),
+            DEFAULTS,
+            short_help=SHORT_HELP,
+            description=SUMMARY,
+            epilog=EXAMPLES,
+        )
+        source = find_policy(str(model.model_name_or_path), model.model_revision)
+        if source.adapter is not None:
+            raise InputError(f"model_name_or_path must be a whole model; {source.name!r} is an adapter. Merge it.")
+        named = named_folder(args, tasks.overwrite_output_dir)
+        # What is wrong with the problems is said before a folder is made.
+        problems = [] if sampling.samples else load_problems(tasks, sampling, source)
+        rows = read_rows(Path(sampling.samples), FIELDS, "--samples") if sampling.samples else []
+        anew = tasks.overwrite_output_dir and args.resume_from_checkpoint is None
+        folder = prepare_folder(named, args, clear=anew, also=(SAMPLES,))
+        try:
+            rows = rows or sampled_rows(folder, problems, sampling, model, args.seed, source)
+        except KeyboardInterrupt:
+            raise SystemExit(interrupted(folder, "while sampling")) from None
+        settings = {"tasks": asdict(tasks), "sampling": asdict(sampling), "model": asdict(model)}
+        settings = without_secrets({**settings, "training": args.to_dict()})
+        if PartialState().is_main_process:
+            write_json(folder / SETTINGS_FILE, {"settings": settings, "versions": package_versions()})
+        examples = cold_start_examples(rows, sampling.answers_per_problem)
+        without = sum(not right_answers(row, 1) for row in rows)
+        say(f"{len(examples)} right answers to {len(rows) - without} of {len(rows)} problems; {without} have none.")
+        if not examples:
+            raise InputError(
+                f"There is nothing to learn from: no answer to {len(rows)} problems is right. Raise num_samples, take "
+                "easier problems, or a stronger model."
+            )
+        trainer = make_trainer(args, model, examples)
+        trainer.add_callback(RunHistory(folder))
+
+    checkpoint = newest_whole_checkpoint(folder) if args.resume_from_checkpoint else None
+    try:
+        with SaveOnSigterm(trainer):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except (KeyboardInterrupt, Terminated) as stop:
+        status = interrupted(folder, f"at step {trainer.state.global_step}")
+        raise SystemExit(stop.code if isinstance(stop, Terminated) else status) from None
+    trainer.save_model()
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        finish(folder, trainer, settings, rows, time.time() - started)
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+
+
+def load_problems(tasks: TaskArguments, sampling: SamplingArguments, source: PolicySource) -> list[dict[str, Any]]:
+    """Load the training problems, and leave out what cannot be judged or answered."""
+    problems = load_tasks(
+        tasks.dataset_name,
+        tasks.dataset_config,
+        tasks.dataset_train_split,
+        max_rows=tasks.max_rows,
+        **mapping_of(tasks),
+    )
+    reader = PromptReader(source.base, sampling.max_completion_length, revision=source.revision)
+    with MathVerifier() as verifier:
+        problems, report = check_tasks(problems, verifier, reader, train_location(tasks))
+    say(report.text())
+    return [dict(problem) for problem in problems]
+
+
+def sampled_rows(
+    folder: Path,
+    problems: list[dict[str, Any]],
+    sampling: SamplingArguments,
+    model: ModelConfig,
+    seed: int,
+    source: PolicySource,
+) -> list[dict[str, Any]]:
+    """Answer the problems that have no answers yet, and judge the answers."""
+    decoding = Decoding(
+        num_samples=sampling.num_samples,
+        greedy=False,
+        max_completion_length=sampling.max_completion_length,
+        temperature=sampling.temperature,
+        seed=seed,
+    )
+    way_out = "To sample anew, add --overwrite_output_dir and leave resume_from_checkpoint out."
+    made_by = {**source.describe(), **asdict(decoding), "dtype": model.dtype}
+    file = samples_file(folder / SAMPLES, problems, made_by, way_out)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and len(file.read()[0]) < len(problems):
+        raise InputError(
+            "Problems are answered by one process. Start with --num_processes 1, or give --samples FILE with answers "
+            "that another run or `trl-hybrid eval --dataset_split train` made."
+        )
+    with MathVerifier() as verifier:
+        return sample_rows(
+            file,
+            lambda: (TransformersSampler(source, model.dtype), Judges(verifier)),
+            decoding,
+            sampling.sample_batch_size,
+            description="Answers to training problems",
+        )
+
+
+def make_trainer(args: SFTConfig, model: ModelConfig, examples: list[dict[str, Any]]) -> SFTTrainer:
+    """Load the model and bring it together with the examples."""
+    args.model_init_kwargs = loading_arguments(args, model)
+    quantization = get_quantization_config(model)
+    if quantization is not None:
+        args.model_init_kwargs["quantization_config"] = quantization
+    return SFTTrainer(
+        str(model.model_name_or_path),
+        args=args,
+        train_dataset=Dataset.from_list(examples),
+        peft_config=get_peft_config(model),
+    )
+
+
+def finish(
+    folder: Path, trainer: SFTTrainer, settings: dict[str, Any], rows: list[dict[str, Any]], seconds: float
+) -> None:
+    """Merge the adapter, write the summary, and say how to go on."""
+    start, name = folder, relative_path(str(folder))
+    examples = len(cold_start_examples(rows, settings["sampling"]["answers_per_problem"]))
+    if settings["model"]["use_peft"]:
+        start = folder / MERGED
+        shutil.rmtree(start, ignore_errors=True)
+        whole: Any = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=settings["model"]["dtype"])
+        whole.merge_and_unload().save_pretrained(start)
+        AutoTokenizer.from_pretrained(folder).save_pretrained(start)
+    write_json(
+        folder / "summary.json",
+        {
+            "model": relative_path(str(start)),
+            "base_model": relative_path(settings["model"]["model_name_or_path"]),
+            "problems": {"all": len(rows), "with_right_answers": sum(bool(right_answers(row, 1)) for row in rows)},
+            "examples": examples,
+            "steps": trainer.state.global_step,
+            "seconds": round(seconds, 1),
+            "versions": package_versions(),
+            "settings": settings,
+        },
+    )
+    whole_model = relative_path(str(start))
+    say(
+        f"\nWhat was learned:  {settings['sampling']['samples'] or f'{name}/{SAMPLES}'}\n"
+        f"Is it better?      trl-hybrid eval --model {name} --base\n"
+        f"Go on with GRPO:   accelerate launch recipes/tinyllama_grpo.py --config CONFIG "
+        f"--model_name_or_path {whole_model}"
+    )
+
+
+def interrupted(folder: Path, where: str) -> int:
+    """Say how to go on, and return the exit status."""
+    say(
+        f"\nInterrupted {where}. To go on, give the same command and add: "
+        f"--output_dir {relative_path(str(folder))} --resume_from_checkpoint latest"
+    )
+    return 130
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""`trl-hybrid init` gives a folder in which the README's commands work."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from trl_hybrid.cli import main
+
+
+def files_below(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_everything_that_a_recipe_needs_is_copied(tmp_path, capsys):
+    assert main(["init", str(tmp_path / "mine")]) == 0
+    copied = files_below(tmp_path / "mine")
+    shipped = {
+        str(path) for name in ("recipes", "accelerate_configs", "data") for path in Path(name).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }  # fmt: skip
+    assert copied == shipped
+    assert "data/embedded_policy/model.safetensors" in copied
+    recipe = Path("recipes/tinyllama_grpo.py")
+    assert (tmp_path / "mine" / recipe).read_bytes() == recipe.read_bytes()
+    assert f"Copied {len(shipped)} files" in capsys.readouterr().out
+
+
+def test_what_was_changed_stays(tmp_path, capsys):
+    main(["init", str(tmp_path)])
+    changed = tmp_path / "recipes/configs/embedded.yaml"
+    changed.write_text("run_name: mine\n")
+    (tmp_path / "data/dummy_math_tasks.jsonl").unlink()
+    capsys.readouterr()
+    assert main(["init", str(tmp_path)]) == 0
+    assert changed.read_text() == "run_name: mine\n"
+    assert (tmp_path / "data/dummy_math_tasks.jsonl").is_file()
+    assert "Copied 1 files" in capsys.readouterr().out
+
+
+def test_a_file_in_its_place_is_one_message(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("TRL_HYBRID_TRACEBACK", raising=False)
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(SystemExit) as stop:
+        main(["init", str(tmp_path / "mine")])
+    assert stop.value.code == 2
+    assert "FOLDER must be a folder" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_wheel_in_an_empty_environment_checks_itself_and_trains(tmp_path):
+    if importlib.util.find_spec("hatchling") is None:
+        pytest.skip("hatchling is not installed")
+    pip = ["-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), "."]
+    subprocess.run([sys.executable, *build], check=True, timeout=100)
+    venv.create(tmp_path / "venv", with_pip=True)
+    python, bin_folder = tmp_path / "venv/bin/python", tmp_path / "venv/bin"
+    wheel = next(tmp_path.glob("trl_hybrid-*.whl"))
+    subprocess.run([python, *pip, "install", "-c", "constraints.txt", str(wheel)], check=True, timeout=400)
+
+    def run(*command, cwd):
+        result = subprocess.run(
+            [bin_folder / command[0], *command[1:]], cwd=cwd, capture_output=True, text=True, timeout=200, check=False
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    run("trl-hybrid", "init", "mine", cwd=tmp_path)
+    mine = tmp_path / "mine"
+    config = ("--config", "recipes/configs/embedded.yaml")
+    assert "problem" not in run("trl-hybrid", "check", "--yes", *config, cwd=mine).splitlines()[-1].replace(
+        "0 problem", ""
+    )
+    launch = ("accelerate", "launch", "--quiet", "--num_processes", "1", "recipes/tinyllama_grpo.py")
+    run(*launch, *config, "--max_steps", "2", "--max_test_rows", "8", cwd=mine)
+    assert json.loads((mine / "runs/embedded/summary.json").read_text())["steps"] == 2
+    assert (mine / "runs/embedded/report.html").is_file()

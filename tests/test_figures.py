@@ -1,0 +1,95 @@
+"""From judged samples to figures, with numbers worked by hand."""
+
+import pytest
+
+from trl_hybrid.figures import compare, counts, is_judged, problem_values, same_answer, summarize
+
+
+def sample(answer, correct, boxed=True, strict=None, **more):
+    return {
+        "completion": "", "truncated": False, "answer": answer, "correct": correct, "boxed": boxed,
+        "strict": (correct and boxed) if strict is None else strict, **more,
+    }  # fmt: skip
+
+
+# 7 is right: twice in a box, once not; 8 is wrong.
+SAMPLES = [sample("7", True, score=1.0), sample("8", False, score=3.0), sample("7.0", True, boxed=False, score=2.0),
+           sample("8", False, score=-1.0)]  # fmt: skip
+ROW = {"prompt": [], "solution": "7", "samples": SAMPLES, "greedy": sample("7", True, boxed=False)}
+
+
+def test_values_of_one_problem():
+    assert problem_values(ROW, "lenient") == {
+        "greedy": 1.0,
+        "mean_of_4": 0.5,
+        "pass@1": 0.5,
+        "pass@2": pytest.approx(5 / 6),  # of six pairs only the two wrong ones hold no right answer
+        "pass@4": 1.0,
+        "majority_of_4": 0.5,  # 7 and 7.0 are one candidate: two votes each
+        "best_of_4": 0.0,
+    }
+
+
+def test_strict_takes_only_boxes():
+    strict = problem_values(ROW, "strict")
+    assert (strict["greedy"], strict["mean_of_4"], strict["pass@2"]) == (0.0, 0.25, pytest.approx(0.5))
+    assert strict["majority_of_4"] == 0.0  # the unboxed 7.0 does not vote
+
+
+def test_without_scores_or_samples_there_are_no_such_figures():
+    row = {"samples": [sample("7", True)], "greedy": sample("7", True)}
+    assert set(problem_values(row, "lenient")) == {"greedy", "mean_of_1", "pass@1", "majority_of_1"}
+    assert problem_values({"samples": [], "greedy": sample("7", True)}, "lenient") == {"greedy": 1.0}
+
+
+def test_a_problem_that_cannot_be_judged_counts_nowhere():
+    unjudged = {**ROW, "samples": [*SAMPLES[:3], sample("8", None)]}
+    assert is_judged(ROW)
+    assert not is_judged(unjudged)
+    assert summarize([ROW, unjudged]) == summarize([ROW])
+    assert counts([ROW, unjudged])["unjudgeable"] == 1
+    assert summarize([unjudged]) == {"lenient": {}, "strict": {}}
+
+
+def test_counts():
+    wrong = {"samples": [sample("1", False, truncated=True), sample("2", False, boxed=False)]}
+    wrong["samples"][0]["truncated"] = True
+    unscored = {"samples": [sample("7", True, score=None, nonfinite="nan"), sample("7", True, score=1.0)]}
+    assert counts([ROW, wrong, unscored]) == {
+        "problems": 3, "unjudgeable": 0, "never_right": 1, "tied_votes": 2, "samples": 8, "truncated": 1, "unboxed": 2,
+        "non_finite_scores": 1,
+    }  # fmt: skip
+
+
+def test_means_over_problems_and_their_differences():
+    def rows(*right):
+        return [{"samples": [], "greedy": sample("7", bool(correct))} for correct in right]
+
+    before, after = rows(0, 0, 1, 1), rows(0, 1, 1, 1)
+    assert summarize(after)["lenient"]["greedy"]["value"] == 0.75
+    gain = compare(before, after)["lenient"]["greedy"]
+    assert gain["value"] == 0.25
+    assert 0.0 == gain["low"] < gain["high"] <= 1.0
+    # Paired: the same answers differ nowhere, however much the problems differ among themselves.
+    assert compare(after, after)["lenient"]["greedy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_a_problem_counts_in_a_difference_only_if_both_judge_it():
+    good, bad = sample("7", True), sample("8", False)
+    before = [{"samples": [], "greedy": row} for row in (bad, sample("7", None))]
+    after = [{"samples": [], "greedy": row} for row in (good, bad)]
+    assert compare(before, after)["lenient"]["greedy"]["value"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("7", "7.0", True),
+        ("1,000", "1000", True),
+        ("x+1", "1+x", False),
+        ("7", "8", False),
+        ("a" * 20_000, "7", False),
+    ],
+)
+def test_votes_are_grouped_by_strings_and_numbers(one, other, same):
+    assert same_answer(one, other) is same

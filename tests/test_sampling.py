@@ -1,0 +1,114 @@
+"""Sampled rows are judged, saved batch by batch, and the same whether made at once or in parts."""
+
+import json
+
+import pytest
+
+from trl_hybrid.data import load_tasks
+from trl_hybrid.errors import InputError
+from trl_hybrid.generation import Completion, Decoding
+from trl_hybrid.policy import TransformersSampler, find_policy
+from trl_hybrid.sampling import Judges, sample_rows, samples_file
+from trl_hybrid.verifier import MathVerifier
+
+
+DECODING = Decoding(num_samples=2, temperature=1.0, max_completion_length=40)
+
+
+@pytest.fixture(scope="module")
+def judges():
+    with MathVerifier(num_workers=1) as verifier:
+        yield Judges(verifier)
+
+
+@pytest.fixture(scope="module")
+def sampler():
+    return TransformersSampler(find_policy("data/embedded_policy"))
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    return list(load_tasks("data/addition", split="test", max_rows=10))
+
+
+class Stopped:
+    """Answers so many batches and is then interrupted."""
+
+    def __init__(self, sampler, batches):
+        self.sampler, self.left = sampler, batches
+
+    def answer(self, *args):
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return self.sampler.answer(*args)
+
+
+def make(path, tasks, sampler, judges, batch_size=4, made_by=None, **options):
+    file = samples_file(path, tasks, made_by or {"temperature": 1.0}, "Take another.")
+    return sample_rows(file, lambda: (sampler, judges), DECODING, batch_size, **options)
+
+
+def test_rows_hold_the_answers_and_both_verdicts(judges):
+    texts = ["\\boxed{0.5}", "The answer is 1/2.", "\\boxed{1/2}", "I do not know", "\\boxed{2}"]
+    rows = judges.judge(
+        [{"prompt": "Half of one?", "solution": "1/2"}],
+        [[Completion(text, text == "I do not know") for text in texts]],
+    )[0]
+    assert [(row["correct"], row["strict"], row["boxed"]) for row in rows] == [
+        (True, False, True), (True, False, False), (True, True, True), (False, False, False), (False, False, True),
+    ]  # fmt: skip
+    assert [row["answer"] for row in rows] == ["0.5", "1/2", "1/2", None, "2"]
+    assert [row["truncated"] for row in rows] == [False, False, False, True, False]
+    assert [row["completion"] for row in rows] == texts
+
+
+def test_scores_are_kept_with_what_is_not_a_number(judges):
+    def reward_model(prompts, completions, completion_truncated):
+        assert prompts == ["P", "P", "Q", "Q"]
+        assert completion_truncated == [False, True, False, False]
+        return [1.0, float("nan"), 2.0, 3.0]
+
+    rows = Judges(judges.lenient, reward_model).judge(
+        [{"prompt": "P", "solution": "1"}, {"prompt": "Q", "solution": "2"}],
+        [[Completion("1", False), Completion("", True)], [Completion("2", False), Completion("3", False)]],
+    )
+    assert [[row["score"] for row in group] for group in rows] == [[1.0, None], [2.0, 3.0]]
+    assert rows[0][1]["nonfinite"] == "nan"
+
+
+def test_interrupted_and_gone_on_is_the_unbroken_run_whatever_the_batch(tmp_path, tasks, sampler, judges):
+    whole = make(tmp_path / "whole.jsonl", tasks, sampler, judges)
+    path = tmp_path / "rows.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        make(path, tasks, Stopped(sampler, 2), judges, batch_size=3)
+    assert len(path.read_bytes().splitlines()) == 6
+    path.write_bytes(path.read_bytes()[:-7])  # torn
+    assert make(path, tasks, sampler, judges, batch_size=5)[:5] == make(path, tasks, None, judges)[:5]
+    assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert [{name: row[name] for name in ("prompt", "solution", "samples", "greedy")} for row in whole] == [
+        {name: value for name, value in json.loads(line).items() if name != "sampling"}
+        for line in path.read_bytes().splitlines()
+    ]
+
+
+def test_more_problems_are_added_to_those_that_are_there(tmp_path, tasks, sampler, judges):
+    make(tmp_path / "rows.jsonl", tasks[:3], sampler, judges)
+    make(tmp_path / "rows.jsonl", tasks, sampler, judges)
+    make(tmp_path / "whole.jsonl", tasks, sampler, judges)
+    assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_other_settings_or_problems_are_refused_and_the_file_is_kept(tmp_path, tasks, sampler, judges):
+    path = tmp_path / "rows.jsonl"
+    make(path, tasks[:2], sampler, judges)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r'made with {"temperature": 1.0} and this run .* {"temperature": 2}. Take'):
+        make(path, tasks[:2], None, judges, made_by={"temperature": 2})
+    with pytest.raises(InputError, match="its `prompt`, `solution` differs"):
+        make(path, tasks[1:3], None, judges)
+    with pytest.raises(InputError, match=r"Row 2 of .* is none of the 1 rows"):
+        make(path, tasks[:1], None, judges)
+    assert path.read_bytes() == before
+    make(path, tasks[1:3], sampler, judges, overwrite=True)
+    assert len(path.read_bytes().splitlines()) == 2

@@ -1,0 +1,185 @@
+"""What `trl-hybrid eval` measures: the command line over the run's own settings over defaults."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trl_hybrid.errors import InputError
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from trl_hybrid.arguments import JudgeArguments
+    from trl_hybrid.generation import Decoding
+    from trl_hybrid.policy import PolicySource
+
+OF_DATA_SET = ("dataset_config", "dataset_prompt_column", "dataset_solution_column", "max_question_chars")
+"""Settings of a run that belong to its data set: with another one they are not taken over."""
+
+OF_DECODING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length")
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """Everything that decides about an evaluation's figures.
+
+    Attributes:
+        model: The policy.
+        base: What it is compared with; None for nothing.
+        problems: Arguments of [`load_tasks`], and `split`.
+        decoding: How to answer.
+        judges: The reward model that chooses the best of the samples; None for none.
+        taken: What was taken from the run's own settings, to be said.
+    """
+
+    model: PolicySource
+    base: PolicySource | None
+    problems: dict[str, Any]
+    decoding: Decoding
+    judges: JudgeArguments | None
+    taken: dict[str, Any]
+
+
+def resolve(args: argparse.Namespace) -> EvalSettings:
+    """Bring together the command line and what the model's run says of itself.
+
+    Raises:
+        InputError: A model that cannot be had, no data set, or a value out of its range.
+    """
+    from trl_hybrid.policy import find_policy, run_summary
+
+    _check(args)
+    summary = run_summary(args.model)
+    own: dict[str, dict[str, Any]] = summary.get("settings", {})
+    model = find_policy(args.model, args.revision)
+    problems, of_problems = _problems(args, own.get("tasks", {}))
+    decoding, of_decoding = _decoding(args, {**own.get("training", {}), **own.get("sampling", {})})
+    return EvalSettings(
+        model=model,
+        base=_base(args.base, model, own.get("model", {})),
+        problems=problems,
+        decoding=decoding,
+        judges=_judges(args, own.get("judges", {})),
+        taken={**of_problems, **of_decoding},
+    )
+
+
+def load_problems(problems: dict[str, Any]) -> tuple[Dataset, str]:
+    """Load the problems, those of the `test` split where no split is named and there is one.
+
+    Returns:
+        Rows of `prompt` and `solution`, and the split's name.
+    """
+    from trl_hybrid.data import load_tasks, load_test_tasks
+    from trl_hybrid.data.files import BUILDERS
+
+    options = dict(problems)
+    name, config, split = options.pop("name"), options.pop("config"), options.pop("split")
+    if split is None and Path(name).suffix not in BUILDERS:  # a file has no second split
+        tasks = load_test_tasks(name, config, "test", **options)
+        if tasks is not None:
+            return tasks, "test"
+    tasks: Any = load_tasks(name, config, split or "train", **options)
+    return tasks, split or "train"
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name in ("num_samples", "batch_size", "max_rows", "max_completion_length"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be at least 1, got {value}.")
+    if args.temperature is not None and not args.temperature > 0:
+        raise InputError(f"--temperature must be above 0, got {args.temperature}. The greedy answer is measured too.")
+    if args.top_p is not None and not 0 < args.top_p <= 1:
+        raise InputError(f"--top_p must be above 0 and at most 1, got {args.top_p}.")
+    if args.seed < 0:
+        raise InputError(f"--seed must be at least 0, got {args.seed}.")
+
+
+def _base(wanted: str | None, model: PolicySource, own: dict[str, Any]) -> PolicySource | None:
+    """Find what `--base` names: without a value the adapter's base, or what the run started from."""
+    from trl_hybrid.policy import PolicySource, find_policy
+
+    if wanted is None:
+        return None
+    if wanted:
+        return find_policy(wanted)
+    if model.adapter is not None:
+        return PolicySource(model.base, model.base, None, model.revision)
+    if own.get("model_name_or_path"):
+        return find_policy(own["model_name_or_path"], own.get("model_revision"))
+    raise InputError(
+        f"{model.name!r} is no adapter and no run's folder, so that --base must name what to compare it with: "
+        "--base <id or folder>."
+    )
+
+
+def _problems(args: argparse.Namespace, own: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments of the loader, and what of them is the run's own."""
+    from trl_hybrid.defaults import RECIPE_DEFAULTS
+
+    of_one = not own.get("datasets")  # a mixture has no name
+    same = of_one and args.dataset_name in (None, own.get("dataset_name"))
+    theirs = {name: own[name] for name in OF_DATA_SET if same and own.get(name) is not None}
+    if same and "dataset_name" in own:
+        theirs["dataset_name"] = own["dataset_name"]
+        test_split = own.get("dataset_test_split") or ""
+        if "[" in test_split or not Path(own["dataset_name"]).is_file():  # of a file only a slice is held out
+            theirs |= {"dataset_split": test_split} if test_split else {}
+            theirs |= {"max_rows": own["max_test_rows"]} if own.get("max_test_rows") else {}
+    if "system_prompt" in own:
+        theirs["system_prompt"] = own["system_prompt"]
+    defaults = {"system_prompt": RECIPE_DEFAULTS["system_prompt"]}
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    found = {**defaults, **theirs, **given}
+    if found.get("dataset_name") is None:
+        raise InputError(
+            f"{args.model!r} is no run's folder that says on which problems to measure it. Name them: --dataset_name "
+            "<id on the Hub, folder or file>."
+        )
+    problems = {
+        "name": found["dataset_name"],
+        "config": found.get("dataset_config"),
+        "split": found.get("dataset_split"),
+        "system_prompt": found["system_prompt"] or None,
+        "max_rows": found.get("max_rows"),
+        "max_question_chars": found.get("max_question_chars"),
+        "prompt_column": found.get("dataset_prompt_column"),
+        "solution_column": found.get("dataset_solution_column"),
+    }
+    return problems, {name: value for name, value in theirs.items() if name not in given}
+
+
+def _decoding(args: argparse.Namespace, own: dict[str, Any]) -> tuple[Decoding, dict[str, Any]]:
+    from trl_hybrid.generation import Decoding
+
+    theirs = {name: own[name] for name in OF_DECODING if own.get(name) is not None}
+    given = {name: getattr(args, name, None) for name in OF_DECODING}
+    given = {name: value for name, value in given.items() if value is not None}
+    decoding = Decoding(num_samples=args.num_samples, seed=args.seed, **{**theirs, **given})
+    shown = ("temperature", "max_completion_length")
+    return decoding, {name: theirs[name] for name in shown if name in theirs and name not in given}
+
+
+def _judges(args: argparse.Namespace, own: dict[str, Any]) -> JudgeArguments | None:
+    """Find what `--reward_model` names: without a value the one that the run was trained with, as it was."""
+    from trl_hybrid.arguments import JudgeArguments
+
+    if args.reward_model is None:
+        return None
+    if not args.reward_model and not own:
+        raise InputError(
+            "--reward_model must name one where --model is no run's folder: --reward_model <id or folder>."
+        )
+    known = {field.name for field in fields(JudgeArguments)}
+    settings = {} if args.reward_model else {name: value for name, value in own.items() if name in known}
+    if args.reward_model:
+        settings["reward_model_name_or_path"] = args.reward_model
+    for name in ("reward_model_placement", "reward_model_system_prompt"):
+        if getattr(args, name) is not None:
+            settings[name] = getattr(args, name)
+    return JudgeArguments(**settings)

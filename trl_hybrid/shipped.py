@@ -1,0 +1,14 @@
+"""What is shipped beside the package: recipes, launch configurations and small data."""
+
+from pathlib import Path
+
+
+def shipped_folder(name: str) -> Path:
+    """Return where `recipes`, `accelerate_configs` or `data` lies: inside an installed package, beside a checkout's.
+
+    Args:
+        name: The folder's name.
+    """
+    package = Path(__file__).resolve().parent
+    inside = package / "shipped" / name
+    return inside if inside.is_dir() else package.parent / name

@@ -1,0 +1,89 @@
+"""The problems that a recipe's settings name: loaded, looked at, and what cannot be used left out."""
+
+from typing import Any
+
+from datasets import Dataset, IterableDataset
+from trl import ModelConfig
+
+from trl_hybrid.arguments import TaskArguments
+from trl_hybrid.config import HybridGRPOConfig
+from trl_hybrid.data import load_mixture, load_tasks, load_test_tasks, split_location
+from trl_hybrid.data.preflight import check_tasks
+from trl_hybrid.data.prompt_reader import PromptReader
+from trl_hybrid.launch import say
+from trl_hybrid.verifier import MathVerifier
+
+
+def checked_splits(
+    tasks: TaskArguments, args: HybridGRPOConfig, model: ModelConfig, verifier: MathVerifier
+) -> tuple[Dataset | IterableDataset, Dataset | None]:
+    """Load the problems, leave out what cannot be trained on or measured, and show what there is.
+
+    Args:
+        tasks: Which problems.
+        args: How long completions may become, and how they are generated.
+        model: The policy, of which the tokenizer and the configuration are read.
+        verifier: Must be able to judge every gold answer.
+
+    Returns:
+        The problems to train on, and those to measure on, `None` where there are none.
+
+    Raises:
+        InputError: As for `load_tasks` and `check_tasks`.
+    """
+    train, test = load_splits(tasks, args.seed)
+    reader = PromptReader(
+        str(model.model_name_or_path),
+        args.max_completion_length,
+        args.vllm_max_model_length if args.use_vllm else None,
+        model.model_revision,
+        args.trust_remote_code,
+        args.chat_template_kwargs if isinstance(args.chat_template_kwargs, dict) else None,
+    )
+    train, report = check_tasks(train, verifier, reader, train_location(tasks))
+    say(report.text())
+    if test is None:
+        say("Held-out accuracy is not measured: there is no test split of its own, or max_test_rows is 0.")
+        return train, None
+    test, report = check_tasks(test, verifier, reader, f"{test_location(tasks)}, held out")
+    say(report.text(examples=False))
+    return train, test
+
+
+def load_splits(tasks: TaskArguments, seed: int) -> tuple[Dataset | IterableDataset, Dataset | None]:
+    """Load the problems to train on, and those to measure on where there are any."""
+    shared = mapping_of(tasks)
+    streaming = tasks.dataset_streaming or tasks.streaming
+    if tasks.datasets:
+        return load_mixture(
+            tasks.datasets, streaming, tasks.max_rows, tasks.test_split_size, tasks.max_test_rows, seed, **shared
+        )
+    name, config, test_split = tasks.dataset_name, tasks.dataset_config, tasks.dataset_test_split
+    train = load_tasks(name, config, tasks.dataset_train_split, streaming, max_rows=tasks.max_rows, **shared)
+    if test_split == tasks.dataset_train_split:
+        return train, None
+    return train, load_test_tasks(name, config, test_split, tasks.max_test_rows, streaming, **shared)
+
+
+def mapping_of(tasks: TaskArguments) -> dict[str, Any]:
+    """Return how rows become problems, as keyword arguments of `load_tasks`."""
+    return {
+        "system_prompt": tasks.system_prompt,
+        "max_question_chars": tasks.max_question_chars,
+        "prompt_column": tasks.dataset_prompt_column,
+        "solution_column": tasks.dataset_solution_column,
+    }
+
+
+def train_location(tasks: TaskArguments) -> str:
+    """Say where the problems to train on lie."""
+    if tasks.datasets:
+        return ", ".join(split_location(part.path, part.split) for part in tasks.datasets)
+    return split_location(tasks.dataset_name, tasks.dataset_train_split)
+
+
+def test_location(tasks: TaskArguments) -> str:
+    """Say where the held-out problems lie."""
+    if tasks.datasets:
+        return f"{tasks.test_split_size} of {train_location(tasks)}"
+    return split_location(tasks.dataset_name, tasks.dataset_test_split)

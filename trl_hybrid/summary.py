@@ -1,0 +1,81 @@
+"""What a run leaves when it is over: its summary, its pictures and a few closing words."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from trl_hybrid.arguments import TaskArguments
+from trl_hybrid.evaluate import HeldOutAccuracy
+from trl_hybrid.hub.origin import commit_of
+from trl_hybrid.launch import say
+from trl_hybrid.report import accuracy_table, alarm_step, draw_curves, sample_completions, write_report
+from trl_hybrid.run_folder import package_versions, relative_path, write_json
+from trl_hybrid.splits import test_location, train_location
+
+
+def finish(
+    folder: Path, trainer: Any, held_out: HeldOutAccuracy | None, settings: dict[str, Any], seconds: float
+) -> None:
+    """Write `summary.json`, `curves.png` and `report.html`, and say what the run did and what to do next.
+
+    Args:
+        folder: The run's folder.
+        trainer: The trainer, after training.
+        held_out: What was measured, `None` if nothing was.
+        settings: Those that the run wrote at its start: `tasks`, `judges`, `model` and `training`.
+        seconds: What the run took.
+    """
+    accuracy = held_out.figures() if held_out else {}
+    write_json(folder / "summary.json", summary_of(folder, trainer, held_out, settings, seconds))
+    draw_curves(trainer.state.log_history, accuracy, folder / "curves.png")
+    write_report(folder)
+    table = folder / "completions" / f"completions_{trainer.state.global_step:05d}.parquet"
+    if table.exists():
+        say(f"\nFrom the last step, best paid to worst paid:\n\n{sample_completions(pd.read_parquet(table))}")
+    alarm = alarm_step(trainer.state.log_history)
+    if alarm is not None:
+        say(
+            f"The alarm for reward hacking fired at step {alarm}: the score of wrong answers climbed while the pass "
+            "rate fell. Read the completions marked `disagreement`.\n"
+        )
+    if held_out:
+        say(f"Accuracy on {len(held_out.tasks)} problems that training did not see:\n{accuracy_table(accuracy)}\n")
+    say(next_steps(relative_path(str(folder)), settings["model"]))
+
+
+def summary_of(
+    folder: Path, trainer: Any, held_out: HeldOutAccuracy | None, settings: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    """Gather what `summary.json` holds; the arguments are those of `finish`."""
+    tasks, model, judges = TaskArguments(**settings["tasks"]), settings["model"], settings["judges"]
+    return {
+        "accuracy": held_out.figures() if held_out else {},
+        "test_rows": len(held_out.tasks) if held_out else 0,
+        "model": relative_path(str(folder)),
+        "base_model": relative_path(model["model_name_or_path"]),
+        "train_file": train_location(tasks),
+        "test_file": test_location(tasks) if held_out else None,
+        "seed": trainer.args.seed,
+        "steps": trainer.state.global_step,
+        "seconds": {"total": round(seconds, 1), "training": trainer.state.log_history[-1].get("train_runtime")},
+        "versions": package_versions(),
+        "commits": {
+            "model": commit_of(model["model_name_or_path"], model["model_revision"]),
+            "reward_model": commit_of(judges["reward_model_name_or_path"], judges["reward_model_revision"]),
+        },
+        "settings": settings,
+    }
+
+
+def next_steps(folder: str, model: dict[str, Any]) -> str:
+    """Say where the results lie and what to try next."""
+    adapter = model["use_peft"]
+    load, package = ("AutoPeftModelForCausalLM", "peft") if adapter else ("AutoModelForCausalLM", "transformers")
+    base = "" if adapter else f" {model['model_name_or_path']}"  # an adapter names its own
+    return (
+        f"Look at the run:     {folder}/report.html   (curves, settings, every completion; open it in a browser)\n"
+        f"Measure the model:   trl-hybrid eval --model {folder} --base{base}\n"
+        f"Use it:              from {package} import {load}; {load}.from_pretrained({folder!r})\n"
+        f"Share it:            trl-hybrid push {folder} --hub-model-id YOUR_NAME/MODEL"
+    )
