@@ -11,7 +11,7 @@ from trl import ModelConfig
 
 from trl_hybrid.arguments import JudgeArguments, TaskArguments
 from trl_hybrid.config import HybridGRPOConfig
-from trl_hybrid.hub.saved import Trained, probe_logits
+from trl_hybrid.hub.saved import Trained, lora_values, probe_logits
 
 
 POLICY = "data/embedded_policy"
@@ -30,7 +30,7 @@ def save_policy(folder: Path, adapter: bool = True) -> Trained:
     tokenizer = AutoTokenizer.from_pretrained(POLICY)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return Trained(probe_logits(model, tokenizer), torch.float32, 1e-3)
+    return Trained(probe_logits(model, tokenizer), torch.float32, 1e-3, lora_values(model))
 
 
 def make_run(folder: Path, adapter: bool = True, base: str = POLICY, **settings) -> Path:
@@ -55,7 +55,7 @@ def make_run(folder: Path, adapter: bool = True, base: str = POLICY, **settings)
         "train_file": "data/addition/train.jsonl",
         "test_file": "data/addition/test.jsonl",
         "steps": 40,
-        "seconds": {"total": 90.0, "training": 60.0},
+        "seconds": {"total": 90.0, "training": 60.0, "steps": 168.0},
         "versions": {"trl": "1.16.0", "torch": "2.13.0"},
         "commits": {"model": None, "reward_model": "c" * 40},
         "settings": {

@@ -20,6 +20,7 @@ MAY_ASK = {
     "checks/packages.py": "whether it is installed, for `trl-hybrid check`",
     "commands/eval.py": "which one `trl-hybrid eval` lets answer",
     "vllm_sampler.py": "the answers of `trl-hybrid eval`",
+    "splits.py": "how long a prompt may be",
 }
 """Modules that may ask which generator is used, and why. None is on the way from a completion to its reward."""
 

@@ -103,7 +103,11 @@ class TestResuming:
         checkpoint(tmp_path, 5)
         (tmp_path / "completions").mkdir()
         (tmp_path / "completions" / "completions_00005.parquet").write_text("")
-        for name in ("summary.json", "accuracy_before.json", "adapter_model.safetensors", "notes.txt"):
+        # A whole model beside an old adapter_config.json would be taken for an adapter.
+        for name in (
+            "summary.json", "accuracy_before.json", "adapter_model.safetensors", "adapter_config.json", "notes.txt",
+            "model.safetensors.index.json",
+        ):  # fmt: skip
             (tmp_path / name).write_text("{}")
         clear_run_folder(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -54,6 +54,7 @@ def test_without_the_file_the_newest_whole_checkpoint_tells(tmp_path):
         checkpoint = tmp_path / f"checkpoint-{step}"
         checkpoint.mkdir()
         save_file({}, checkpoint / "model.safetensors")
-        (checkpoint / "trainer_state.json").write_text(json.dumps({"log_history": [{"step": step}]}))
+        rows = [{"step": step, "grad_norm": float("nan")}]
+        (checkpoint / "trainer_state.json").write_text(json.dumps({"log_history": rows}))
     (tmp_path / "checkpoint-4" / "trainer_state.json").write_text("{")
-    assert read_history(tmp_path) == [{"step": 2}]
+    assert read_history(tmp_path) == [{"step": 2, "grad_norm": None}]

@@ -213,7 +213,7 @@ def parse_arguments(
         InputError: A key of the YAML file that no dataclass has, or a file that cannot be read.
         SystemExit: After `--help` (what a first run needs) or `--help_all`.
     """
-    parser = TrlParser(cast(Any, dataclasses), **parser_kwargs)
+    parser = TrlParser(cast(Any, dataclasses), allow_abbrev=False, **parser_kwargs)
     parser.set_defaults_with_config(**defaults)
     # A wrong value is not worth the names of hundreds of options.
     parser.usage = "accelerate launch RECIPE.py [--config FILE] [--OPTION VALUE ...]   (--help lists the options)"
@@ -270,4 +270,4 @@ def _check_yaml_keys(path: Path, known: set[str]) -> None:
         if key not in known and key != "env":
             near = difflib.get_close_matches(str(key), known, n=3)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise InputError(f"Unknown key {key!r} in {str(path)!r}.{hint} `--help` lists all keys.")
+            raise InputError(f"Unknown key {key!r} in {str(path)!r}.{hint} `--help_all` lists all keys.")

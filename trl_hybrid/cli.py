@@ -25,6 +25,17 @@ Each command explains itself: trl-hybrid eval --help
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    parsed = parse(args)
+    with plain_errors():
+        return parsed.run(parsed)
+
+
+def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line, without doing anything yet.
+
+    Raises:
+        SystemExit: After `--help`, or where it is wrong.
+    """
     parser = argparse.ArgumentParser(
         prog="trl-hybrid",
         description=DESCRIPTION,
@@ -40,8 +51,7 @@ def main(args: Sequence[str] | None = None) -> int:
         parsed.recipe_options = unknown
     elif unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    with plain_errors():
-        return parsed.run(parsed)
+    return parsed
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        sys.stderr.write("\nInterrupted; nothing was trained.\n")
+        sys.stderr.write("\nInterrupted.\n")
         raise SystemExit(130) from None
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get(TRACEBACK_VARIABLE):

@@ -19,8 +19,11 @@ logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 
-# Beside checkpoints, completions/ and the model.
-WRITTEN = ("settings.json", "history.jsonl", "summary.json", "accuracy_before.json", "curves.png", "report.html")
+# Beside checkpoints, completions/ and weights. What a model is (whole, in parts, an adapter) its other files say.
+WRITTEN = (
+    "settings.json", "history.jsonl", "summary.json", "accuracy_before.json", "curves.png", "report.html",
+    "adapter_config.json", "config.json", "generation_config.json", "model.safetensors.index.json",
+)  # fmt: skip
 
 PACKAGES = ("trl-hybrid", "trl", "transformers", "accelerate", "datasets", "peft", "math-verify", "torch")
 

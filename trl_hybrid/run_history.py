@@ -49,10 +49,13 @@ def history_line(row: dict[str, Any]) -> str:
     >>> history_line({"step": 3, "entropy": 0.5, "grad_norm": float("nan")})
     '{"step": 3, "entropy": 0.5, "grad_norm": null}\n'
     """
-    finite = {
+    return json.dumps(_finite(row)) + "\n"
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
     }
-    return json.dumps(finite) + "\n"
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
@@ -72,7 +75,8 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     path = folder / HISTORY_FILE
     if not path.exists():
         checkpoint = newest_whole_checkpoint(folder)
-        return read_json(checkpoint / "trainer_state.json")["log_history"] if checkpoint else []
+        rows = read_json(checkpoint / "trainer_state.json")["log_history"] if checkpoint else []
+        return [_finite(row) for row in rows]
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     rows = []
     for number, line in enumerate(lines, start=1):

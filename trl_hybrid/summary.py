@@ -10,6 +10,7 @@ from trl_hybrid.evaluate import HeldOutAccuracy
 from trl_hybrid.hub.origin import commit_of
 from trl_hybrid.launch import say
 from trl_hybrid.report import accuracy_table, alarm_step, draw_curves, sample_completions, write_report
+from trl_hybrid.report.headline import seconds_by_part
 from trl_hybrid.run_folder import package_versions, relative_path, write_json
 from trl_hybrid.splits import test_location, train_location
 
@@ -58,7 +59,12 @@ def summary_of(
         "test_file": test_location(tasks) if held_out else None,
         "seed": trainer.args.seed,
         "steps": trainer.state.global_step,
-        "seconds": {"total": round(seconds, 1), "training": trainer.state.log_history[-1].get("train_runtime")},
+        "seconds": {
+            "total": round(seconds, 1),
+            "training": trainer.state.log_history[-1].get("train_runtime"),
+            # Of all attempts; the two above are the last one's.
+            "steps": round(sum(seconds_by_part(trainer.state.log_history).values()), 1),
+        },
         "versions": package_versions(),
         "commits": {
             "model": commit_of(model["model_name_or_path"], model["model_revision"]),

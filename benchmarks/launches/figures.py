@@ -34,10 +34,10 @@ def table(cases: Mapping[str, dict[str, Any]]) -> list[str]:
 
 
 def memory_lines(cases: Mapping[str, dict[str, Any]], tolerance: float = 0.15) -> list[str]:
-    """Hold the peaks of GPU memory against the plan's estimates."""
+    """Hold the peaks of GPU memory against the plan's estimates, where there are both."""
     lines = []
     for label, case in cases.items():
-        if "peak_bytes" in case:
+        if "peak_bytes" in case and "planned_bytes" in case:
             ratio = case["planned_bytes"] / case["peak_bytes"]
             outcome = "met" if abs(ratio - 1) <= tolerance else "missed"
             lines.append(

@@ -116,6 +116,11 @@ def test_the_plan_is_held_to_15_percent_of_the_peak(part, planned, outcome):
     assert line.endswith(f": {outcome}")
 
 
+def test_no_plan_is_held_against_the_embedded_models_on_a_gpu(part):
+    case = {**CASE, "peak_bytes": 1e9, "reserved_bytes": 1e9}
+    assert len(part("figures").table({"cpu x1, resident": case})) == 2
+
+
 def test_the_bars_add_up_to_the_step(part, tmp_path):
     figures = part("figures")
     drawn = []

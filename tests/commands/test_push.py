@@ -188,13 +188,28 @@ print(commit_of("lab/base"), licence_of("lab/base", HfApi()), licence_of("lab/no
     assert client.shown.splitlines() == ["None", f"{loaded} apache-2.0 None"]
 
 
-def test_no_network_is_said_before_anything_else(run, capsys):
+@pytest.mark.parametrize("options", [[], ["--private", "--revision", "second"]])
+def test_no_network_is_said_with_the_command_that_pushes_to_the_same_place_and_as_private(run, capsys, options):
+    args = ["push", str(run), "--hub-model-id", "me/tiny", *options]
     # The tests' own process is offline.
     with pytest.raises(SystemExit):
-        main(["push", str(run), "--hub-model-id", "me/tiny"])
+        main(args)
     shown = capsys.readouterr().err
     assert "The network or the Hub failed: Cannot reach" in shown
-    assert f"trl-hybrid push {run} --hub-model-id me/tiny" in shown
+    assert shown.splitlines()[-1] == " ".join(["  trl-hybrid", *args])
+
+
+def test_check_finds_a_token_that_the_hub_refuses(hub, client):
+    code = """
+from trl_hybrid.checks.machine import check_hub
+for found in check_hub():
+    print(found.status, found.text)
+"""
+    for token, said in (
+        (TOKEN, "ok Logged in as me"), ("hf_unknown", "problem The Hub refuses the token"), (None, "note Nobody is"),
+    ):  # fmt: skip
+        client.order(code=code, env={"HF_TOKEN": token})
+        assert said in client.shown
 
 
 def test_before_a_run_is_paid_for_the_hub_is_asked_who_may_push(hub, client):
@@ -220,11 +235,12 @@ for name, token in {asked}:
 
 
 def test_folder_that_is_no_finished_run(tmp_path, capsys):
-    empty, stopped, resumable = (tmp_path / name for name in ("empty", "stopped", "resumable"))
-    for folder in (empty, stopped, resumable):
+    empty, stopped, resumable, cold_start = (tmp_path / name for name in ("empty", "stopped", "resumable", "cold"))
+    for folder in (empty, stopped, resumable, cold_start):
         folder.mkdir()
-    for folder in (stopped, resumable):
+    for folder in (stopped, resumable, cold_start):
         (folder / "settings.json").write_text('{"settings": {}}')
+    save_file({"weight": torch.ones(1)}, cold_start / "model.safetensors")
     checkpoint = resumable / "checkpoint-5"
     checkpoint.mkdir()
     (checkpoint / "trainer_state.json").write_text("{}")
@@ -234,6 +250,7 @@ def test_folder_that_is_no_finished_run(tmp_path, capsys):
         (empty, "is no run's folder: it has neither summary.json nor settings.json"),
         (stopped, "is not finished: it has no saved model and no checkpoint. Train it first."),
         (resumable, f"Go on with it: --output_dir {resumable} --resume_from_checkpoint latest"),
+        (cold_start, "was not trained with a reward"),
     ):
         with pytest.raises(SystemExit) as stop:
             main(["push", str(folder)])

@@ -8,6 +8,7 @@ from huggingface_hub import HfApi, ModelCard
 
 from trl_hybrid.hub.card import make_card, snippet
 from trl_hybrid.hub.origin import licence_of
+from trl_hybrid.policy import weights_digest
 
 
 ON_HUB = {"dataset_name": "openai/gsm8k", "dataset_config": "main"}
@@ -55,6 +56,9 @@ def test_reward_is_told_as_it_was_paid(make):
     ):
         assert row in text
     assert "difficulty weight | off |" in make(hybrid_difficulty_weighting=False).text
+    variant = make(hybrid_scale_free=True, hybrid_weight_mean_one=True, reward_model_system_prompt="").text
+    assert "k = 6.0 in running means of sigma, sigma of each group, divided by the step's mean |" in variant
+    assert "| its system prompt | none |" in variant
 
 
 def test_one_judge_alone_has_no_bands(make):
@@ -75,7 +79,18 @@ def test_figures_before_and_after(make):
     assert unmeasured.data.eval_results is None
 
 
-def test_evaluation_that_lies_in_the_run_is_told_too(tmp_path):
+def test_time_is_that_of_all_steps_and_nothing_is_said_of_what_is_unknown(make):
+    assert "(local). 40 steps in 2.8 minutes.\n" in make().text
+    assert "(local). 40 steps.\n" in make(summary={"seconds": {"total": 90.0}}).text
+    assert "(local).\n" in make(summary={"steps": None, "seconds": {}}).text
+
+
+def test_held_out_problems_are_named_without_folders(make):
+    assert "(`openai/gsm8k:test`)" in make(summary={"test_file": "openai/gsm8k:test"}, **ON_HUB).text
+    assert "(`test.jsonl`)" in make(summary={"test_file": "/home/me/test.jsonl"}).text
+
+
+def test_evaluation_that_lies_in_the_run_is_told_too(tmp_path, caplog):
     folder = make_run(tmp_path / "run")
     run = json.loads((folder / "summary.json").read_text())
     assert "trl-hybrid eval" not in make_card(folder, run, "me/tiny", {}).content
@@ -86,6 +101,7 @@ def test_evaluation_that_lies_in_the_run_is_told_too(tmp_path):
                             "best_of_8": {"value": None, "low": None, "high": None}}, "strict": {}}  # fmt: skip
 
     result = {
+        "model": {"weights": {"data/embedded_policy": "0" * 16, "runs/x": weights_digest(str(folder))}},
         "figures": figures(0.5), "counts": {"problems": 100}, "base": {"figures": figures(0.25)},
         "settings": {"problems": {"name": "openai/gsm8k", "config": "main", "split": "test"}},
     }  # fmt: skip
@@ -96,6 +112,12 @@ def test_evaluation_that_lies_in_the_run_is_told_too(tmp_path):
     assert "configuration `main`, split `test`, with 95 % intervals" in text
     assert "| | before | after |\n|---|---|---|\n| greedy | 25.0 % [15.0, 35.0] | 50.0 % [40.0, 60.0] |" in text
     assert "| best of 8 | unknown | unknown |" in text
+
+    # The run went on after it was measured.
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert "trl-hybrid eval" not in make_card(folder, run, "me/tiny", {}).content
+    assert f"Measure these: trl-hybrid eval --model {folder} --overwrite" in caplog.text
 
 
 def test_licences_are_named_and_none_is_claimed(make):
@@ -125,6 +147,7 @@ def test_snippet_without_system_prompt_is_code():
 def test_mixture_names_its_parts(make):
     card = make(datasets=[{"path": "a/first", "split": "train"}, {"path": "data/addition", "split": "train"}])
     assert "[a/first](https://huggingface.co/datasets/a/first), `addition` (local)" in card.text
+    assert "training did not see (split off the data named below)" in card.text
     assert card.data.datasets == ["a/first"]
     assert card.data.eval_results[0].dataset_type == "custom"
 

@@ -9,7 +9,7 @@ from report_runs import HOSTILE, row, write_history, write_settings, write_table
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.report import write_report
-from trl_hybrid.report.headline import headline
+from trl_hybrid.report.headline import headline, subtitle
 from trl_hybrid.report.page import curves, step_times
 from trl_hybrid.report.run import read_run
 
@@ -48,6 +48,37 @@ class TestReading:
         figures = dict(headline(read_run(tmp_path, 100)))
         assert figures["Steps, unfinished"] == "6"
         assert "Held-out accuracy, greedy, until step 4" in figures
+        write_history(tmp_path, 3)  # went on from a checkpoint before its end
+        figures = dict(headline(read_run(tmp_path, 100)))
+        assert figures["Steps, unfinished"] == "3 of 4"
+        assert "Held-out accuracy, greedy, until step 4" in figures
+
+    def test_completions_of_an_attempt_that_the_run_went_back_behind_are_left_out(self, tmp_path):
+        for step in (2, 4, 6):
+            write_table(tmp_path, step, [row(step, "1?", "x", 0.0, step, 0.0)])
+        write_history(tmp_path, 5)
+        run = read_run(tmp_path, 100)
+        assert run.completions["step"].tolist() == [2, 4]
+        assert run.num_completions == 2
+
+    @pytest.mark.parametrize(
+        ("changes", "expected"),
+        [
+            ({}, "data/embedded_policy on data/addition, judged by the verifier and data/embedded_reward_model"),
+            (
+                {"tasks": {"dataset_name": "data/addition", "datasets": [{"path": "a/b"}, {"path": "c/d"}]}},
+                "data/embedded_policy on a/b, c/d, judged by the verifier and data/embedded_reward_model",
+            ),
+            ({"judges": None}, "data/embedded_policy on data/addition"),
+        ],
+        ids=["one data set", "mixture", "cold start"],
+    )
+    def test_what_was_trained_on_what_and_judged_by_whom(self, tmp_path, changes, expected):
+        write_settings(tmp_path)
+        written = json.loads((tmp_path / "settings.json").read_text())
+        settings = {part: value for part, value in {**written["settings"], **changes}.items() if value is not None}
+        (tmp_path / "settings.json").write_text(json.dumps({**written, "settings": settings}))
+        assert subtitle(read_run(tmp_path, 100)) == expected
 
     def test_a_run_of_an_own_script_is_read_from_its_completions_alone(self, tmp_path):
         write_table(tmp_path, 3, [row(3, "5 + 7?", "12", 1.0, 0.5, 1.0)])

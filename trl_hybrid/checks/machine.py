@@ -33,15 +33,22 @@ def check_machine() -> Iterator[Finding]:
 
 
 def check_hub() -> Iterator[Finding]:
-    """Say whether the Hub answers, and who is logged in; neither is a problem where everything lies in folders."""
+    """Say whether the Hub answers, and who is logged in; neither is a problem where everything lies in folders.
+
+    A token that the Hub refuses is one: with it even public models cannot be had.
+    """
     from huggingface_hub import HfApi, constants, get_session, get_token
-    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     try:
         get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
         user = HfApi().whoami()["name"] if get_token() else None
     except (OSError, HTTPError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, HfHubHTTPError) and error.response.status_code == 401:
+            fix = "Log in again by `hf auth login`, or out by `hf auth logout`; HF_TOKEN goes before both."
+            yield Finding("problem", f"The Hub refuses the token that is set here ({reason})", fix)
+            return
         yield Finding("note", f"The Hub does not answer ({reason}); models and data in folders work all the same")
         return
     yield Finding("ok", f"{constants.ENDPOINT} answers")

@@ -11,7 +11,7 @@ from trl_hybrid.shipped import shipped_folder
 
 DESCRIPTION = (
     "Copy the recipes, their configurations, the launch configurations and the embedded tiny models into a folder, "
-    "so that the README's commands work there. Files that are there already stay as they are."
+    "so that `accelerate launch recipes/...` works there. Files that are there already stay as they are."
 )
 
 EXAMPLES = """examples:

@@ -5,18 +5,19 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from trl_hybrid.hub.names import cell, data_link, data_names, model_link, on_hub
+from trl_hybrid.hub.names import data_link, data_names, model_link, on_hub
 from trl_hybrid.hub.saved import ADAPTER_CONFIG
 from trl_hybrid.hub.tables import (
     accuracy_figures,
     evaluation_table,
+    held_out_data,
     loaded_revision,
     main_settings,
-    percent,
+    own_evaluation,
     reward_recipe,
 )
+from trl_hybrid.report.terminal import percent
 from trl_hybrid.reward_model.presets import find_preset
-from trl_hybrid.run_folder import read_json
 
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -59,15 +60,15 @@ def make_card(folder: Path, run: dict[str, Any], name: str, licences: dict[str, 
             (key.replace("_", " "), percent(before), percent(after)) for key, before, after in accuracy_figures(run)
         ],
         test_rows=run.get("test_rows"),
-        test_data=f"`{cell(Path(run.get('test_file') or 'unknown').name)}`",
-        evaluation=evaluation_table(read_json(folder / "eval" / "eval.json")),
+        test_data=held_out_data(run),
+        evaluation=evaluation_table(own_evaluation(folder)),
         curves="curves.png" if (folder / "curves.png").exists() else None,
         reward=reward_recipe(run),
         bands=training["reward_mode"] == "hybrid",
         bounds=BOUNDS.get(training["hybrid_bounds"], training["hybrid_bounds"]),
         data=data_link(tasks),
         steps=run.get("steps"),
-        minutes=round(run.get("seconds", {}).get("total", 0) / 60, 1),
+        minutes=round(run.get("seconds", {}).get("steps", 0) / 60, 1),
         settings=main_settings(settings),
         base_licence=licences.get("model"),
         reward_model=model_link(judges["reward_model_name_or_path"]),

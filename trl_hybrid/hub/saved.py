@@ -1,8 +1,12 @@
 """Is what was saved the model that was trained? Asked after saving, and before anything is shared."""
 
 import json
+import re
 import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -18,37 +22,70 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 PROBE = [{"role": "user", "content": "What is 12 + 30?"}]
 
+LORA = re.compile(r"\.lora_[AB]\.default\.weight$")
+NONE: Mapping[str, torch.Tensor] = MappingProxyType({})
+
 
 class Trained(NamedTuple):
     """What the model in memory says, for comparison with the saved one.
 
     Attributes:
-        logits: Of the probe's tokens, shape (T, V), float32 on the CPU.
-        dtype: The number type of the model's weights.
+        logits: Of the probe's tokens, shape (T, V), float32 on the CPU; `None` for a quantized model, which a saved
+            one without quantization does not equal.
+        dtype: The number type of the model's weights, or "auto".
         tolerance: Largest accepted ||saved - trained|| / ||trained||.
+        lora: As [`lora_values`]. In half precision an adapter that learned little, or nothing, is within the tolerance
+            of the logits.
     """
 
-    logits: torch.Tensor
-    dtype: torch.dtype
+    logits: torch.Tensor | None
+    dtype: torch.dtype | str
     tolerance: float
+    lora: Mapping[str, torch.Tensor] = NONE
 
 
-def trained_logits(trainer: Any) -> Trained | None:
+def trained_logits(trainer: Any) -> Trained:
     """Ask the model in memory. Every process must call it: under ZeRO-3 a forward is everyone's work.
 
     Args:
         trainer: A `transformers.Trainer` after training.
 
     Returns:
-        The same on every process; `None` for a quantized model, which a saved one without quantization does not equal.
+        The same on every process.
     """
     model = trainer.model
+    lora = lora_values(model)
     if getattr(model, "is_quantized", False):
-        return None
+        return Trained(None, "auto", 0.0, lora)
     half = model.dtype != torch.float32 or trainer.args.bf16 or trainer.args.fp16
     logits = probe_logits(model, trainer.processing_class, trainer.accelerator.device)
     # In half precision a GPU and a CPU differ: bfloat16 is 3 % away from float32 after 22 layers.
-    return Trained(logits, model.dtype, 0.1 if half else 1e-3)
+    return Trained(logits, model.dtype, 0.1 if half else 1e-3, lora)
+
+
+def lora_values(model: Any) -> dict[str, torch.Tensor]:
+    """Return some values of each LoRA matrix, by its name in a saved adapter; every process must call it."""
+    values = {}
+    for name, weight in model.named_parameters():
+        if LORA.search(name):
+            with _whole(weight):
+                values[name.replace(".default.", ".")] = _some(weight.detach())
+    return values
+
+
+def _whole(weight: Any) -> AbstractContextManager[Any]:
+    """Gather a weight that ZeRO-3 has sharded."""
+    if not hasattr(weight, "ds_id"):
+        return nullcontext()
+    import deepspeed  # of an extra
+
+    return deepspeed.zero.GatheredParameters([weight])
+
+
+def _some(weight: torch.Tensor) -> torch.Tensor:
+    """Return about a thousand values, evenly spaced, float32 on the CPU; all where there are fewer."""
+    flat = weight.flatten()
+    return flat[:: max(1, flat.numel() // 1000)].float().cpu().clone()
 
 
 @torch.no_grad()
@@ -77,10 +114,10 @@ def check_saved_model(folder: Path, trained: Trained | None = None, trust_remote
         trust_remote_code: Run code that the base model's repository holds.
 
     Raises:
-        RuntimeError: There are no weights, a tensor is empty or not finite, the model does not load, or its logits
-            are not those of the trained one.
+        RuntimeError: There are no weights, a tensor is empty or not finite, the model does not load, or its LoRA
+            matrices or its logits are not those of the trained one.
     """
-    check_weights(folder)
+    check_weights(folder, trained.lora if trained else NONE)
     with whole_weights(), warnings.catch_warnings():
         # What peft asks of a model is renamed in transformers 5.23.
         warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
@@ -94,7 +131,7 @@ def check_saved_model(folder: Path, trained: Trained | None = None, trust_remote
             raise _not_sound(folder, f"it does not load: {error}") from error
     if not logits.isfinite().all():
         raise _not_sound(folder, "its logits are not finite")
-    if trained is None:
+    if trained is None or trained.logits is None:
         return
     if logits.shape != trained.logits.shape:
         raise _not_sound(folder, f"its logits have the shape {tuple(logits.shape)}, not {tuple(trained.logits.shape)}")
@@ -107,32 +144,46 @@ def check_saved_model(folder: Path, trained: Trained | None = None, trust_remote
         )
 
 
-def check_weights(folder: Path) -> None:
+def check_weights(folder: Path, lora: Mapping[str, torch.Tensor] = NONE) -> None:
     """Look at every tensor in a saved model's own files.
 
     DeepSpeed ZeRO-3 has saved adapters whose tensors were all empty (trl#4416).
 
     Args:
         folder: A saved adapter or model.
+        lora: What [`lora_values`] said of the model in memory.
 
     Raises:
-        RuntimeError: There are no weights, or a tensor is empty or not finite.
+        RuntimeError: There are no weights, or a tensor is empty, not finite, missing or not the one in memory.
     """
-    count = 0
+    found = set()
     for file in weight_files(folder):
         try:
             with safe_open(file, framework="pt") as weights:
                 for name in weights.keys():  # noqa: SIM118 - no dictionary
-                    tensor = weights.get_tensor(name)
-                    count += 1
-                    if tensor.numel() == 0:
-                        raise _not_sound(folder, f"{name!r} in {file.name} is empty")
-                    if tensor.is_floating_point() and not tensor.isfinite().all():
-                        raise _not_sound(folder, f"{name!r} in {file.name} is not finite")
+                    found.add(name)
+                    fault = _fault(weights.get_tensor(name), lora.get(name))
+                    if fault:
+                        raise _not_sound(folder, f"{name!r} in {file.name} is {fault}")
         except SafetensorError as error:
             raise _not_sound(folder, f"{file.name} cannot be read: {error}") from error
-    if count == 0:
+    if not found:
         raise _not_sound(folder, "there are no weights in it")
+    if missing := lora.keys() - found:
+        raise _not_sound(folder, f"{min(missing)!r} is missing in it")
+
+
+def _fault(saved: torch.Tensor, trained: torch.Tensor | None) -> str | None:
+    if saved.numel() == 0:
+        return "empty"
+    if saved.is_floating_point() and not saved.isfinite().all():
+        return "not finite"
+    if trained is None:
+        return None
+    values = _some(saved)
+    # It may be saved in bfloat16, which has 8 bits.
+    same = values.shape == trained.shape and torch.allclose(values, trained, rtol=0.01, atol=0.0)
+    return None if same else "not what was trained"
 
 
 def weight_files(folder: Path) -> list[Path]:

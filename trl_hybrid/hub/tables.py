@@ -1,15 +1,21 @@
 """What a run's files say, laid out for its card."""
 
 import inspect
+import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from trl_hybrid.hub.names import cell, data_link, model_link
+from trl_hybrid.hub.names import cell, data_link, model_link, on_hub
+from trl_hybrid.policy import weights_digest
 from trl_hybrid.reward_model.presets import find_preset
+from trl_hybrid.run_folder import read_json
 from trl_hybrid.verifier import MathVerifier
 
+
+logger = logging.getLogger(__name__)
 
 # What a reader needs to repeat the run; everything else is at its default, or in summary.json.
 TRAINING_SETTINGS = (
@@ -34,20 +40,21 @@ def _known(share: float | None) -> float | None:
     return None if share is None or math.isnan(share) else share
 
 
-def percent(share: float | None) -> str:
-    """Write a share for a reader.
-
-    >>> percent(0.305), percent(None)
-    ('30.5 %', 'unknown')
-    """
-    return "unknown" if share is None else f"{100 * share:.1f} %"
+def held_out_data(run: dict[str, Any]) -> str:
+    """Name the held-out problems; of a local file without its folders."""
+    tasks, location = run["settings"]["tasks"], run.get("test_file") or "unknown"
+    if tasks.get("datasets"):
+        return "split off the data named below"
+    return f"`{cell(location if on_hub(tasks['dataset_name']) else Path(location).name)}`"
 
 
 def reward_recipe(run: dict[str, Any]) -> list[tuple[str, str]]:
     """Say what was paid: (name, value) for each part of the reward."""
     judges, training = run["settings"]["judges"], run["settings"]["training"]
     preset = find_preset(judges["reward_model_name_or_path"])
-    prompt = judges["reward_model_system_prompt"] or (preset.system_prompt if preset else None)
+    prompt = judges["reward_model_system_prompt"]
+    if prompt is None and preset is not None:  # an empty one was asked for
+        prompt = preset.system_prompt
     method = inspect.signature(MathVerifier).parameters["method"].default
     revision = loaded_revision(judges["reward_model_revision"], run, "reward_model")
     rows = [
@@ -59,11 +66,16 @@ def reward_recipe(run: dict[str, Any]) -> list[tuple[str, str]]:
     if training["reward_mode"] != "hybrid":
         return rows
     rows += [(label, f"{training[f'hybrid_{label}']}") for label in ("alpha", "beta", "eps", "bounds", "singleton")]
-    weight = "off"
-    if training["hybrid_difficulty_weighting"]:
-        low, high, steepness = (training[f"hybrid_{key}"] for key in ("w_min", "w_max", "k"))
-        weight = f"{low} to {high}, k = {steepness}, sigma of each {training['hybrid_sigma']}"
-    return [*rows, ("difficulty weight", weight)]
+    return [*rows, ("difficulty weight", _difficulty_weight(training))]
+
+
+def _difficulty_weight(training: dict[str, Any]) -> str:
+    if not training["hybrid_difficulty_weighting"]:
+        return "off"
+    low, high, steepness = (training[f"hybrid_{key}"] for key in ("w_min", "w_max", "k"))
+    unit = " in running means of sigma" if training["hybrid_scale_free"] else ""
+    mean = ", divided by the step's mean" if training["hybrid_weight_mean_one"] else ""
+    return f"{low} to {high}, k = {steepness}{unit}, sigma of each {training['hybrid_sigma']}{mean}"
 
 
 def loaded_revision(asked: str | None, run: dict[str, Any], role: str) -> str | None:
@@ -80,6 +92,19 @@ def main_settings(settings: dict[str, Any]) -> str:
         if settings[part].get(name) is not None
     }
     return yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True, width=100).strip()
+
+
+def own_evaluation(folder: Path) -> dict[str, Any]:
+    """Read what `trl-hybrid eval` measured in a run's folder; empty where it measured other weights than lie there."""
+    result = read_json(folder / "eval" / "eval.json")
+    if result and weights_digest(str(folder)) not in result["model"]["weights"].values():
+        logger.warning(
+            "%s is of other weights than those in %s and is left out of the card. Measure these: "
+            "trl-hybrid eval --model %s --overwrite",
+            folder / "eval" / "eval.json", folder, folder,
+        )  # fmt: skip
+        return {}
+    return result
 
 
 def evaluation_table(result: dict[str, Any]) -> dict[str, Any] | None:

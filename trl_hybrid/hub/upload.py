@@ -1,5 +1,6 @@
 """From a run's folder to the Hub; a push that failed has lost nothing and can be repeated."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         What its `summary.json` holds; of a run that was stopped while it wrote that, its `settings.json`.
 
     Raises:
-        InputError: There is no such folder, it is no run's, or the run has not saved its model yet.
+        InputError: There is no such folder, it is no GRPO run's, or the run has not saved its model yet.
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {str(folder)!r} below {Path.cwd()}. Give a run's, as runs/embedded.")
@@ -55,6 +56,11 @@ def read_run(folder: Path) -> dict[str, Any]:
                 if newest_whole_checkpoint(folder)
                 else " and no checkpoint. Train it first."
             )
+        )
+    if "judges" not in run["settings"]:
+        raise InputError(
+            f"The run in {str(folder)!r} was not trained with a reward, such as a cold start, and this card tells of "
+            "one. Push the GRPO run that goes on from it, or upload the folder by `hf upload`."
         )
     return run
 
@@ -87,6 +93,8 @@ def push_run(
     training = run["settings"]["training"]
     name = hub_model_id or training.get("hub_model_id") or folder.resolve().name
     private = training.get("hub_private_repo") if private is None else private
+    revision = revision or training.get("hub_revision")
+    again = how_to_repeat(folder, name, private, revision)
     api = HfApi(token=token)
     try:
         url = api.create_repo(name, private=private, exist_ok=True)
@@ -95,13 +103,13 @@ def push_run(
                 f"{url.repo_id} exists and is public, and a private one was asked for. Make it private in its "
                 "settings on the Hub, or give another hub_model_id."
             )
-        _upload(api, folder, run, url.repo_id, revision or training.get("hub_revision"))
+        _upload(api, folder, run, url.repo_id, revision)
     except InputError:
         raise
     except KeyboardInterrupt:
-        raise InputError(f"The push was interrupted.\n{how_to_repeat(folder, name)}") from None
+        raise InputError(f"The push was interrupted.\n{again}") from None
     except FAILURES as error:
-        raise InputError(f"{_reason(error, name)}\n{how_to_repeat(folder, name)}") from error
+        raise InputError(f"{_reason(error, name)}\n{again}") from error
     return str(url)
 
 
@@ -125,12 +133,12 @@ def _upload(api: HfApi, folder: Path, run: dict[str, Any], name: str, revision: 
     )
 
 
-def how_to_repeat(folder: Path, name: str) -> str:
-    """Say that nothing is lost, and the command that pushes again."""
-    return (
-        f"Nothing of the run is lost: it lies in {folder}. To push it again:\n"
-        f"  trl-hybrid push {folder} --hub-model-id {name}"
-    )
+def how_to_repeat(folder: Path, name: str, private: bool | None, revision: str | None) -> str:
+    """Say that nothing is lost, and the command that pushes again: to the same place, and as private."""
+    command = ["trl-hybrid", "push", str(folder), "--hub-model-id", name]
+    command += ["--private"] if private else []
+    command += ["--revision", revision] if revision else []
+    return f"Nothing of the run is lost: it lies in {folder}. To push it again:\n  {shlex.join(command)}"
 
 
 def _reason(error: Exception, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from trl_hybrid.hub.names import data_names
 from trl_hybrid.report.curves import alarm_step, curve
 from trl_hybrid.report.run import Run
 from trl_hybrid.report.terminal import percent
@@ -12,13 +13,12 @@ PARTS = {"generation": "writing completions", "judging": "judging", "update": "u
 
 def subtitle(run: Run) -> str:
     """Say what was trained, on what, and who judged."""
-    if not run.settings:
+    if not {"model", "tasks"} <= run.settings.keys():
         return "GRPO with the hybrid reward"
-    model, tasks, judges = (run.settings.get(part, {}) for part in ("model", "tasks", "judges"))
-    return (
-        f"{model.get('model_name_or_path')} on {tasks.get('dataset_name')}, judged by the verifier and "
-        f"{judges.get('reward_model_name_or_path')}"
-    )
+    learned = f"{run.settings['model']['model_name_or_path']} on {', '.join(data_names(run.settings['tasks']))}"
+    if "judges" not in run.settings:  # a cold start's
+        return learned
+    return f"{learned}, judged by the verifier and {run.settings['judges']['reward_model_name_or_path']}"
 
 
 def headline(run: Run) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from pyarrow import ArrowInvalid
 from trl_hybrid.errors import InputError
 from trl_hybrid.report.terminal import last_content
 from trl_hybrid.run_folder import read_json
-from trl_hybrid.run_history import SETTINGS_FILE, read_history
+from trl_hybrid.run_history import HISTORY_FILE, SETTINGS_FILE, read_history
 
 
 logger = logging.getLogger(__name__)
@@ -47,8 +47,8 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether training got to its end; a run that went on after it is unfinished again."""
-        return self.summary.get("steps", -1) >= self.step
+        """Whether training got to its end; a run that went on from there, or from before, is unfinished again."""
+        return self.summary.get("steps") == self.step
 
 
 def read_run(folder: Path, max_completions: int) -> Run:
@@ -65,7 +65,9 @@ def read_run(folder: Path, max_completions: int) -> Run:
         raise InputError(f"A run's folder must be given, got {str(folder)!r}, which is none. Try: ls runs")
     summary, begun = read_json(folder / "summary.json"), read_json(folder / SETTINGS_FILE)
     history = read_history(folder)
-    completions, count = read_completions(folder / "completions", max_completions)
+    # A script without the callback that writes the history has completions after what its checkpoint knows.
+    until = history[-1]["step"] if history and (folder / HISTORY_FILE).exists() else None
+    completions, count = read_completions(folder / "completions", max_completions, until)
     if not (summary or begun or history or count):
         raise InputError(
             f"There is no run in {str(folder)!r}: it holds neither settings.json, history.jsonl, summary.json, a "
@@ -83,7 +85,7 @@ def read_run(folder: Path, max_completions: int) -> Run:
     )
 
 
-def read_completions(folder: Path, limit: int) -> tuple[pd.DataFrame, int]:
+def read_completions(folder: Path, limit: int, until: int | None = None) -> tuple[pd.DataFrame, int]:
     """Read the tables that TRL wrote, one each time it logged.
 
     A table that was cut off is left out, and so is one that repeats the one before: TRL writes the same completions
@@ -92,11 +94,13 @@ def read_completions(folder: Path, limit: int) -> tuple[pd.DataFrame, int]:
     Args:
         folder: The tables' folder.
         limit: Of more than so many rows every n-th table is read, the last one included.
+        until: The last step that counts: what lies after it an attempt wrote that the run went back behind.
 
     Returns:
         All rows, and how many there would be without the limit.
     """
-    counts = {path: _count_rows(path) for path in sorted(folder.glob("completions_*.parquet"))}
+    paths = sorted(folder.glob("completions_*.parquet"))
+    counts = {path: _count_rows(path) for path in paths if until is None or int(path.stem.split("_")[1]) <= until}
     files = [path for path, rows in counts.items() if rows]
     total = sum(counts.values())
     stride = -(-total // limit) if total else 1

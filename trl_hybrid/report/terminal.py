@@ -56,7 +56,11 @@ def accuracy_table(accuracy: dict[str, dict[str, float | None]]) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Write a share in percent; `None` is unknown."""
+    """Write a share in percent; `None` is unknown.
+
+    >>> percent(0.305), percent(None)
+    ('30.5 %', 'unknown')
+    """
     return "unknown" if share is None else f"{100 * share:.1f} %"
 
 

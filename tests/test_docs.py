@@ -1,0 +1,98 @@
+"""Every command in the documentation is one that its program takes, and every link leads somewhere."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.commands.launch import launch_command_parser
+from trl import ModelConfig, SFTConfig
+
+from trl_hybrid.arguments import TaskArguments, parse_arguments
+from trl_hybrid.cli import parse
+from trl_hybrid.commands.recipe_options import parse_recipe_options
+
+
+PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(Path("docs").glob("*.md"))]
+PROGRAMS = ("trl-hybrid", "accelerate launch")
+
+# TRL's configs set the name that transformers 5.23 renames.
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
+
+
+def commands_of(page):
+    """Yield the commands of bash blocks, and those between backticks; for `<a>`, `...` and `$(...)` stands x."""
+    text = page.read_text()
+    blocks = "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ").splitlines()
+    spans = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    for line in [*blocks, *spans]:
+        line = re.sub(r"^(\w+=\S+ )+", "", line.strip())
+        if line.startswith(tuple(f"{program} " for program in PROGRAMS)):
+            yield re.sub(r'"\$\(.*?\)"|<[^>]*>', "x", line).replace(" ...", "")
+
+
+COMMANDS = [(page, command) for page in PAGES for command in commands_of(page)]
+HUB_COMMANDS = {"plan", "check"}
+
+
+@pytest.fixture(scope="module")
+def sft():
+    spec = importlib.util.spec_from_file_location("tinyllama_sft", "recipes/tinyllama_sft.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_commands_are_found():
+    found = {(page.name, shlex.split(command)[1]) for page, command in COMMANDS}
+    assert {("README.md", "eval"), ("README.md", "push"), ("README.md", "launch"), ("data.md", "launch")} <= found
+    assert len(COMMANDS) > 40
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=lambda value: getattr(value, "stem", value))
+def test_the_program_takes_the_command(page, command, sft, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    words = shlex.split(command, comments=True)
+    if words[0] == "trl-hybrid":
+        parsed = parse(words[1:])
+        if words[1] in HUB_COMMANDS and len(words) > 2:
+            parse_recipe_options(parsed.config, parsed.recipe_options)
+        return
+    launch = launch_command_parser().parse_args(words[2:])
+    options = [option for option in launch.training_script_args if option != "my_mixture.yaml"]
+    if "--config" in options[-1:]:
+        options.pop()  # its file stands in the page
+    assert Path(launch.training_script).is_file()
+    if "sft" in launch.training_script:
+        classes = (TaskArguments, sft.SamplingArguments, SFTConfig, ModelConfig)
+        parse_arguments(classes, sft.DEFAULTS, [*options, "--use_cpu", "true", "--bf16", "false"])
+    else:
+        parse_recipe_options(None, [*options, "--use_cpu", "true"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not target.startswith("http"):
+            path, _, anchor = target.partition("#")
+            file = page.parent / path
+            assert file.exists(), target
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.M) if anchor else []
+            assert not anchor or anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_exist(page):
+    targets = set(re.findall(r"^([a-z-]+):.*##", Path("Makefile").read_text(), re.M))
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.M)) <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_between_backticks_exist(page):
+    folders = r"(?:recipes|accelerate_configs|benchmarks|docs|tests|trl_hybrid|data)"
+    for path in re.findall(rf"`({folders}/[\w./-]+)`", page.read_text()):
+        assert Path(path).exists(), path
