@@ -79,6 +79,8 @@ def loading_arguments(args: Any, model: ModelConfig) -> dict[str, Any]:
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
         "dtype": model.dtype,
+        # Other files of weights may hold code.
+        "use_safetensors": True,
         **own,
     }
 
