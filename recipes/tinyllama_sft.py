@@ -43,6 +43,8 @@ from trl_hybrid.sampling import Judges, sample_rows, samples_file
 from trl_hybrid.splits import mapping_of, train_location
 
 
+REPOSITORY = Path(__file__).resolve().parent.parent
+
 SAMPLES, MERGED = "samples.jsonl", "merged"
 FIELDS = ("prompt", "solution", "samples")
 
@@ -54,8 +56,7 @@ SHARED = (
 DEFAULTS = {
     **{name: RECIPE_DEFAULTS[name] for name in SHARED},
     "run_name": "tinyllama-sft",
-    "dataset_name": "openai/gsm8k",
-    "dataset_config": "main",
+    "dataset_name": str(REPOSITORY / "data" / "dummy_math_tasks.jsonl"),
     # As the paper: two passes over the answers.
     "num_train_epochs": 2,
     "per_device_train_batch_size": 8,
@@ -116,6 +117,7 @@ def main() -> None:
             description=SUMMARY,
             epilog=EXAMPLES,
         )
+        refuse_what_is_not_done(tasks, args)
         source = find_policy(str(model.model_name_or_path), model.model_revision)
         if source.adapter is not None:
             raise InputError(f"model_name_or_path must be a whole model; {source.name!r} is an adapter. Merge it.")
@@ -157,6 +159,23 @@ def main() -> None:
         finish(folder, trainer, settings, rows, time.time() - started)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
+
+
+def refuse_what_is_not_done(tasks: TaskArguments, args: SFTConfig) -> None:
+    """Stop at settings that this recipe would pass over, or that TRL would follow with less care.
+
+    TRL's own push sends the sampled answers and training_args.bin, a pickle.
+    """
+    given = {
+        "datasets": tasks.datasets,
+        "dataset_streaming": tasks.dataset_streaming or tasks.streaming,
+        "push_to_hub": args.push_to_hub,
+    }
+    for name in (name for name, value in given.items() if value):
+        raise InputError(
+            f"{name} is for recipes/tinyllama_grpo.py only: the cold start takes one data set, whole, and pushes "
+            f"nothing. Leave {name} out."
+        )
 
 
 def load_problems(tasks: TaskArguments, sampling: SamplingArguments, source: PolicySource) -> list[dict[str, Any]]:

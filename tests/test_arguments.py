@@ -126,3 +126,9 @@ def test_plain_errors_let_bugs_through(monkeypatch):
     monkeypatch.setenv("TRL_HYBRID_TRACEBACK", "1")
     with pytest.raises(InputError), plain_errors():
         raise InputError("shown with its trace")
+
+
+@pytest.mark.parametrize("option", ["--learning_rat", "--learning-rat=3"])
+def test_a_mistyped_option_is_refused_with_the_one_that_was_meant(option):
+    with pytest.raises(InputError, match=r"Unknown option '--learning.rat.*Did you mean --learning_rate\b"):
+        parse(option, *([] if "=" in option else ["3"]))

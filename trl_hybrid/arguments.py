@@ -210,7 +210,7 @@ def parse_arguments(
         One object a dataclass.
 
     Raises:
-        InputError: A key of the YAML file that no dataclass has, or a file that cannot be read.
+        InputError: An option or a key of the YAML file that no dataclass has, or a file that cannot be read.
         SystemExit: After `--help` (what a first run needs) or `--help_all`.
     """
     parser = TrlParser(cast(Any, dataclasses), allow_abbrev=False, **parser_kwargs)
@@ -227,7 +227,11 @@ def parse_arguments(
         raise SystemExit(0)
     if "--config" in args[:-1]:
         _check_yaml_keys(Path(args[args.index("--config") + 1]), known)
-    return parser.parse_args_and_config(args)
+    *parsed, unknown = parser.parse_args_and_config(args, return_remaining_strings=True)
+    if unknown:
+        option = str(unknown[0])
+        raise InputError(f"Unknown option {option!r}.{_hint(option, known, '--')} `--help_all` lists all options.")
+    return tuple(parsed)
 
 
 def _split_config(arg: str) -> list[str]:
@@ -268,6 +272,12 @@ def _check_yaml_keys(path: Path, known: set[str]) -> None:
         raise InputError(f"The configuration file {str(path)!r} must hold `key: value` lines, got {content!r}.")
     for key in content:
         if key not in known and key != "env":
-            near = difflib.get_close_matches(str(key), known, n=3)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            hint = _hint(str(key), known)
             raise InputError(f"Unknown key {key!r} in {str(path)!r}.{hint} `--help_all` lists all keys.")
+
+
+def _hint(name: str, known: set[str], prefix: str = "") -> str:
+    """Name the settings that were perhaps meant."""
+    plain = name.lstrip("-").partition("=")[0].replace("-", "_")
+    near = [f"{prefix}{found}" for found in difflib.get_close_matches(plain, known, n=3)]
+    return f" Did you mean {' or '.join(near)}?" if near else ""

@@ -13,7 +13,7 @@ from trl_hybrid.errors import plain_errors
 DESCRIPTION = "Tools around hybrid-reward GRPO. The training itself is `accelerate launch recipes/tinyllama_grpo.py`."
 
 EXAMPLES = """examples, in the order of a project:
-  trl-hybrid init my-project
+  trl-hybrid init my-project && cd my-project
   trl-hybrid check --config recipes/configs/embedded.yaml
   trl-hybrid plan --config recipes/configs/tinyllama_grpo.yaml --gpu-memory 24
   trl-hybrid report runs/embedded

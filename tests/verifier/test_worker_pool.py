@@ -275,8 +275,11 @@ def test_importing_the_verifier_imports_no_algebra():
 
 
 BUSY = """
+    import signal
     import threading
     import time
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
 
     from trl_hybrid.verifier import MathVerifier
 
