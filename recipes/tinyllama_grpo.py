@@ -109,6 +109,7 @@ def main() -> None:
     trainer.accelerator.wait_for_everyone()
     trainer.end()
     if main_process:
+        print("Checking that the saved model is the trained one.", flush=True)
         with plain_errors():
             check_saved_model(folder, trained, args.trust_remote_code)
             if push:

@@ -37,6 +37,7 @@ from trl_hybrid.errors import InputError, plain_errors
 from trl_hybrid.generation import Decoding
 from trl_hybrid.launch import loading_arguments, named_folder, prepare_folder, say
 from trl_hybrid.policy import PolicySource, TransformersSampler, find_policy
+from trl_hybrid.reward_model.loading import whole_weights
 from trl_hybrid.run_folder import newest_whole_checkpoint, package_versions, relative_path, write_json
 from trl_hybrid.run_history import SETTINGS_FILE, RunHistory, without_secrets
 from trl_hybrid.sampling import Judges, sample_rows, samples_file
@@ -248,10 +249,11 @@ def finish(
     """Merge the adapter, write the summary, and say how to go on."""
     start, name = folder, relative_path(str(folder))
     examples = len(cold_start_examples(rows, settings["sampling"]["answers_per_problem"]))
+    shutil.rmtree(folder / MERGED, ignore_errors=True)  # an earlier run's
     if settings["model"]["use_peft"]:
         start = folder / MERGED
-        shutil.rmtree(start, ignore_errors=True)
-        whole: Any = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=settings["model"]["dtype"])
+        with whole_weights():
+            whole: Any = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=settings["model"]["dtype"])
         whole.merge_and_unload().save_pretrained(start)
         AutoTokenizer.from_pretrained(folder).save_pretrained(start)
     write_json(

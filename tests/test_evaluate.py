@@ -1,13 +1,14 @@
 """Accuracy is the mean over problems and samples, and measuring it leaves no trace in training."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, RewardModel
+from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, RewardModel, evaluate
 from trl_hybrid.data import load_tasks
 from trl_hybrid.evaluate import HeldOutAccuracy, accuracy
 from trl_hybrid.generation import Decoding
@@ -121,10 +122,27 @@ class TestHeldOutAccuracy:
     def test_figure_of_other_problems_or_none_is_unknown_and_never_that_of_trained_weights(
         self, first_run, tasks, tmp_path
     ):
-        fewer = tasks.select(range(3))
+        fewer, other = tasks.select(range(3)), tasks.select(reversed(range(len(tasks))))
         assert self.resumed(first_run / "checkpoint-2", fewer, first_run) == {"before": None, "after": 0.875}
+        assert self.resumed(first_run / "checkpoint-2", other, first_run) == {"before": None, "after": 0.875}
         stray = tmp_path / "stray" / "checkpoint-2"
         assert self.resumed(stray, tasks, tmp_path) == {"before": None, "after": 0.875}
+
+
+def test_the_policy_is_measured_as_it_is_trained(policy, tokenizer, tasks, verifier, tmp_path, monkeypatch):
+    """Prompts are rendered and answers are drawn as the trainer does it."""
+    own = {
+        "max_completion_length": 24, "temperature": 0.7, "top_p": 0.9, "top_k": 5, "min_p": 0.1,
+        "repetition_penalty": 1.1, "chat_template_kwargs": {"enable_thinking": False},
+    }  # fmt: skip
+    trainer: Any = SimpleNamespace(
+        **own, args=SimpleNamespace(seed=3, per_device_eval_batch_size=2), accelerator=Accelerator(cpu=True),
+        model_wrapped=policy, processing_class=tokenizer,
+    )  # fmt: skip
+    found = []
+    monkeypatch.setattr(evaluate, "accuracy", lambda *args, **kwargs: found.append(args[4]) or {"greedy": 1.0})
+    HeldOutAccuracy(trainer, tasks, verifier, tmp_path)._measure("then")
+    assert found == [Decoding(num_samples=8, seed=3, **own)]
 
 
 class TestDuringTraining:

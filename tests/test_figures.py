@@ -36,6 +36,15 @@ def test_strict_takes_only_boxes():
     assert strict["majority_of_4"] == 0.0  # the unboxed 7.0 does not vote
 
 
+def test_strict_votes_do_not_depend_on_the_order_of_the_samples():
+    """The gold is 1/2: `0.5` is right leniently, and strictly another, wrong candidate."""
+    half, decimal, wrong = sample("1/2", True), sample("0.5", True, strict=False), sample("3", False)
+    for samples in ([decimal, half, wrong], [half, decimal, wrong]):
+        row = {"samples": samples}
+        assert problem_values(row, "lenient")["majority_of_3"] == 1.0
+        assert problem_values(row, "strict")["majority_of_3"] == pytest.approx(1 / 3)
+
+
 def test_without_scores_or_samples_there_are_no_such_figures():
     row = {"samples": [sample("7", True)], "greedy": sample("7", True)}
     assert set(problem_values(row, "lenient")) == {"greedy", "mean_of_1", "pass@1", "majority_of_1"}
@@ -87,6 +96,7 @@ def test_a_problem_counts_in_a_difference_only_if_both_judge_it():
         ("7", "7.0", True),
         ("1,000", "1000", True),
         ("x+1", "1+x", False),
+        ("None", "None", True),
         ("7", "8", False),
         ("a" * 20_000, "7", False),
     ],

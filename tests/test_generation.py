@@ -87,3 +87,14 @@ def test_each_position_draws_anew():
     even = torch.zeros(1, 10)
     tokens = [draw(torch.zeros(1, 5 + t, dtype=torch.long), even).argmax().item() for t in range(64)]
     assert len(set(tokens)) == 10
+
+
+def test_the_chat_template_gets_its_arguments(policy, tokenizer, prompts, monkeypatch):
+    def answers(**kwargs):
+        decoding = Decoding(0, max_completion_length=40, chat_template_kwargs=kwargs)
+        return generate_completions(policy, tokenizer, prompts[:1], [0], decoding)
+
+    expected = answers()
+    asking = "{% if asked %}" + tokenizer.chat_template + "{% else %}{{ eos_token }}{% endif %}"
+    monkeypatch.setattr(tokenizer, "chat_template", asking)
+    assert answers(asked=True) == expected != answers()

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trl_hybrid.errors import InputError
@@ -68,6 +70,38 @@ def test_the_digest_follows_the_weights(adapter, tmp_path):
     assert weights_digest("some/id") is None
 
 
+def test_a_description_is_the_same_however_the_folder_is_named(adapter, monkeypatch):
+    absolute = find_policy(str(Path(BASE).resolve()))
+    assert absolute.describe() == find_policy(BASE).describe() == find_policy(f"./{BASE}").describe()
+    assert find_policy(str(adapter)).describe()["weights"] == {
+        "base_model": weights_digest(BASE), "adapter": weights_digest(str(adapter))
+    }  # fmt: skip
+
+
+def test_an_adapter_s_revision_is_that_of_its_weights(adapter, tmp_path, monkeypatch):
+    """Two revisions of one id on the Hub, as they lie in its cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    stored = tmp_path / "models--me--adapter"
+    for revision, commit in (("main", "a" * 40), ("v1", "b" * 40)):
+        (stored / "refs").mkdir(parents=True, exist_ok=True)
+        (stored / "refs" / revision).write_text(commit)
+        snapshot = shutil.copytree(adapter, stored / "snapshots" / commit)
+    weights = {name: -value for name, value in load_file(snapshot / "adapter_model.safetensors").items()}
+    save_file(weights, snapshot / "adapter_model.safetensors")
+
+    def first_weight(source):
+        parameters = TransformersSampler(source).model.named_parameters()
+        return next(value for name, value in parameters if "lora_A" in name)
+
+    older = find_policy("me/adapter", "v1")
+    assert older.describe()["adapter_revision"] == "v1"
+    assert torch.equal(first_weight(older), -first_weight(find_policy("me/adapter")))
+
+
+def test_dtype_may_be_the_model_s_own():
+    assert TransformersSampler(find_policy(BASE), "auto").model.dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -107,3 +141,10 @@ def test_a_run_s_settings_are_found_from_its_folder_and_the_folders_in_it(tmp_pa
     (tmp_path / "summary.json").write_text('{"settings": {"a": 2}}')
     assert run_summary(str(tmp_path)) == {"settings": {"a": 2}}
     assert run_summary("some/id") == {}
+
+
+@pytest.mark.parametrize("name", ["runs/nothing", "./nothing", "a/b/c"])
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"The folder '{name}' does not exist"):
+        find_policy(name)

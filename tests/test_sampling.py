@@ -63,6 +63,15 @@ def test_rows_hold_the_answers_and_both_verdicts(judges):
     assert [row["completion"] for row in rows] == texts
 
 
+def test_golds_that_training_leaves_out_judge_no_answer(judges):
+    """`proof` reads as a product of letters, and of a sentence only some answers show that it cannot be judged."""
+    answers = [Completion("", False), Completion("\\boxed{7}", False)]
+    for gold in ("proof", "a, b and c are equal"):
+        (found,) = judges.judge([{"prompt": "Why?", "solution": gold}], [answers])
+        assert [(row["correct"], row["reason"], row["strict"]) for row in found] == [(None, "unjudgeable", None)] * 2
+        assert [row["boxed"] for row in found] == [False, True]
+
+
 def test_scores_are_kept_with_what_is_not_a_number(judges):
     def reward_model(prompts, completions, completion_truncated):
         assert prompts == ["P", "P", "Q", "Q"]
@@ -105,6 +114,8 @@ def test_other_settings_or_problems_are_refused_and_the_file_is_kept(tmp_path, t
     before = path.read_bytes()
     with pytest.raises(InputError, match=r'made with {"temperature": 1.0} and this run .* {"temperature": 2}. Take'):
         make(path, tasks[:2], None, judges, made_by={"temperature": 2})
+    with pytest.raises(InputError, match=r'made with {} and this run .* {"top_k": null}. Take'):
+        make(path, tasks[:2], None, judges, made_by={"temperature": 1.0, "top_k": None})
     with pytest.raises(InputError, match="its `prompt`, `solution` differs"):
         make(path, tasks[1:3], None, judges)
     with pytest.raises(InputError, match=r"Row 2 of .* is none of the 1 rows"):

@@ -1,5 +1,7 @@
 """How often the policy is right, measured while it trains, on problems that it is not trained on."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,11 @@ def _shares(judged: Sequence[Sequence[bool]], decoding: Decoding) -> dict[str, f
     return shares
 
 
+def _digest(tasks: Sequence[dict[str, Any]]) -> str:
+    """Tell these problems from others."""
+    return hashlib.sha256(json.dumps(list(tasks)).encode()).hexdigest()[:16]
+
+
 class HeldOutAccuracy(TrainerCallback):
     """Measure greedy and sampled accuracy before the first and after the last training step, and in between if asked.
 
@@ -112,7 +119,8 @@ class HeldOutAccuracy(TrainerCallback):
         self.folder, self.every = folder, every
         self.resumed = checkpoint is not None
         earlier = read_json(Path(checkpoint).parent / self.FILE) if checkpoint else {}
-        self.before: dict[str, float] = earlier["accuracy"] if earlier.get("rows") == len(tasks) else {}
+        self.problems = _digest(tasks)
+        self.before: dict[str, float] = earlier["accuracy"] if earlier.get("problems") == self.problems else {}
         self.after: dict[str, float] = {}
         self.measured_step: int | None = None
 
@@ -126,7 +134,7 @@ class HeldOutAccuracy(TrainerCallback):
             return
         self.before = self._measure("before training")
         if state.is_world_process_zero:
-            write_json(self.folder / self.FILE, {"rows": len(self.tasks), "accuracy": self.before})
+            write_json(self.folder / self.FILE, {"problems": self.problems, "accuracy": self.before})
         if self.every:
             self._log(self.before)
 
@@ -162,6 +170,7 @@ class HeldOutAccuracy(TrainerCallback):
             min_p=trainer.min_p,
             repetition_penalty=trainer.repetition_penalty,
             seed=trainer.args.seed,
+            chat_template_kwargs=trainer.chat_template_kwargs,
         )
         unwrapped: Any = unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator)
         with unwrapped as model:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trl_hybrid.metrics import best_of, bootstrap_interval, pass_at_k, steps_of_k, vote
-from trl_hybrid.verifier.equivalence import compare_without_algebra
+from trl_hybrid.verifier.equivalence import compare_strings, compare_without_algebra
 
 
 VERDICTS = {"lenient": "correct", "strict": "strict"}
@@ -40,7 +40,7 @@ def problem_values(row: dict[str, Any], verdict: str) -> dict[str, float]:
         return values
     values[f"mean_of_{count}"] = sum(right) / count
     values |= {f"pass@{k}": pass_at_k(count, sum(right), k) for k in steps_of_k(count)}
-    values[f"majority_of_{count}"] = vote(_ballots(samples, verdict), right, same_answer)[0]
+    values[f"majority_of_{count}"] = vote(_ballots(samples, verdict), right, SAME[verdict])[0]
     if "score" in samples[0]:
         best = best_of([sample["score"] for sample in samples], right)
         values[f"best_of_{count}"] = float("nan") if best is None else best
@@ -54,7 +54,20 @@ def same_answer(one: str, other: str) -> bool:
     (True, True, False)
     """
     judgement = compare_without_algebra(one, other)
-    return judgement is not None and bool(judgement.correct)
+    return one == other or (judgement is not None and bool(judgement.correct))
+
+
+def same_text(one: str, other: str) -> bool:
+    r"""Say whether two answers are one vote where `0.5` is not `1/2`: equal as the strict verdict compares.
+
+    >>> same_text(r"\dfrac12", r"\frac{1}{2}"), same_text(r"\frac12", "0.5")
+    (True, False)
+    """
+    return one == other or bool(compare_strings(one, other).correct)
+
+
+SAME = {"lenient": same_answer, "strict": same_text}
+"""Which answers are one candidate, for each kind of verdict: those that the verdict cannot tell apart."""
 
 
 def summarize(rows: Sequence[dict[str, Any]], seed: int = 0) -> Figures:

@@ -31,6 +31,7 @@ class Decoding:
         min_p: In [0, 1]; None for all tokens.
         repetition_penalty: 1 for none.
         seed: With a problem's number it decides about that problem's samples.
+        chat_template_kwargs: For the chat template, such as `enable_thinking`; None for none.
     """
 
     num_samples: int = 8
@@ -42,6 +43,7 @@ class Decoding:
     min_p: float | None = None
     repetition_penalty: float = 1.0
     seed: int = 0
+    chat_template_kwargs: dict[str, Any] | None = None
 
     @property
     def answers(self) -> int:
@@ -89,6 +91,7 @@ def generate_completions(
         tokenizer_kwargs={"padding_side": "left"},
         return_dict=True,
         return_tensors="pt",
+        **(decoding.chat_template_kwargs or {}),
     ).to(model.device)
     width = batch["input_ids"].shape[1]
     ends = end_tokens(model, tokenizer)

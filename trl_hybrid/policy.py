@@ -15,7 +15,7 @@ from trl_hybrid.errors import InputError
 from trl_hybrid.generation import Completion, Decoding, generate_completions
 from trl_hybrid.preflight import check_model_found
 from trl_hybrid.reward_model.placement import local_device
-from trl_hybrid.run_folder import newest_whole_checkpoint, read_json, relative_path
+from trl_hybrid.run_folder import RUNS, newest_whole_checkpoint, read_json, relative_path
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,22 @@ class PolicySource:
         base: The model with the weights, and without adapter `name` itself: id on the Hub or folder.
         adapter: The adapter on it, None for none.
         revision: The base model's branch, tag or commit.
+        adapter_revision: The adapter's own.
     """
 
     name: str
     base: str
     adapter: str | None = None
     revision: str | None = None
+    adapter_revision: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """Say what decides about the answers, as JSON's types: names, and a digest of the weights in local folders."""
         parts = {"base_model": self.base, **({"adapter": self.adapter} if self.adapter else {})}
         known = {name: relative_path(part) for name, part in parts.items()}
-        revision = {"revision": self.revision} if self.revision else {}
-        return {**known, **revision, "weights": {part: weights_digest(part) for part in parts.values()}}
+        revisions = {"revision": self.revision, "adapter_revision": self.adapter_revision}
+        named = {name: revision for name, revision in revisions.items() if revision}
+        return {**known, **named, "weights": {name: weights_digest(part) for name, part in parts.items()}}
 
 
 def find_policy(name: str, revision: str | None = None) -> PolicySource:
@@ -64,7 +67,7 @@ def find_policy(name: str, revision: str | None = None) -> PolicySource:
             + (hint if checkpoint else "Give a model's folder, a finished run's or an id on the Hub.")
         )
     if not folder.is_dir():
-        if "/" in name and (name.startswith((".", "/")) or name.count("/") > 1):
+        if "/" in name and (name.startswith((".", "/", f"{RUNS}/")) or name.count("/") > 1):
             raise InputError(f"The folder {name!r} does not exist (looked in {Path.cwd()}). Check the path.")
         adapter_file = _adapter_config(name, revision)
     else:
@@ -77,7 +80,7 @@ def find_policy(name: str, revision: str | None = None) -> PolicySource:
     if not base:
         raise InputError(f"The adapter {name!r} must say its base model as base_model_name_or_path, got {base!r}.")
     check_model_found(base, f"base model of the adapter {name!r},", adapter.get("revision"))
-    return PolicySource(name, base, name, adapter.get("revision"))
+    return PolicySource(name, base, name, adapter.get("revision"), revision)
 
 
 def run_summary(name: str) -> dict[str, Any]:
@@ -115,13 +118,14 @@ class TransformersSampler:
     """
 
     def __init__(self, source: PolicySource, dtype: str | None = None) -> None:
-        number_type = getattr(torch, dtype or default_dtype())
         self.tokenizer = load_tokenizer(source)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            source.base, revision=source.revision, dtype=number_type, use_safetensors=True
+            source.base, revision=source.revision, dtype=dtype or default_dtype(), use_safetensors=True
         )
         if source.adapter is not None:
-            model = PeftModel.from_pretrained(model, source.adapter, use_safetensors=True)
+            model = PeftModel.from_pretrained(
+                model, source.adapter, revision=source.adapter_revision, use_safetensors=True
+            )
         self.model: Any = model.to(local_device()).eval()
 
     def answer(

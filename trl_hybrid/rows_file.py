@@ -74,8 +74,11 @@ class RowsFile:
         except (ValueError, KeyError) as error:
             raise self._refusal(number, f"is not as this command writes it: {line[-80:]!r}") from error
         if made_by != self.made_by:
-            names = [name for name in {**made_by, **self.made_by} if made_by.get(name) != self.made_by.get(name)]
-            theirs, ours = (json.dumps({name: made.get(name) for name in names}) for made in (made_by, self.made_by))
+            both = [part for part in made_by.items() if part in self.made_by.items()]
+            theirs, ours = (
+                json.dumps({name: value for name, value in made.items() if (name, value) not in both})
+                for made in (made_by, self.made_by)
+            )
             raise InputError(
                 f"The rows of one file must be of one {self.maker.replace('_', ' ')}, but row {number} of "
                 f"{str(self.path)!r} was made with {theirs} and this run would go on with {ours}. {self.way_out}"

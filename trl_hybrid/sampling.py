@@ -5,9 +5,14 @@ from typing import Any, Protocol
 
 from tqdm.auto import tqdm
 
+from trl_hybrid.data.golds import find_faults
 from trl_hybrid.generation import Completion, Decoding
 from trl_hybrid.rows_file import RowsFile, score_fields
 from trl_hybrid.verifier import MathVerifier
+
+
+UNJUDGED = {"correct": None, "reason": "unjudgeable", "strict": None}
+"""What is said about every answer to a problem whose gold cannot be judged."""
 
 
 class Sampler(Protocol):
@@ -39,6 +44,8 @@ class Judges:
     ) -> list[list[dict[str, Any]]]:
         """Judge each problem's answers.
 
+        A gold by which training would leave its problem out ([`~trl_hybrid.data.golds`]) judges none of them.
+
         Args:
             tasks: Rows of `prompt` and `solution`.
             answers: As many answers to each.
@@ -52,6 +59,7 @@ class Judges:
         golds = [task["solution"] for task, _ in flat]
         lenient = self.lenient.verify_batch(texts, golds, prompts)
         strict = self.strict.verify_batch(texts, golds, prompts)
+        faults = find_faults(self.lenient, golds)
         judged = [
             {
                 "completion": answer.text,
@@ -61,8 +69,9 @@ class Judges:
                 "reason": easy.reason,
                 "boxed": hard.parsed_answer is not None,
                 "strict": hard.correct,
+                **(UNJUDGED if gold in faults else {}),
             }
-            for (_, answer), easy, hard in zip(flat, lenient, strict, strict=True)
+            for (_, answer), gold, easy, hard in zip(flat, golds, lenient, strict, strict=True)
         ]
         if self.reward_model is not None:
             cut_off = [answer.truncated for _, answer in flat]

@@ -1,11 +1,14 @@
 """Answers by vLLM, where it is installed."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from huggingface_hub import snapshot_download
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.generation import Completion, Decoding
-from trl_hybrid.policy import PolicySource, tokenizer_home
+from trl_hybrid.policy import PolicySource, default_dtype, tokenizer_home
 
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -17,7 +20,7 @@ class VllmSampler:
 
     Args:
         source: The policy; an adapter is loaded as a LoRA request and must be a LoRA.
-        dtype: Number type of the weights; vLLM's choice by default.
+        dtype: Number type of the weights; by default bfloat16.
         gpu_memory_utilization: Share of the GPU's memory that vLLM takes; leave room for a reward model.
 
     Raises:
@@ -36,14 +39,17 @@ class VllmSampler:
         adapter: dict[str, Any] = {}
         self.lora_request = None
         if source.adapter is not None:
-            adapter = {"enable_lora": True, "max_lora_rank": _lora_rank(source.adapter)}
-            self.lora_request = LoRARequest("adapter", 1, source.adapter)
+            folder = source.adapter
+            if not Path(folder).is_dir():  # by an id alone vLLM would take its main branch
+                folder = snapshot_download(folder, revision=source.adapter_revision)
+            adapter = {"enable_lora": True, "max_lora_rank": _lora_rank(folder)}
+            self.lora_request = LoRARequest("adapter", 1, folder)
         self.sampling_params: Any = SamplingParams
         self.llm: Any = LLM(
             model=source.base,
             revision=source.revision,
             tokenizer=tokenizer_home(source),
-            dtype=dtype or "auto",
+            dtype=dtype or default_dtype(),
             gpu_memory_utilization=gpu_memory_utilization,
             **adapter,
         )
@@ -61,14 +67,22 @@ class VllmSampler:
                 top_p=decoding.top_p,
                 top_k=decoding.top_k,
                 min_p=decoding.min_p or 0.0,
-                seed=(decoding.seed * 1_000_003 + number) % 2**31,
+                # vLLM adds a sample's index to it: no sample shares its random numbers with another problem's.
+                seed=(decoding.seed * 1_000_003 + number * decoding.num_samples) % 2**31,
                 **shared,
             )
             for number in numbers
         ]
         wanted = [*([greedy] if decoding.greedy else []), *([sampled] if decoding.num_samples else [])]
         rounds = [
-            self.llm.chat(list(prompts), params, use_tqdm=False, lora_request=self.lora_request) for params in wanted
+            self.llm.chat(
+                list(prompts),
+                params,
+                use_tqdm=False,
+                lora_request=self.lora_request,
+                chat_template_kwargs=decoding.chat_template_kwargs,
+            )
+            for params in wanted
         ]
         return [
             [Completion(out.text, out.finish_reason == "length") for request in of_problem for out in request.outputs]

@@ -151,13 +151,24 @@ def test_other_weights_under_the_same_name_are_refused(tmp_path, trained, capsys
     assert '"weights"' in refused(capsys, tmp_path / "eval", model=run)
 
 
+def test_problems_that_the_run_was_trained_on_are_said_to_be(tmp_path, trained, capsys):
+    run = shutil.copytree(trained, tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    summary["settings"]["tasks"]["dataset_train_split"] = "test"
+    (run / "summary.json").write_text(json.dumps(summary))
+    evaluate(tmp_path / "a", model=run, problems=["--max_rows", "3"])
+    assert "The model was trained on the split 'test' of these problems" in capsys.readouterr().out
+    evaluate(tmp_path / "b", model=run, problems=["--max_rows", "3", "--dataset_split", "train"])
+    assert "trained on" not in capsys.readouterr().out
+
+
 def test_golds_that_cannot_be_judged_are_counted_and_left_out(tmp_path):
     file = tmp_path / "problems.jsonl"
-    rows = [("What is 2 + 3?", "5"), ("What is 7 + 8?", "nan"), ("What is 20 + 4?", "24")]
+    rows = [("What is 2 + 3?", "5"), ("What is 7 + 8?", "nan"), ("Is it even?", "proof"), ("What is 20 + 4?", "24")]
     file.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in rows))
     evaluate(tmp_path / "eval", problems=["--dataset_name", file, "--system_prompt", ""])
     result = json.loads((tmp_path / "eval" / "eval.json").read_text())
-    assert (result["counts"]["problems"], result["counts"]["unjudgeable"]) == (3, 1)
+    assert (result["counts"]["problems"], result["counts"]["unjudgeable"]) == (4, 2)
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,11 @@ def test_mixtures_that_cannot_be_made(files, fractions, more, rule):
         load_mixture(parts, **more)
 
 
+def test_more_rows_to_hold_out_than_there_are(files):
+    with pytest.raises(InputError, match=r"test_split_size must leave rows .* got 40 of 40 rows"):
+        load_mixture([DatasetConfig(path) for path in files], test_split_size=40)
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_columns_that_are_not_there(files, streaming):
     with pytest.raises(InputError, match=r"`columns` of .*gsm8k.jsonl.* names text; it has question, answer\."):

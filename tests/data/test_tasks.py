@@ -98,6 +98,27 @@ def test_shipped_problems_load():
     assert len(tasks) == 16
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("gold", "text"), [(5, "5"), (5.5, "5.5"), (True, "True"), (["5", "6"], "5, 6"), ([5, 6], "5, 6")]
+)
+def test_gold_is_text_whatever_the_type_of_a_column_called_solution(jsonl, gold, text, streaming):
+    tasks = load_tasks(jsonl([{"question": "q", "solution": gold}] * 2), streaming=streaming)
+    assert [task["solution"] for task in tasks] == [text, text]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_messages_keep_role_and_content_alone(jsonl, streaming):
+    message = {"content": "q", "role": "user", "name": "x"}
+    tasks = load_tasks(jsonl([{"prompt": [message], "solution": "5"}]), streaming=streaming)
+    assert [task["prompt"] for task in tasks] == [[{"role": "user", "content": "q"}]]
+
+
+def test_row_without_a_question_is_no_long_question(jsonl):
+    rows = [{"messages": [{"role": "assistant", "content": "5"}]}]
+    assert load_tasks(jsonl(rows), max_question_chars=3)["prompt"] == [[]]
+
+
 class TestBadInput:
     def test_missing_file(self):
         with pytest.raises(InputError, match=r"'nowhere/tasks.jsonl' does not exist"):

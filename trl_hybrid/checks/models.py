@@ -93,7 +93,7 @@ class ModelChecks:
         scorer = RewardModel(
             name, reserved_memory=reserved, device=self.training.device, **reward_model_settings(judges)
         )
-        yield Finding("ok", f"It is {scorer.placement}, loaded in {time.perf_counter() - started:.1f} s")
+        yield Finding("ok", f"Loaded (placement {scorer.placement}) in {time.perf_counter() - started:.1f} s")
         yield from self._judge(scorer)
 
     def _judge(self, scorer: RewardModel) -> Iterator[Finding]:

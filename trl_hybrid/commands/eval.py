@@ -98,7 +98,9 @@ def _run(args: argparse.Namespace) -> int:
     if settings.taken:
         print(f"From the run's own settings: {', '.join(f'{k}={v!r}' for k, v in settings.taken.items())}")
     problems, split = load_problems(settings.problems)
-    if split == "train" and args.dataset_split is None:
+    if split == settings.trained_split:
+        print(f"The model was trained on the split {split!r} of these problems: what is measured is no accuracy.")
+    elif split == "train" and args.dataset_split is None:
         print("There is no test split: measuring on `train`. Where the model was trained on it, that is no accuracy.")
 
     _tell_of_long_prompts(settings, problems)
@@ -136,7 +138,10 @@ def _tell_of_long_prompts(settings: EvalSettings, problems: Any) -> None:
     from trl_hybrid.data.prompt_reader import PromptReader
 
     reader = PromptReader(
-        settings.model.base, settings.decoding.max_completion_length, revision=settings.model.revision
+        settings.model.base,
+        settings.decoding.max_completion_length,
+        revision=settings.model.revision,
+        chat_template_kwargs=settings.decoding.chat_template_kwargs,
     )
     too_long = sum(reader.room is not None and length > reader.room for length in reader.lengths(problems["prompt"]))
     if too_long:

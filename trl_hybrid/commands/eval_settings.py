@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 OF_DATA_SET = ("dataset_config", "dataset_prompt_column", "dataset_solution_column", "max_question_chars")
 """Settings of a run that belong to its data set: with another one they are not taken over."""
 
-OF_DECODING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length")
+OF_DECODING = (
+    "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length", "chat_template_kwargs",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class EvalSettings:
         decoding: How to answer.
         judges: The reward model that chooses the best of the samples; None for none.
         taken: What was taken from the run's own settings, to be said.
+        trained_split: The split of the same data set that the run was trained on; None where there is none.
     """
 
     model: PolicySource
@@ -42,6 +45,7 @@ class EvalSettings:
     decoding: Decoding
     judges: JudgeArguments | None
     taken: dict[str, Any]
+    trained_split: str | None
 
 
 def resolve(args: argparse.Namespace) -> EvalSettings:
@@ -65,6 +69,7 @@ def resolve(args: argparse.Namespace) -> EvalSettings:
         decoding=decoding,
         judges=_judges(args, own.get("judges", {})),
         taken={**of_problems, **of_decoding},
+        trained_split=_trained_split(problems["name"], own.get("tasks", {})),
     )
 
 
@@ -152,6 +157,10 @@ def _problems(args: argparse.Namespace, own: dict[str, Any]) -> tuple[dict[str, 
         "solution_column": found.get("dataset_solution_column"),
     }
     return problems, {name: value for name, value in theirs.items() if name not in given}
+
+
+def _trained_split(name: str, own: dict[str, Any]) -> str | None:
+    return own.get("dataset_train_split") if not own.get("datasets") and name == own.get("dataset_name") else None
 
 
 def _decoding(args: argparse.Namespace, own: dict[str, Any]) -> tuple[Decoding, dict[str, Any]]:

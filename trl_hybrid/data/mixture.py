@@ -53,8 +53,7 @@ def load_mixture(
     test = None
     if isinstance(mixture, Dataset):
         if test_split_size is not None:
-            both = mixture.train_test_split(test_size=_share_or_count(test_split_size), seed=seed)
-            mixture, test = both["train"], both["test"]
+            mixture, test = _hold_out(mixture, test_split_size, seed)
         if max_rows is not None:
             mixture = mixture.shuffle(seed=seed)
     if max_rows is not None:
@@ -85,8 +84,14 @@ def _in_proportion(tasks: list[Any], fractions: Sequence[float]) -> list[Any]:
     return [rows.take(round(share * total)) for rows, share in zip(tasks, shares, strict=True)]
 
 
-def _share_or_count(size: float) -> float | int:
-    return int(size) if size >= 1 else size
+def _hold_out(rows: Dataset, size: float, seed: int) -> tuple[Dataset, Dataset]:
+    try:
+        both = rows.train_test_split(test_size=int(size) if size >= 1 else size, seed=seed)
+    except ValueError as error:
+        raise InputError(
+            f"test_split_size must leave rows to train on and to measure on, got {size} of {len(rows)} rows: {error}"
+        ) from error
+    return both["train"], both["test"]
 
 
 def _check_parts(parts: Sequence[DatasetConfig], streaming: bool, test_split_size: float | None) -> None:

@@ -2,11 +2,15 @@
 
 from typing import Any
 
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, Features, IterableDataset, List, Value
 
 from trl_hybrid.data.columns import Columns, column_paths, find_columns, to_task
 from trl_hybrid.data.files import has_split, open_rows
 from trl_hybrid.errors import InputError
+
+
+# Said outright: by itself `map` gives a new column the type of an old one of its name, and a gold "5" is 5 again.
+TASK = Features({"prompt": List({"role": Value("string"), "content": Value("string")}), "solution": Value("string")})
 
 
 def load_tasks(
@@ -109,12 +113,17 @@ def to_tasks(
         rows = rows.filter(_is_short, fn_kwargs={"columns": columns, "max_chars": max_question_chars})
     if max_rows is not None:
         rows = rows.take(max_rows)
+    # The cache knows the function by its name: after an upgrade it would give what an older one made.
+    anew: dict[str, Any] = {"load_from_cache_file": False} if isinstance(rows, Dataset) else {}
     return rows.map(
         to_task,
         fn_kwargs={"columns": columns, "system_prompt": system_prompt},
-        remove_columns=[column for column in first_row if column not in ("prompt", "solution")],
+        remove_columns=[column for column in first_row if column not in TASK],
+        features=TASK,
+        **anew,
     )
 
 
 def _is_short(row: dict[str, Any], columns: Columns, max_chars: int) -> bool:
-    return len(to_task(row, columns)["prompt"][-1]["content"]) <= max_chars
+    messages = to_task(row, columns)["prompt"]
+    return not messages or len(messages[-1]["content"]) <= max_chars
