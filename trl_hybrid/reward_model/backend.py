@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig
 
 from trl_hybrid.reward_model.footprint import default_tokens
 from trl_hybrid.reward_model.forwards import choose_forward
+from trl_hybrid.reward_model.host_memory import keep_freed_memory
 from trl_hybrid.reward_model.loading import Source, load_model, split_model, whole_weights
 from trl_hybrid.reward_model.placement import body_dtype
 from trl_hybrid.reward_model.plan import Row
@@ -100,6 +101,8 @@ def load_backend(
         samples: A few short rows for the first-use check; see `choose_forward`.
     """
     device, dtype = options.compute_device, options.body_dtype
+    if device.type == "cpu":
+        keep_freed_memory()
     if options.placement == "zero3":
         return load_zero3(source, dtype, device, options.tokens, samples, options.deepspeed_config)
     if options.placement == "streamed":
