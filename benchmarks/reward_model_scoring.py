@@ -11,7 +11,7 @@ Sections:
 
 Each way lives in a process of its own, and times are medians of passes that the ways take in turn, so that drift hits
 all alike; on a GPU, which cannot hold ten models, one way follows the other. The first pass warms up, and gives scores
-and memory; a way that takes more than 60 s for it is timed by it alone. Weights are fp32 on a CPU, bf16 on a GPU.
+and memory; a way that takes more than 120 s for it is timed by it alone. Weights are fp32 on a CPU, bf16 on a GPU.
 Differences are from one row at a time in fp32. Extra memory is the peak of that pass less what was held before it:
 resident set size on a CPU, what torch has allocated on a GPU. What libraries log goes to stderr.
 

@@ -32,8 +32,8 @@ from trl_hybrid.hub.upload import push_run
 from trl_hybrid.launch import check_folder, loading_arguments, prepare_folder, say, what_is_left
 from trl_hybrid.preflight import check_judges, check_model_found, check_push, check_run_length
 from trl_hybrid.report import StepLines
-from trl_hybrid.run_folder import package_versions, write_json
-from trl_hybrid.run_history import SETTINGS_FILE, RunHistory, without_secrets
+from trl_hybrid.run_history import RunHistory
+from trl_hybrid.run_settings import without_secrets, write_settings
 from trl_hybrid.splits import checked_splits
 from trl_hybrid.summary import finish
 
@@ -92,13 +92,15 @@ def main() -> None:
     settings = without_secrets(settings)
     main_process = trainer.is_world_process_zero()
     if main_process:
-        write_json(folder / SETTINGS_FILE, {"settings": settings, "versions": package_versions()})
+        write_settings(folder, settings)
     try:
         with SaveOnSigterm(trainer):
             trainer.train(resume_from_checkpoint=checkpoint)
     except (KeyboardInterrupt, Terminated) as stop:
         say(f"\nInterrupted at step {trainer.state.global_step}. {what_is_left(folder)}")
         raise SystemExit(stop.code if isinstance(stop, Terminated) else 130) from None
+    if main_process:
+        (folder / "summary.json").unlink(missing_ok=True)  # of the weights that are written over now
     trainer.save_model()
     trained = trained_logits(trainer)
 

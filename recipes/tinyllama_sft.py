@@ -20,14 +20,14 @@ from typing import Any
 from accelerate import PartialState
 from datasets import Dataset
 from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, ProgressCallback
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
 
 from trl_hybrid import MathVerifier
 from trl_hybrid.arguments import TaskArguments, parse_arguments
 from trl_hybrid.checkpoint import SaveOnSigterm, Terminated
-from trl_hybrid.cold_start import cold_start_examples, right_answers
+from trl_hybrid.cold_start import check_samples, cold_start_examples, right_answers
 from trl_hybrid.commands.rows import read_rows
 from trl_hybrid.data import load_tasks
 from trl_hybrid.data.preflight import check_tasks
@@ -37,9 +37,17 @@ from trl_hybrid.errors import InputError, plain_errors
 from trl_hybrid.generation import Decoding
 from trl_hybrid.launch import loading_arguments, named_folder, prepare_folder, say
 from trl_hybrid.policy import PolicySource, TransformersSampler, find_policy
+from trl_hybrid.report import StepLines, cold_start_line
 from trl_hybrid.reward_model.loading import whole_weights
-from trl_hybrid.run_folder import newest_whole_checkpoint, package_versions, relative_path, write_json
-from trl_hybrid.run_history import SETTINGS_FILE, RunHistory, without_secrets
+from trl_hybrid.run_folder import (
+    checkpoint_to_resume,
+    newest_whole_checkpoint,
+    package_versions,
+    relative_path,
+    write_json,
+)
+from trl_hybrid.run_history import RunHistory
+from trl_hybrid.run_settings import without_secrets, write_settings
 from trl_hybrid.sampling import Judges, sample_rows, samples_file
 from trl_hybrid.splits import mapping_of, train_location
 
@@ -128,6 +136,7 @@ def main() -> None:
         rows = read_rows(Path(sampling.samples), FIELDS, "--samples") if sampling.samples else []
         anew = tasks.overwrite_output_dir and args.resume_from_checkpoint is None
         folder = prepare_folder(named, args, clear=anew, also=(SAMPLES,))
+        checkpoint = checkpoint_to_start_from(args.resume_from_checkpoint, folder)
         try:
             rows = rows or sampled_rows(folder, problems, sampling, model, args.seed, source)
         except KeyboardInterrupt:
@@ -135,7 +144,8 @@ def main() -> None:
         settings = {"tasks": asdict(tasks), "sampling": asdict(sampling), "model": asdict(model)}
         settings = without_secrets({**settings, "training": args.to_dict()})
         if PartialState().is_main_process:
-            write_json(folder / SETTINGS_FILE, {"settings": settings, "versions": package_versions()})
+            write_settings(folder, settings)
+        check_samples(rows, sampling.samples or str(folder / SAMPLES))
         examples = cold_start_examples(rows, sampling.answers_per_problem)
         without = sum(not right_answers(row, 1) for row in rows)
         say(f"{len(examples)} right answers to {len(rows) - without} of {len(rows)} problems; {without} have none.")
@@ -147,10 +157,9 @@ def main() -> None:
         trainer = make_trainer(args, model, examples)
         trainer.add_callback(RunHistory(folder))
 
-    checkpoint = newest_whole_checkpoint(folder) if args.resume_from_checkpoint else None
     try:
         with SaveOnSigterm(trainer):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            trainer.train(resume_from_checkpoint=checkpoint)
     except (KeyboardInterrupt, Terminated) as stop:
         status = interrupted(folder, f"at step {trainer.state.global_step}")
         raise SystemExit(stop.code if isinstance(stop, Terminated) else status) from None
@@ -177,6 +186,14 @@ def refuse_what_is_not_done(tasks: TaskArguments, args: SFTConfig) -> None:
             f"{name} is for recipes/tinyllama_grpo.py only: the cold start takes one data set, whole, and pushes "
             f"nothing. Leave {name} out."
         )
+
+
+def checkpoint_to_start_from(resume: str | None, folder: Path) -> str | None:
+    """Find the checkpoint to go on from; none where the interruption came while sampling."""
+    newest = resume is not None and resume.lower() in ("latest", "true")
+    if newest and newest_whole_checkpoint(folder) is None:
+        return None
+    return checkpoint_to_resume(resume, folder)
 
 
 def load_problems(tasks: TaskArguments, sampling: SamplingArguments, source: PolicySource) -> list[dict[str, Any]]:
@@ -235,12 +252,15 @@ def make_trainer(args: SFTConfig, model: ModelConfig, examples: list[dict[str, A
     quantization = get_quantization_config(model)
     if quantization is not None:
         args.model_init_kwargs["quantization_config"] = quantization
-    return SFTTrainer(
+    trainer = SFTTrainer(
         str(model.model_name_or_path),
         args=args,
         train_dataset=Dataset.from_list(examples),
         peft_config=get_peft_config(model),
     )
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(StepLines(cold_start_line, needs="loss"))
+    return trainer
 
 
 def finish(
@@ -253,7 +273,9 @@ def finish(
     if settings["model"]["use_peft"]:
         start = folder / MERGED
         with whole_weights():
-            whole: Any = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=settings["model"]["dtype"])
+            whole: Any = AutoPeftModelForCausalLM.from_pretrained(
+                folder, dtype=settings["model"]["dtype"], use_safetensors=True
+            )
         whole.merge_and_unload().save_pretrained(start)
         AutoTokenizer.from_pretrained(folder).save_pretrained(start)
     write_json(

@@ -1,5 +1,6 @@
 """Settings shared by all tests: offline, one thread a process, reproducible property tests."""
 
+import importlib.util
 import os
 
 
@@ -9,6 +10,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Two threads a process on two busy cores spend their time waiting for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 from hypothesis import settings
 
 
@@ -17,3 +19,33 @@ collect_ignore = ["launch"]
 
 settings.register_profile("offline", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("offline")
+
+
+@pytest.fixture(scope="module")
+def policy():
+    """The embedded policy, in evaluation mode."""
+    import torch  # only for the tests that need it
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained("data/embedded_policy", dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """The embedded policy's tokenizer, with a padding token."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained("data/embedded_policy")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def sft():
+    """The cold start's recipe as a module."""
+    spec = importlib.util.spec_from_file_location("tinyllama_sft", "recipes/tinyllama_sft.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -12,6 +12,7 @@ from trl import ModelConfig
 from trl_hybrid.arguments import JudgeArguments, TaskArguments
 from trl_hybrid.config import HybridGRPOConfig
 from trl_hybrid.hub.saved import Trained, lora_values, probe_logits
+from trl_hybrid.run_settings import write_settings
 
 
 POLICY = "data/embedded_policy"
@@ -48,6 +49,13 @@ def make_run(folder: Path, adapter: bool = True, base: str = POLICY, **settings)
         return {key: value for key, value in settings.items() if key in kind.__dataclass_fields__}
 
     training = HybridGRPOConfig(str(folder), use_cpu=True, report_to="none", **own(HybridGRPOConfig))
+    run_settings = {
+        "tasks": asdict(TaskArguments(**{"dataset_name": "data/addition", **own(TaskArguments)})),
+        "judges": asdict(JudgeArguments(**own(JudgeArguments))),
+        "model": asdict(ModelConfig(model_name_or_path=base, use_peft=adapter)),
+        "training": training.to_dict(),
+    }
+    write_settings(folder, run_settings)
     summary = {
         "accuracy": {"greedy": {"before": 0.3, "after": 0.9609375}, "mean_of_8": {"before": None, "after": 0.92}},
         "test_rows": 256,
@@ -58,12 +66,7 @@ def make_run(folder: Path, adapter: bool = True, base: str = POLICY, **settings)
         "seconds": {"total": 90.0, "training": 60.0, "steps": 168.0},
         "versions": {"trl": "1.16.0", "torch": "2.13.0"},
         "commits": {"model": None, "reward_model": "c" * 40},
-        "settings": {
-            "tasks": asdict(TaskArguments(**{"dataset_name": "data/addition", **own(TaskArguments)})),
-            "judges": asdict(JudgeArguments(**own(JudgeArguments))),
-            "model": asdict(ModelConfig(model_name_or_path=base, use_peft=adapter)),
-            "training": training.to_dict(),
-        },
+        "settings": run_settings,
     }
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "curves.png").write_bytes(bytes.fromhex("89504e470d0a1a0a") + bytes(range(256)))

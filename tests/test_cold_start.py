@@ -5,12 +5,15 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from datasets import Dataset
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from trl_hybrid.cli import main
-from trl_hybrid.cold_start import cold_start_examples, right_answers
+from trl_hybrid.cold_start import check_samples, cold_start_examples, right_answers
+from trl_hybrid.errors import InputError
 
 
 PROMPT = [{"role": "user", "content": "What is 2 + 3?"}]
@@ -47,6 +50,16 @@ def test_problems_without_a_right_answer_give_no_examples():
     ]
 
 
+def test_samples_that_are_not_judged_are_refused_by_row():
+    unjudged = {"completion": "5", "truncated": False}
+    rows = [{"prompt": PROMPT, "samples": [sample("5")]}, {"prompt": PROMPT, "samples": [sample("6"), unjudged]}]
+    check_samples(rows[:1], "mine.jsonl")
+    with pytest.raises(InputError, match=r"row 2 of 'mine\.jsonl' has no correct, boxed"):
+        check_samples(rows, "mine.jsonl")
+    with pytest.raises(InputError, match=r"row 1 of 'mine\.jsonl' has no completion, correct, truncated, boxed"):
+        check_samples([{"prompt": PROMPT, "samples": "5"}], "mine.jsonl")
+
+
 def test_trl_s_loss_is_on_completions_only_and_ends_with_the_end_of_turn(tmp_path):
     tokenizer = AutoTokenizer.from_pretrained("data/embedded_policy")
     text = "2 + 3 = 5. The answer is \\boxed{5}."
@@ -60,6 +73,22 @@ def test_trl_s_loss_is_on_completions_only_and_ends_with_the_end_of_turn(tmp_pat
     assert tokenizer.decode(learned) == f"{text}</s>\n"
     prompt = tokenizer.apply_chat_template(PROMPT, add_generation_prompt=True)["input_ids"]
     assert batch["input_ids"][0][: len(prompt)].tolist() == prompt
+
+
+def test_the_cold_start_goes_on_from_the_checkpoint_that_was_asked_for(sft, tmp_path):
+    assert sft.checkpoint_to_start_from("latest", tmp_path) is None  # interrupted while sampling
+    for step in (10, 9):
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        checkpoint.mkdir()
+        (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+        save_file({"weight": torch.ones(2)}, checkpoint / "adapter_model.safetensors")
+        torch.save({}, checkpoint / "optimizer.pt")
+    older = str(tmp_path / "checkpoint-9")
+    assert sft.checkpoint_to_start_from("latest", tmp_path) == str(tmp_path / "checkpoint-10")
+    assert sft.checkpoint_to_start_from(older, tmp_path) == older
+    assert sft.checkpoint_to_start_from("false", tmp_path) is None
+    with pytest.raises(InputError, match="is no whole checkpoint"):
+        sft.checkpoint_to_start_from("checkpoint-8", tmp_path)
 
 
 def run(*command, check=True):

@@ -1,6 +1,5 @@
 """Every command in the documentation is one that its program takes, and every link leads somewhere."""
 
-import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -35,14 +34,6 @@ def commands_of(page):
 
 COMMANDS = [(page, command) for page in PAGES for command in commands_of(page)]
 HUB_COMMANDS = {"plan", "check"}
-
-
-@pytest.fixture(scope="module")
-def sft():
-    spec = importlib.util.spec_from_file_location("tinyllama_sft", "recipes/tinyllama_sft.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_commands_are_found():

@@ -6,25 +6,13 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import GenerationConfig
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, RewardModel, evaluate
 from trl_hybrid.data import load_tasks
 from trl_hybrid.evaluate import HeldOutAccuracy, accuracy
 from trl_hybrid.generation import Decoding
 from trl_hybrid.verifier import MathVerifier
-
-
-@pytest.fixture(scope="module")
-def policy():
-    return AutoModelForCausalLM.from_pretrained("data/embedded_policy", dtype=torch.float32).eval()
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    tokenizer = AutoTokenizer.from_pretrained("data/embedded_policy")
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    return tokenizer
 
 
 @pytest.fixture(scope="module")

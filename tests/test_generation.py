@@ -4,22 +4,10 @@ from collections import Counter
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import GenerationConfig
 
 from trl_hybrid.data import load_tasks
 from trl_hybrid.generation import Decoding, SeededDraw, generate_completions
-
-
-@pytest.fixture(scope="module")
-def policy():
-    return AutoModelForCausalLM.from_pretrained("data/embedded_policy", dtype=torch.float32).eval()
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    tokenizer = AutoTokenizer.from_pretrained("data/embedded_policy")
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    return tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -57,8 +57,11 @@ def test_verifier_that_says_the_same_to_everything(correct, message):
         check_judges(verifier, Scores(float), TASKS)
 
 
-def test_local_model_is_found():
+def test_local_model_is_found_without_the_hub(monkeypatch):
+    asked = []
+    monkeypatch.setattr("trl_hybrid.preflight.HfApi.model_info", lambda self, *args, **kwargs: asked.append(args))
     check_model_found("data/embedded_policy", "policy")
+    assert not asked
 
 
 @pytest.mark.parametrize("name", ["nobody/nothing", "data", "no/such/folder"])

@@ -1,7 +1,6 @@
 """Every shipped recipe configuration is one that its recipe takes, and fits where it says, by estimate."""
 
 import argparse
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -23,14 +22,6 @@ SIZES = {"gsm8k_16gb": 16, "gsm8k_24gb": 24, "tinyllama_grpo": 80, "math_16gb": 
 
 # TRL's configs set the name that transformers 5.23 renames.
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
-
-
-@pytest.fixture(scope="module")
-def sft():
-    spec = importlib.util.spec_from_file_location("tinyllama_sft", "recipes/tinyllama_sft.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 
 from trl_hybrid.commands import check, configs, init, plan, push, report, score, verify
@@ -43,14 +44,21 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"trl-hybrid {version('trl-hybrid')}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    # An abbreviation that works today would mean something else once there is another option.
+    strict = partial(argparse.ArgumentParser, allow_abbrev=False)
+    commands = parser.add_subparsers(
+        dest="command",
+        required=True,
+        metavar="command",
+        parser_class=strict,  # pyright: ignore[reportArgumentType] - argparse only calls it
+    )
     for command in (init, check, plan, evaluation, report, push, verify, score, configs):
         command.add_parser(commands)
     parsed, unknown = parser.parse_known_args(args)
     if "recipe_options" in parsed:
         parsed.recipe_options = unknown
     elif unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        commands.choices[parsed.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     return parsed
 
 

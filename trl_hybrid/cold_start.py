@@ -3,6 +3,32 @@
 from collections.abc import Sequence
 from typing import Any
 
+from trl_hybrid.errors import InputError
+
+
+NEEDED = ("completion", "correct", "truncated", "boxed")
+
+
+def check_samples(rows: Sequence[dict[str, Any]], name: str) -> None:
+    """Refuse rows whose samples are not judged answers.
+
+    Args:
+        rows: Problems with `samples`.
+        name: The file's, for the message.
+
+    Raises:
+        InputError: A sample lacks a field; the message names the row.
+    """
+    for number, row in enumerate(rows, start=1):
+        samples = row["samples"] if isinstance(row["samples"], list) else [row["samples"]]
+        for sample in samples:
+            missing = [field for field in NEEDED if not isinstance(sample, dict) or field not in sample]
+            if missing:
+                raise InputError(
+                    f"Each sample must have {', '.join(NEEDED)}, but one in row {number} of {name!r} has no "
+                    f"{', '.join(missing)}. Give a samples.jsonl of this recipe or a rows.jsonl of `trl-hybrid eval`."
+                )
+
 
 def right_answers(row: dict[str, Any], most: int) -> list[str]:
     """Choose a problem's right answers: distinct and not cut off, those with a box first, then as they were sampled.

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,7 @@ from trl_hybrid.errors import InputError
 from trl_hybrid.run_folder import newest_whole_checkpoint, read_json, write_text
 
 
-SETTINGS_FILE = "settings.json"
 HISTORY_FILE = "history.jsonl"
-
-SECRET = re.compile(r"(?:^|_)(?:token|password|secret|api_key|authorization)$", re.IGNORECASE)
 
 
 class RunHistory(TrainerCallback):
@@ -86,19 +82,3 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
             if number < len(lines):
                 raise InputError(f"Line {number} of {str(path)!r} is no JSON: {error}. Remove it.") from error
     return rows
-
-
-def without_secrets(settings: Any) -> Any:
-    """Copy settings with what is named as a secret masked, at any depth.
-
-    >>> without_secrets({"training": {"model_init_kwargs": {"token": "hf_x"}, "hub_token": None, "token_budget": 8}})
-    {'training': {'model_init_kwargs': {'token': '<masked>'}, 'hub_token': None, 'token_budget': 8}}
-    """
-    if isinstance(settings, list):
-        return [without_secrets(value) for value in settings]
-    if not isinstance(settings, dict):
-        return settings
-    return {
-        key: "<masked>" if value and SECRET.search(str(key)) and isinstance(value, str) else without_secrets(value)
-        for key, value in settings.items()
-    }

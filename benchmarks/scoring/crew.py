@@ -23,7 +23,7 @@ from scoring.workload import FIRST_ROW_ID, Row
 
 Result = dict[str, Any]
 
-SLOW_SECONDS = 60
+SLOW_SECONDS = 120
 SAMPLING_SECONDS = 0.005
 PATIENCE_SECONDS = 1800
 

@@ -8,6 +8,7 @@ from huggingface_hub import HfApi, ModelCard
 
 from trl_hybrid.hub.card import make_card, snippet
 from trl_hybrid.hub.origin import licence_of
+from trl_hybrid.hub.upload import read_run
 from trl_hybrid.policy import weights_digest
 
 
@@ -160,3 +161,14 @@ def test_licence_of_a_local_copy_is_what_its_card_says(tmp_path):
     assert licence_of("/copies/AceMath-7B-RM", api) == "cc-by-nc-4.0"
     # Nothing is guessed where the Hub cannot be asked.
     assert licence_of("someone/some-model", api) is None
+
+
+def test_models_and_data_that_were_local_stay_so_in_another_folder(tmp_path, monkeypatch):
+    folder = make_run(tmp_path / "run", reward_model_name_or_path="data/embedded_reward_model")
+    monkeypatch.chdir(tmp_path)
+    made = make_card(folder, read_run(folder), "me/tiny", {})
+    assert made.data.base_model is None
+    assert made.data.datasets is None
+    assert "huggingface.co/data/" not in made.content
+    assert "`addition` (local)" in made.text
+    assert "`embedded_policy` (a local folder)" in made.text

@@ -45,7 +45,6 @@ def add_parser(commands: Any) -> None:
         description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     check.add_argument("--config", metavar="FILE", help="the recipe's YAML file; any option of the recipe may follow")
     either = check.add_mutually_exclusive_group()

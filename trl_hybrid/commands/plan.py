@@ -53,7 +53,6 @@ def add_parser(commands: Any) -> None:
         description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = plan.add_argument
     add(

@@ -5,7 +5,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from trl_hybrid.hub.names import data_link, data_names, model_link, on_hub
+from trl_hybrid.hub.names import data_link, model_link, on_hub
 from trl_hybrid.hub.saved import ADAPTER_CONFIG
 from trl_hybrid.hub.tables import (
     accuracy_figures,
@@ -18,6 +18,7 @@ from trl_hybrid.hub.tables import (
 )
 from trl_hybrid.report.terminal import percent
 from trl_hybrid.reward_model.presets import find_preset
+from trl_hybrid.run_settings import data_names
 
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")

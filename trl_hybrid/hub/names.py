@@ -5,6 +5,8 @@ from typing import Any
 
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+from trl_hybrid.run_settings import data_names
+
 
 def on_hub(name: str) -> bool:
     """Say whether a name can be an id on the Hub and is nothing that lies here.
@@ -19,15 +21,6 @@ def on_hub(name: str) -> bool:
     except HFValidationError:
         return False
     return True
-
-
-def data_names(tasks: dict[str, Any]) -> list[str]:
-    """Return the data sets that were trained on: the parts of a mixture, or the one.
-
-    >>> data_names({"dataset_name": "openai/gsm8k"}), data_names({"datasets": [{"path": "a/b"}, {"path": "c/d"}]})
-    (['openai/gsm8k'], ['a/b', 'c/d'])
-    """
-    return [part["path"] for part in tasks.get("datasets") or []] or [tasks["dataset_name"]]
 
 
 def model_link(name: str, revision: str | None = None) -> str:

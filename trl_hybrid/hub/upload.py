@@ -12,6 +12,7 @@ from trl_hybrid.hub.card import make_card
 from trl_hybrid.hub.origin import licence_of
 from trl_hybrid.hub.saved import weight_files
 from trl_hybrid.run_folder import newest_whole_checkpoint, read_json
+from trl_hybrid.run_settings import SETTINGS_FILE, mark_local
 
 
 # No checkpoints, optimizer states, completions or reports, which hold the data set's rows; and no pickle, as
@@ -35,14 +36,15 @@ def read_run(folder: Path) -> dict[str, Any]:
         folder: The run's folder.
 
     Returns:
-        What its `summary.json` holds; of a run that was stopped while it wrote that, its `settings.json`.
+        What its `summary.json` holds, or of a run that was stopped while it wrote that, its `settings.json`; with `./`
+        before the models and data that were local to the run and are not here.
 
     Raises:
         InputError: There is no such folder, it is no GRPO run's, or the run has not saved its model yet.
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {str(folder)!r} below {Path.cwd()}. Give a run's, as runs/embedded.")
-    run = {**read_json(folder / "settings.json"), **read_json(folder / "summary.json")}
+    run = {**read_json(folder / SETTINGS_FILE), **read_json(folder / "summary.json")}
     if "settings" not in run:
         raise InputError(
             f"{str(folder)!r} is no run's folder: it has neither summary.json nor settings.json, which the recipe "
@@ -62,7 +64,7 @@ def read_run(folder: Path) -> dict[str, Any]:
             f"The run in {str(folder)!r} was not trained with a reward, such as a cold start, and this card tells of "
             "one. Push the GRPO run that goes on from it, or upload the folder by `hf upload`."
         )
-    return run
+    return {**run, "settings": mark_local(run["settings"], run.get("local", []))}
 
 
 def push_run(

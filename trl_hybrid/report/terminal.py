@@ -1,19 +1,11 @@
 """What a run shows in the terminal: a line a step, accuracies side by side, a few completions."""
 
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 from transformers import ProgressCallback
-
-
-class StepLines(ProgressCallback):
-    """The progress bar of a training run, with one readable line each time metrics are logged."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Write the reward's parts; everything else is in the trackers and in `trainer_state.json`."""
-        if self.training_bar is not None and logs and "hybrid/pass_rate" in logs:
-            self.training_bar.write(step_line(state.global_step, logs))
 
 
 def step_line(step: int, logs: dict[str, Any]) -> str:
@@ -31,6 +23,35 @@ def step_line(step: int, logs: dict[str, Any]) -> str:
         f"step {step:4d} | right {right} | RM score {_number(score, 6, 2)} | hybrid reward {_number(reward, 6, 3)} | "
         f"mixed groups {mixed} | {_number(logs['completions/mean_length'], 0, 0)} tokens"
     )
+
+
+def cold_start_line(step: int, logs: dict[str, Any]) -> str:
+    """Put the loss of supervised learning on one line.
+
+    >>> cold_start_line(5, {"loss": 0.71234, "mean_token_accuracy": 0.8125, "epoch": 0.5})
+    'step    5 | loss  0.712 | tokens foretold  81 %'
+    """
+    return f"step {step:4d} | loss {logs['loss']:6.3f} | tokens foretold {_share(logs.get('mean_token_accuracy'))}"
+
+
+class StepLines(ProgressCallback):
+    """The progress bar of a training run, with one readable line each time metrics are logged.
+
+    Args:
+        line: Puts a step and its metrics on a line.
+        needs: The metric without which there is nothing to show.
+    """
+
+    def __init__(
+        self, line: Callable[[int, dict[str, Any]], str] = step_line, needs: str = "hybrid/pass_rate"
+    ) -> None:
+        super().__init__()
+        self.line, self.needs = line, needs
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Write the line; everything else is in the trackers and in `trainer_state.json`."""
+        if self.training_bar is not None and logs and self.needs in logs:
+            self.training_bar.write(self.line(state.global_step, logs))
 
 
 def _share(value: float | None) -> str:
