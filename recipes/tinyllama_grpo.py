@@ -100,7 +100,7 @@ def main() -> None:
         say(f"\nInterrupted at step {trainer.state.global_step}. {what_is_left(folder)}")
         raise SystemExit(stop.code if isinstance(stop, Terminated) else 130) from None
     if main_process:
-        (folder / "summary.json").unlink(missing_ok=True)  # of the weights that are written over now
+        (folder / "summary.json").unlink(missing_ok=True)  # it describes the weights that are written over now
     trainer.save_model()
     trained = trained_logits(trainer)
 

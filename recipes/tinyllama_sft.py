@@ -131,12 +131,13 @@ def main() -> None:
         if source.adapter is not None:
             raise InputError(f"model_name_or_path must be a whole model; {source.name!r} is an adapter. Merge it.")
         named = named_folder(args, tasks.overwrite_output_dir)
-        # What is wrong with the problems is said before a folder is made.
+        # What is wrong with the problems or their samples is said before a folder is made or cleared.
         problems = [] if sampling.samples else load_problems(tasks, sampling, source)
         rows = read_rows(Path(sampling.samples), FIELDS, "--samples") if sampling.samples else []
+        check_samples(rows, sampling.samples or SAMPLES)
         anew = tasks.overwrite_output_dir and args.resume_from_checkpoint is None
         folder = prepare_folder(named, args, clear=anew, also=(SAMPLES,))
-        checkpoint = checkpoint_to_start_from(args.resume_from_checkpoint, folder)
+        checkpoint = checkpoint_to_start_from(args.resume_from_checkpoint, folder, args.max_steps)
         try:
             rows = rows or sampled_rows(folder, problems, sampling, model, args.seed, source)
         except KeyboardInterrupt:
@@ -145,7 +146,6 @@ def main() -> None:
         settings = without_secrets({**settings, "training": args.to_dict()})
         if PartialState().is_main_process:
             write_settings(folder, settings)
-        check_samples(rows, sampling.samples or str(folder / SAMPLES))
         examples = cold_start_examples(rows, sampling.answers_per_problem)
         without = sum(not right_answers(row, 1) for row in rows)
         say(f"{len(examples)} right answers to {len(rows) - without} of {len(rows)} problems; {without} have none.")
@@ -188,12 +188,12 @@ def refuse_what_is_not_done(tasks: TaskArguments, args: SFTConfig) -> None:
         )
 
 
-def checkpoint_to_start_from(resume: str | None, folder: Path) -> str | None:
+def checkpoint_to_start_from(resume: str | None, folder: Path, max_steps: int = -1) -> str | None:
     """Find the checkpoint to go on from; none where the interruption came while sampling."""
-    newest = resume is not None and resume.lower() in ("latest", "true")
-    if newest and newest_whole_checkpoint(folder) is None:
-        return None
-    return checkpoint_to_resume(resume, folder)
+    if resume is not None and resume.lower() in ("latest", "true"):
+        newest = newest_whole_checkpoint(folder)
+        resume = None if newest is None else str(newest)
+    return checkpoint_to_resume(resume, folder, max_steps)
 
 
 def load_problems(tasks: TaskArguments, sampling: SamplingArguments, source: PolicySource) -> list[dict[str, Any]]:

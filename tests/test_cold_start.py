@@ -57,7 +57,7 @@ def test_samples_that_are_not_judged_are_refused_by_row():
     with pytest.raises(InputError, match=r"row 2 of 'mine\.jsonl' has no correct, boxed"):
         check_samples(rows, "mine.jsonl")
     with pytest.raises(InputError, match=r"row 1 of 'mine\.jsonl' has no completion, correct, truncated, boxed"):
-        check_samples([{"prompt": PROMPT, "samples": "5"}], "mine.jsonl")
+        check_samples([{"prompt": PROMPT, "samples": sample("5")}], "mine.jsonl")
 
 
 def test_trl_s_loss_is_on_completions_only_and_ends_with_the_end_of_turn(tmp_path):

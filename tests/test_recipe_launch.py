@@ -50,6 +50,8 @@ def test_only_safetensors_are_read_and_own_arguments_go_over_the_model_s():
         "revision": "v1", "attn_implementation": None, "dtype": "bfloat16", "use_safetensors": True,
     }  # fmt: skip
     assert loading_arguments(SimpleNamespace(model_init_kwargs=None), model)["dtype"] == "float32"
+    with pytest.raises(InputError, match="use_safetensors False"):
+        loading_arguments(SimpleNamespace(model_init_kwargs={"use_safetensors": False}), model)
 
 
 def test_a_policy_with_pickled_weights_alone_is_refused(tmp_path):

@@ -42,6 +42,7 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
         description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"trl-hybrid {version('trl-hybrid')}")
     # An abbreviation that works today would mean something else once there is another option.

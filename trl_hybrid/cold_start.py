@@ -20,7 +20,7 @@ def check_samples(rows: Sequence[dict[str, Any]], name: str) -> None:
         InputError: A sample lacks a field; the message names the row.
     """
     for number, row in enumerate(rows, start=1):
-        samples = row["samples"] if isinstance(row["samples"], list) else [row["samples"]]
+        samples = row["samples"] if isinstance(row["samples"], list) else [None]
         for sample in samples:
             missing = [field for field in NEEDED if not isinstance(sample, dict) or field not in sample]
             if missing:

@@ -8,6 +8,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments
 from trl import ModelConfig
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.run_folder import (
     check_run_folder,
     checkpoint_to_resume,
@@ -73,13 +74,21 @@ def prepare_folder(folder: Path | None, args: TrainingArguments, clear: bool, al
 
 
 def loading_arguments(args: Any, model: ModelConfig) -> dict[str, Any]:
-    """Say how the policy is loaded: TRL's model options, and over them the trainer's own `model_init_kwargs`."""
+    """Say how the policy is loaded: TRL's model options, and over them the trainer's own `model_init_kwargs`.
+
+    Raises:
+        InputError: The latter turn safetensors off.
+    """
     own = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
+    if not own.get("use_safetensors", True):
+        raise InputError(
+            "Only safetensors weights are read, as others may hold code, but model_init_kwargs has use_safetensors "
+            f"{own['use_safetensors']!r}. Leave it out, and convert the weights: load and save them by transformers."
+        )
     return {
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
         "dtype": model.dtype,
-        # Other files of weights may hold code.
         "use_safetensors": True,
         **own,
     }

@@ -61,12 +61,17 @@ def mark_local(settings: dict[str, Any], local: list[str]) -> dict[str, Any]:
     >>> mark_local({"model": {"model_name_or_path": "mine/policy"}, "tasks": {"dataset_name": "a/b"}}, ["mine/policy"])
     {'model': {'model_name_or_path': './mine/policy'}, 'tasks': {'dataset_name': 'a/b'}}
     """
+    return _changed(settings, lambda key, value: local_name(value, local) if key in PLACES else value)
 
-    def mark(key: str, value: str) -> str:
-        moved = key in PLACES and value in local and not Path(value).is_absolute() and not Path(value).exists()
-        return f"./{value}" if moved else value
 
-    return _changed(settings, mark)
+def local_name(name: str, local: list[str]) -> str:
+    """Return a name, with `./` before it if it was local to a run and is not here.
+
+    >>> local_name("mine/policy", ["mine/policy"]), local_name("lab/policy", ["mine/policy"])
+    ('./mine/policy', 'lab/policy')
+    """
+    moved = name in local and not name.startswith((".", "/")) and not Path(name).exists()
+    return f"./{name}" if moved else name
 
 
 def data_names(tasks: dict[str, Any]) -> list[str]:

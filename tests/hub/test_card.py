@@ -91,10 +91,8 @@ def test_held_out_problems_are_named_without_folders(make):
     assert "(`test.jsonl`)" in make(summary={"test_file": "/home/me/test.jsonl"}).text
 
 
-def test_evaluation_that_lies_in_the_run_is_told_too(tmp_path, caplog):
-    folder = make_run(tmp_path / "run")
-    run = json.loads((folder / "summary.json").read_text())
-    assert "trl-hybrid eval" not in make_card(folder, run, "me/tiny", {}).content
+def write_evaluation(folder, name, local=()):
+    """Write what `trl-hybrid eval` leaves in a run's folder."""
 
     def figures(value):
         return {"lenient": {"greedy": {"value": value, "low": value - 0.1, "high": value + 0.1},
@@ -104,10 +102,18 @@ def test_evaluation_that_lies_in_the_run_is_told_too(tmp_path, caplog):
     result = {
         "model": {"weights": {"data/embedded_policy": "0" * 16, "runs/x": weights_digest(str(folder))}},
         "figures": figures(0.5), "counts": {"problems": 100}, "base": {"figures": figures(0.25)},
-        "settings": {"problems": {"name": "openai/gsm8k", "config": "main", "split": "test"}},
+        "settings": {"problems": {"name": name, "config": "main", "split": "test"}}, "local": list(local),
     }  # fmt: skip
     (folder / "eval").mkdir()
     (folder / "eval" / "eval.json").write_text(json.dumps(result))
+
+
+def test_evaluation_that_lies_in_the_run_is_told_too(tmp_path, caplog):
+    folder = make_run(tmp_path / "run")
+    run = json.loads((folder / "summary.json").read_text())
+    assert "trl-hybrid eval" not in make_card(folder, run, "me/tiny", {}).content
+
+    write_evaluation(folder, "openai/gsm8k")
     text = make_card(folder, run, "me/tiny", {}).text
     assert "`trl-hybrid eval` on 100 problems of [openai/gsm8k]" in text
     assert "configuration `main`, split `test`, with 95 % intervals" in text
@@ -165,10 +171,12 @@ def test_licence_of_a_local_copy_is_what_its_card_says(tmp_path):
 
 def test_models_and_data_that_were_local_stay_so_in_another_folder(tmp_path, monkeypatch):
     folder = make_run(tmp_path / "run", reward_model_name_or_path="data/embedded_reward_model")
+    write_evaluation(folder, "data/addition", ["data/addition"])
     monkeypatch.chdir(tmp_path)
     made = make_card(folder, read_run(folder), "me/tiny", {})
     assert made.data.base_model is None
     assert made.data.datasets is None
-    assert "huggingface.co/data/" not in made.content
+    assert "huggingface.co/data" not in made.content
+    assert "on 100 problems of `addition` (local)" in made.text
     assert "`addition` (local)" in made.text
     assert "`embedded_policy` (a local folder)" in made.text

@@ -84,3 +84,5 @@ def test_base_model_of_an_adapter(tmp_path):
     assert base_model(tmp_path) == (POLICY, "v1")
     assert is_here(POLICY)
     assert not is_here("me/never-downloaded")
+    assert not is_here("runs/sft/merged")  # of a cold start, from another folder
+    assert not is_here(f"./{POLICY}-moved")

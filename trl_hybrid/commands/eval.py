@@ -88,6 +88,7 @@ def _run(args: argparse.Namespace) -> int:
     from trl_hybrid.commands.eval_table import table
     from trl_hybrid.figures import compare, counts, summarize
     from trl_hybrid.run_folder import package_versions, write_json
+    from trl_hybrid.run_settings import local_names
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("`trl-hybrid eval` writes its files from one process. Start it without `accelerate launch`.")
@@ -121,6 +122,7 @@ def _run(args: argparse.Namespace) -> int:
             "reward_model": settings.judges.reward_model_name_or_path if settings.judges else None,
         },
         "versions": package_versions(),
+        "local": local_names({"dataset_name": settings.problems["name"]}),
     }
     if settings.base:
         base = made["base_rows"]

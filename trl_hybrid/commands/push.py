@@ -48,10 +48,11 @@ def run(args: argparse.Namespace) -> int:
     """Check, push, and print the page."""
     from trl_hybrid.hub.saved import base_model, check_saved_model, check_weights, is_here
     from trl_hybrid.hub.upload import push_run, read_run
+    from trl_hybrid.run_settings import local_name
 
-    read_run(args.run_folder)
+    run = read_run(args.run_folder)
     base = base_model(args.run_folder)
-    if base is None or is_here(*base):
+    if base is None or is_here(local_name(base[0], run.get("local", [])), base[1]):
         check_saved_model(args.run_folder, trust_remote_code=args.trust_remote_code)
     else:
         check_weights(args.run_folder)

@@ -15,6 +15,7 @@ from peft import AutoPeftModelForCausalLM
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from trl_hybrid.hub.names import on_hub
 from trl_hybrid.reward_model.loading import whole_weights
 
 
@@ -204,7 +205,9 @@ def base_model(folder: Path) -> tuple[str, str | None] | None:
 
 def is_here(name: str, revision: str | None = None) -> bool:
     """Say whether a model is a folder or lies in the cache, so that loading it downloads nothing large."""
-    return Path(name).is_dir() or isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str)
+    if Path(name).is_dir():
+        return True
+    return on_hub(name) and isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str)
 
 
 def _not_sound(folder: Path, reason: str) -> RuntimeError:

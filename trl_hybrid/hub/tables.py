@@ -12,6 +12,7 @@ from trl_hybrid.hub.names import cell, data_link, model_link, on_hub
 from trl_hybrid.policy import weights_digest
 from trl_hybrid.reward_model.presets import find_preset
 from trl_hybrid.run_folder import read_json
+from trl_hybrid.run_settings import local_name
 from trl_hybrid.verifier import MathVerifier
 
 
@@ -104,6 +105,9 @@ def own_evaluation(folder: Path) -> dict[str, Any]:
             folder / "eval" / "eval.json", folder, folder,
         )  # fmt: skip
         return {}
+    if result:
+        problems = result["settings"]["problems"]
+        problems["name"] = local_name(problems["name"], result.get("local", []))
     return result
 
 

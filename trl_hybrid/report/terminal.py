@@ -29,9 +29,9 @@ def cold_start_line(step: int, logs: dict[str, Any]) -> str:
     """Put the loss of supervised learning on one line.
 
     >>> cold_start_line(5, {"loss": 0.71234, "mean_token_accuracy": 0.8125, "epoch": 0.5})
-    'step    5 | loss  0.712 | tokens foretold  81 %'
+    'step    5 | loss  0.712 | tokens predicted  81 %'
     """
-    return f"step {step:4d} | loss {logs['loss']:6.3f} | tokens foretold {_share(logs.get('mean_token_accuracy'))}"
+    return f"step {step:4d} | loss {logs['loss']:6.3f} | tokens predicted {_share(logs.get('mean_token_accuracy'))}"
 
 
 class StepLines(ProgressCallback):
