@@ -1,12 +1,13 @@
 """Who sees whom in a packed row, without a model; torch's varlen kernel is played by its documented meaning."""
 
+import functools
 import math
 
 import pytest
 import torch
 
 from trl_hybrid.reward_model import packing
-from trl_hybrid.reward_model.packing import pack_rows, packed_attention
+from trl_hybrid.reward_model.packing import kernel_options, pack_rows, packed_attention, varlen_options
 from trl_hybrid.reward_model.plan import Family
 
 
@@ -15,10 +16,9 @@ ROWS = [tuple(range(30)), (*range(20), 50, 51, 52), (*range(20), 60), (1, 2, 3),
 BATCH = [Family(0, (4,)), Family(20, (1, 0, 2)), Family(0, (3,))]
 
 
-def varlen(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1), enable_gqa=False):
-    """`torch.nn.attention.varlen.varlen_attn` as flash attention does it: a causal edge is at the end of the keys."""
+def flash(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, causal, scale):
+    """Flash attention's kernel for rows of varied length: a causal edge is at the end of the keys."""
     assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
-    assert query.shape[1] == key.shape[1] or enable_gqa
     assert [cu_seq_q[-1], cu_seq_k[-1]] == [len(query), len(key)]
     assert len(key) == len(value)
     assert [max_q, max_k] == [cu_seq_q.diff().max(), cu_seq_k.diff().max()]
@@ -31,10 +31,37 @@ def varlen(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, w
     ):
         repeats = q.shape[1] // k.shape[1]
         seen = torch.ones(len(q), len(k), dtype=torch.bool)
-        if window_size == (-1, 0):
+        if causal:
             seen = seen.tril(len(k) - len(q))
         parts.append(attend(q, k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1), seen, scale))
     return torch.cat(parts)
+
+
+# The signatures of `torch.nn.attention.varlen.varlen_attn`, and what each makes of its arguments.
+def torch_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):
+    return flash(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal, None)
+
+
+def torch_2_11(
+    query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1)
+):
+    return flash(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_size == (-1, 0), scale)
+
+
+def torch_2_12(
+    query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1),
+    enable_gqa=False, seqused_k=None, block_table=None, num_splits=None,
+):  # fmt: skip
+    if not enable_gqa and query.shape[1] != key.shape[1]:
+        raise ValueError("Expect query and key/value to have the same number of heads")
+    return flash(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_size == (-1, 0), scale)
+
+
+def without_causal(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None):
+    return flash(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, False, scale)
+
+
+KERNELS = {"torch 2.10": torch_2_10, "torch 2.11": torch_2_11, "torch 2.12 to 2.14": torch_2_12}
 
 
 def attend(query, key, value, seen, scale):
@@ -44,14 +71,26 @@ def attend(query, key, value, seen, scale):
     return torch.einsum("hqk,khd->qhd", products.masked_fill(~seen, -math.inf).softmax(-1), value)
 
 
-@pytest.fixture(params=["segment by segment", "varlen"])
+@pytest.fixture(params=["segment by segment", *KERNELS])
 def path(request, monkeypatch):
-    if request.param == "varlen":
-        monkeypatch.setattr(packing, "_has_varlen_kernel", lambda query: True)
-        monkeypatch.setattr(packing, "varlen_attn", varlen)
+    """A way to attend, and how often its kernel was called."""
+    calls = []
+    if request.param in KERNELS:
+        kernel = KERNELS[request.param]
+
+        @functools.wraps(kernel)
+        def counted(*args, **kwargs):
+            calls.append(kwargs)
+            return kernel(*args, **kwargs)
+
+        monkeypatch.setattr(packing, "varlen_attn", counted)
+        monkeypatch.setattr(
+            packing, "kernel_options", lambda device, dtype, size, scaling: varlen_options(counted, size, scaling)
+        )
+    return request.param, calls
 
 
-@pytest.mark.parametrize("scaling", [None, 0.7])
+@pytest.mark.parametrize("scaling", [None, SIZE**-0.5, 0.7])
 def test_each_row_sees_itself_up_to_each_token(path, scaling):
     torch.manual_seed(0)
     packed = pack_rows(ROWS, BATCH)
@@ -62,6 +101,9 @@ def test_each_row_sees_itself_up_to_each_token(path, scaling):
         torch.nn.Identity(), query, key, value, None, scaling=scaling, packing=packed.segments
     )
     assert weights is None
+    way, calls = path
+    # The kernel of torch 2.10 knows no other scaling than 1 / sqrt(D).
+    assert len(calls) == (way in KERNELS and not (way == "torch 2.10" and scaling == 0.7))
     # The packed row: row 4; the start of 20 and the ends 3, 10 and 1 of the rows 1, 0 and 2; row 3.
     rows = [[0], [*range(1, 21), 21, 22, 23], [*range(1, 21), *range(24, 34)], [*range(1, 21), 34], [35, 36, 37]]
     repeats = HEADS // KEY_HEADS
@@ -77,3 +119,61 @@ def test_everything_that_attention_needs_moves_with_the_rows():
     segments = packed.segments
     moved = [packed.ids, packed.positions, packed.last, segments.query_ends, segments.key_ends, segments.key_index]
     assert {tensor.device.type for tensor in moved} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "scaling", "expected"),
+    [
+        (torch_2_10, None, {"is_causal": True}),
+        (torch_2_10, 64**-0.5, {"is_causal": True}),
+        (torch_2_10, 0.5, None),
+        (torch_2_11, 0.5, {"window_size": (-1, 0), "scale": 0.5}),
+        (torch_2_12, 0.5, {"window_size": (-1, 0), "scale": 0.5, "enable_gqa": True}),
+        (without_causal, None, None),
+    ],
+)
+def test_each_torch_version_is_asked_in_its_own_words(kernel, scaling, expected):
+    assert varlen_options(kernel, 64, scaling) == expected
+
+
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+@pytest.mark.parametrize(
+    ("change", "fits"),
+    [
+        ({}, True),
+        ({"dtype": torch.float16}, True),
+        ({"size": 256}, True),
+        ({"dtype": torch.float32}, False),
+        ({"size": 264}, False),
+        ({"size": 100}, False),
+        ({"device": "cpu"}, False),
+        ({"capability": (7, 5)}, False),
+    ],
+)
+def test_the_kernel_is_used_where_flash_attention_runs(monkeypatch, kernel, change, fits):
+    case = {"device": "cuda", "dtype": torch.bfloat16, "size": 128, "capability": (8, 0), **change}
+    monkeypatch.setattr(packing, "varlen_attn", kernel)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: case["capability"])
+    options = kernel_options(torch.device(case["device"]), case["dtype"], case["size"])
+    assert (options is not None) is fits
+
+
+def test_without_a_kernel_each_segment_is_attended_by_itself(monkeypatch):
+    monkeypatch.setattr(packing, "varlen_attn", None)  # as before torch 2.10
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert kernel_options(torch.device("cuda"), torch.bfloat16, 128) is None
+
+
+def test_the_installed_torch_takes_what_it_is_given(monkeypatch):
+    """On the meta device the kernel checks its arguments and gives a tensor of the right shape."""
+    if packing.varlen_attn is None:
+        pytest.skip("torch has no varlen attention before 2.10")
+    options = varlen_options(packing.varlen_attn, SIZE, SIZE**-0.5)
+    assert options is not None
+    monkeypatch.setattr(packing, "kernel_options", lambda *case: options)
+    packed = pack_rows(ROWS, BATCH).to(torch.device("meta"))
+    tokens = len(packed.ids)
+    query = torch.empty(1, HEADS, tokens, SIZE, device="meta", dtype=torch.bfloat16)
+    key, value = torch.empty(2, 1, KEY_HEADS, tokens, SIZE, device="meta", dtype=torch.bfloat16)
+    out, _ = packed_attention(torch.nn.Identity(), query, key, value, None, scaling=0.5, packing=packed.segments)
+    assert out.shape == (1, tokens, HEADS, SIZE)

@@ -5,9 +5,10 @@ finds the segments in the keyword argument `packing`, which models hand through 
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from math import isclose, sqrt
 from typing import Any
 
 import torch
@@ -24,9 +25,6 @@ except ImportError:
     varlen_attn = None
 
 ATTENTION = "trl_hybrid_packed"
-
-VARLEN = varlen_attn is not None and "enable_gqa" in inspect.signature(varlen_attn).parameters
-"""Whether torch has varlen attention with grouped keys."""
 
 
 @dataclass(frozen=True)
@@ -177,24 +175,72 @@ def packed_attention(
     """
     if packing is None:
         raise ValueError(f"The attention {ATTENTION!r} needs the segments of a packed row (`packing`), got none.")
-    if _has_varlen_kernel(query):
-        return _varlen(query, key, value, packing, scaling), None
-    return _segment_by_segment(query, key, value, packing, scaling), None
+    options = kernel_options(query.device, query.dtype, query.shape[-1], scaling)
+    if options is None:
+        return _segment_by_segment(query, key, value, packing, scaling), None
+    return _varlen(query, key, value, packing, options), None
 
 
-def _has_varlen_kernel(query: torch.Tensor) -> bool:
-    return (
-        VARLEN
-        and query.is_cuda
-        and query.dtype in (torch.bfloat16, torch.float16)
-        and query.shape[-1] % 8 == 0
-        and query.shape[-1] <= 256
-        and torch.cuda.get_device_capability(query.device) >= (8, 0)
-    )
+def kernel_options(
+    device: torch.device, dtype: torch.dtype, head_size: int, scaling: float | None = None
+) -> dict[str, Any] | None:
+    """Return how torch's varlen attention is asked to attend in one call for all segments; see `varlen_options`.
+
+    Args:
+        device: Where the packed row lies.
+        dtype: Of queries, keys and values.
+        head_size: D.
+        scaling: Factor on the products, None for 1 / sqrt(D).
+
+    Returns:
+        Keyword arguments, or None where there is no kernel for it: each segment is a call of its own then.
+    """
+    if (
+        varlen_attn is None
+        or device.type != "cuda"
+        or dtype not in (torch.bfloat16, torch.float16)
+        or head_size % 8 != 0
+        or head_size > 256
+        or torch.cuda.get_device_capability(device) < (8, 0)
+    ):
+        return None
+    return varlen_options(varlen_attn, head_size, scaling)
+
+
+@cache
+def varlen_options(kernel: Callable[..., Any], head_size: int, scaling: float | None) -> dict[str, Any] | None:
+    """Return how a torch version's varlen attention is asked for a causal edge, the scaling and grouped keys.
+
+    torch 2.10 takes `is_causal` and scales by 1 / sqrt(D) always; 2.11 takes `window_size` and `scale`; from 2.12 on
+    grouped keys must be asked for by `enable_gqa`, while before the kernel takes them unasked.
+
+    Args:
+        kernel: `torch.nn.attention.varlen.varlen_attn`.
+        head_size: D.
+        scaling: Factor on the products, None for 1 / sqrt(D).
+
+    Returns:
+        Keyword arguments, or None for a version that cannot do it.
+    """
+    known = inspect.signature(kernel).parameters
+    options: dict[str, Any] = {}
+    if "window_size" in known:
+        options["window_size"] = (-1, 0)
+    elif "is_causal" in known:
+        options["is_causal"] = True
+    else:
+        return None
+    if "scale" in known:
+        options["scale"] = scaling
+    elif scaling is not None and not isclose(scaling, 1 / sqrt(head_size)):
+        return None
+    if "enable_gqa" in known:
+        options["enable_gqa"] = True
+    return options
 
 
 def _varlen(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Segments, scaling: float | None
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Segments, options: dict[str, Any]
 ) -> torch.Tensor:
     """Attend in one flash-attention call; a segment's causal edge is at the end of its keys."""
     assert varlen_attn is not None
@@ -207,9 +253,7 @@ def _varlen(
         packing.key_ends,
         most_queries,
         most_keys,
-        scale=scaling,
-        window_size=(-1, 0),
-        enable_gqa=True,
+        **options,
     )
     assert isinstance(out, torch.Tensor)
     return out[None]
