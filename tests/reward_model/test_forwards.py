@@ -1,6 +1,7 @@
 """Packed rows are scored as plain single rows are, and what cannot be packed is padded."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ from transformers import AttentionInterface, AutoModelForSequenceClassification,
 
 from trl_hybrid.reward_model import RewardModel
 from trl_hybrid.reward_model.forwards import PackedForward, PaddedForward, can_pack
-from trl_hybrid.reward_model.packing import ATTENTION, pack_rows
+from trl_hybrid.reward_model.packing import ATTENTION, pack_rows, packed_attention
 from trl_hybrid.reward_model.plan import Family, rows_of
+from trl_hybrid.reward_model.preflight import sample_rows
 
 
 START = tuple(range(10, 40))
@@ -43,6 +45,22 @@ def test_padded_rows_score_as_plain_single_rows(saved):
     model = AutoModelForSequenceClassification.from_pretrained(saved.path).eval()
     scores = scores_of(PaddedForward(model.model, model.score), BATCHES["alone"])
     assert scores == {row: pytest.approx(saved.score_ids(list(ROWS[row])), abs=1e-5) for row in range(len(ROWS))}
+
+
+class Counts(torch.nn.Module):
+    """A body whose tokens see all that the mask shows, before and behind: each state is the sum of their ids + 1."""
+
+    def forward(self, input_ids, attention_mask, use_cache):
+        sums = ((input_ids + 1) * attention_mask).sum(1).float()
+        return SimpleNamespace(last_hidden_state=sums[:, None, None].expand(*input_ids.shape, 1))
+
+
+def test_padding_is_masked():
+    """Where attention is causal no token sees the padding behind it; elsewhere the mask alone hides it."""
+    head = torch.nn.Linear(1, 1, bias=False).requires_grad_(False)
+    head.weight.fill_(2.0)
+    scores = PaddedForward(Counts(), head).run([(3,), (1, 2, 3, 4)], [Family(0, (0,)), Family(0, (1,))])
+    assert scores == [2 * (3 + 1), 2 * (1 + 2 + 3 + 4 + 4)]
 
 
 def test_a_shared_start_is_laid_down_once_with_its_positions():
@@ -147,6 +165,28 @@ def test_packing_that_goes_wrong_is_noticed_when_loading_and_padded_instead(qwen
     assert scorer.compute_batch_reward("Q", ["a", "bcd"]) == pytest.approx(
         [qwen2.score("Q", "a"), qwen2.score("Q", "bcd")], abs=1e-5
     )
+
+
+def inexact(share):
+    """Attention that is wrong by a share of what it gives, as of a kernel that scales a little differently."""
+
+    def attention(module, query, key, value, attention_mask, scaling=None, packing=None, **kwargs):
+        out, _ = packed_attention(module, query, key, value, attention_mask, scaling=scaling, packing=packing)
+        return out * (1 + share), None
+
+    return attention
+
+
+@pytest.mark.parametrize(("share", "way"), [(1e-7, PackedForward), (2e-2, PaddedForward)])
+def test_an_error_of_a_hundredth_is_noticed_when_loading(qwen2, monkeypatch, share, way):
+    rows = sample_rows(RewardModel(qwen2.path).renderer)
+    monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION, inexact(share))
+    model = AutoModelForSequenceClassification.from_pretrained(qwen2.path).eval()
+    scores = PackedForward(model.model, model.score).run(rows, [Family(0, (row,)) for row in range(3)])
+    right = [qwen2.score_ids(list(row)) for row in rows]
+    error = max(abs(score - plain) for score, plain in zip(scores, right, strict=True)) / max(map(abs, right))
+    assert error < 1e-6 if way is PackedForward else 2e-3 < error < 1e-2
+    assert isinstance(RewardModel(qwen2.path).backend.forward, way)
 
 
 def test_a_packed_model_called_without_segments_says_so(qwen2):

@@ -104,6 +104,28 @@ def test_the_policys_mixed_precision_does_not_reach_the_scores(qwen2, monkeypatc
     assert score == pytest.approx(qwen2.score("Q", "A"), abs=1e-5)
 
 
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("way", ["packed", "padded", "streamed"])
+def test_cudnns_attention_is_out_while_rows_are_scored_and_then_as_it_was(qwen2, monkeypatch, way, before):
+    monkeypatch.setattr(forwards, "can_pack", lambda config: way == "packed")
+    scorer = RewardModel(qwen2.path, placement="streamed" if way == "streamed" else "resident", device="cpu")
+    body = scorer.backend.body if way == "streamed" else scorer.backend.forward.body
+    seen = []
+    body.layers[0].register_forward_pre_hook(lambda *_: seen.append(torch.backends.cuda.cudnn_sdp_enabled()))
+    was = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+        scorer.compute_reward("Q", "A")
+        assert seen == [False]
+        assert torch.backends.cuda.cudnn_sdp_enabled() is before
+        body.layers[0].register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            scorer.compute_reward("Q", "B")
+        assert torch.backends.cuda.cudnn_sdp_enabled() is before
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(was)
+
+
 def test_an_empty_budget_is_refused(qwen2):
     with pytest.raises(ValueError, match="`token_budget` must be at least 1"):
         RewardModel(qwen2.path, token_budget=0)

@@ -9,6 +9,9 @@ import torch
 from accelerate import PartialState
 
 from trl_hybrid.reward_model import AceRewardModel, RewardModel
+from trl_hybrid.reward_model import scorer as scorer_module
+from trl_hybrid.reward_model.backend import load_backend
+from trl_hybrid.reward_model.forwards import PackedForward
 
 
 ACE_PROMPT = "Please reason step by step, and check your final answer within \\boxed{}."
@@ -75,6 +78,40 @@ def test_saved_scores_are_given_again_to_the_last_bit(qwen2, caplog):
         resumed.load_state_dict({"model": [qwen2.path, None, "torch.bfloat16"], "scores": {}})
     assert "not taken over" in caplog.text
     assert len(resumed.cache) == len(set(scores))
+
+
+@pytest.mark.parametrize("other", [{"revision": "v1"}, {"dtype": "bfloat16"}])
+def test_scores_of_another_revision_or_number_type_are_not_taken_over(qwen2, caplog, other):
+    scorer = RewardModel(qwen2.path)
+    scorer.compute_batch_reward("Q", COMPLETIONS)
+    resumed = RewardModel(qwen2.path, **other)  # in a folder a revision is a name and nothing else
+    remembered = len(resumed.cache)
+    with caplog.at_level(logging.WARNING):
+        resumed.load_state_dict(scorer.state_dict())
+    assert "not taken over" in caplog.text
+    assert len(resumed.cache) == remembered
+    same = RewardModel(qwen2.path, **other)
+    same.load_state_dict(resumed.state_dict())
+    assert len(same.cache) == remembered
+
+
+@pytest.mark.parametrize("error", [1e-5, 1e-2])
+def test_scores_that_differ_in_a_batch_by_a_hundredth_are_refused(qwen2, monkeypatch, error):
+    class Careless:
+        """Each further row of a batch moves its scores."""
+
+        def __init__(self, backend):
+            self.backend = backend
+
+        def score(self, rows):
+            return [score + error * len(rows) for score in self.backend.score(rows)]
+
+    monkeypatch.setattr(scorer_module, "load_backend", lambda *given: Careless(load_backend(*given)))
+    if error == 1e-5:
+        RewardModel(qwen2.path)
+        return
+    with pytest.raises(ValueError, match="alike in a batch and alone"):
+        RewardModel(qwen2.path)
 
 
 def test_cut_off_completion_is_not_closed(scorer, qwen2):
@@ -183,6 +220,7 @@ def test_nan_weights_give_nan_and_are_counted(qwen2, caplog):
 
 def test_head_is_fp32_while_the_body_is_bf16(qwen2):
     scorer = RewardModel(qwen2.path, dtype="bfloat16")
+    assert isinstance(scorer.backend.forward, PackedForward)
     assert next(scorer.backend.forward.body.parameters()).dtype == torch.bfloat16
     assert scorer.backend.forward.head.weight.dtype == torch.float32
     scores = scorer.compute_batch_reward("Q", COMPLETIONS)

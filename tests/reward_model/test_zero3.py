@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trl_hybrid.reward_model import RewardModel
-from trl_hybrid.reward_model.zero3 import find_config, read_config
+from trl_hybrid.reward_model.zero3 import find_config, read_config, whole_head
 
 
 PROGRAM = """
@@ -114,6 +114,18 @@ def test_under_a_plain_launch_it_makes_a_process_group_of_its_own(qwen2):
     line = next(line for line in result.stdout.splitlines() if line.startswith("scores"))
     expected = [qwen2.score("Q", "a"), qwen2.score("Q", "bcd")]
     assert list(map(float, line.split()[1:])) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_score_head_is_fp32_whatever_the_body_is(bias):
+    pytest.importorskip("deepspeed")
+    torch.manual_seed(0)
+    own = torch.nn.Linear(6, 1, bias=bias, dtype=torch.bfloat16).requires_grad_(False)
+    head = whole_head(own, torch.device("cpu"))
+    assert {parameter.dtype for parameter in head.parameters()} == {torch.float32}
+    assert not any(parameter.requires_grad for parameter in head.parameters())
+    for gathered, parameter in zip(head.parameters(), own.parameters(), strict=True):
+        assert torch.equal(gathered, parameter.float())
 
 
 def test_processes_that_have_not_met_are_told_what_to_make_first(qwen2, monkeypatch):

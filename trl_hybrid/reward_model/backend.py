@@ -12,6 +12,7 @@ from trl_hybrid.reward_model.footprint import default_tokens
 from trl_hybrid.reward_model.forwards import choose_forward
 from trl_hybrid.reward_model.host_memory import keep_freed_memory
 from trl_hybrid.reward_model.loading import Source, load_model, split_model, whole_weights
+from trl_hybrid.reward_model.out_of_memory import loading_into
 from trl_hybrid.reward_model.placement import body_dtype
 from trl_hybrid.reward_model.plan import Row
 from trl_hybrid.reward_model.resident import ResidentModel
@@ -99,10 +100,18 @@ def load_backend(
         config: Its configuration.
         options: Where it goes and how.
         samples: A few short rows for the first-use check; see `choose_forward`.
+
+    Raises:
+        torch.OutOfMemoryError: It does not fit there; the message names what does.
     """
-    device, dtype = options.compute_device, options.body_dtype
-    if device.type == "cpu":
+    if options.compute_device.type == "cpu":
         keep_freed_memory()
+    with loading_into(options.placement, options.compute_device, source.name):
+        return _load(source, config, options, samples)
+
+
+def _load(source: Source, config: PreTrainedConfig, options: BackendOptions, samples: Sequence[Row]) -> ScoringBackend:
+    device, dtype = options.compute_device, options.body_dtype
     if options.placement == "zero3":
         return load_zero3(source, dtype, device, options.tokens, samples, options.deepspeed_config)
     if options.placement == "streamed":

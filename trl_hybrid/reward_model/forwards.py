@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from trl_hybrid.reward_model.packing import ATTENTION, pack_rows
 from trl_hybrid.reward_model.plan import Batch, Family, Row, cut_batches, pack, rows_of, share_starts
+from trl_hybrid.reward_model.torch_settings import scoring_settings
 
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class PaddedForward:
         lengths = torch.tensor([len(row) for row in chosen], device=device)  # (B,)
         ids = pad_sequence(chosen, batch_first=True).to(device)  # (B, T)
         mask = torch.arange(ids.shape[1], device=device) < lengths[:, None]  # (B, T)
-        with torch.autocast(device.type, enabled=False):  # the caller's mixed precision is the policy's
+        with scoring_settings(device):
             hidden = self.body(
                 input_ids=ids, attention_mask=mask.long(), use_cache=False
             ).last_hidden_state  # (B, T, H)
@@ -112,7 +113,7 @@ class PackedForward:
         """Score a batch, in the order of `rows_of(batch)`."""
         device = self.head.weight.device
         packed = pack_rows(rows, batch).to(device)
-        with torch.autocast(device.type, enabled=False), at_tokens(self.last_mlp, packed.last, len(packed.ids)):
+        with scoring_settings(device), at_tokens(self.last_mlp, packed.last, len(packed.ids)):
             hidden = self.body(
                 input_ids=packed.ids[None],
                 position_ids=packed.positions[None],

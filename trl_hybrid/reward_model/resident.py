@@ -1,15 +1,12 @@
 """The reward model whole on one device."""
 
-import logging
 from collections.abc import Sequence
 
 import torch
 
 from trl_hybrid.reward_model.forwards import Forward
+from trl_hybrid.reward_model.out_of_memory import score_what_fits, smaller_budget
 from trl_hybrid.reward_model.plan import Batch, Row, rows_of
-
-
-logger = logging.getLogger(__name__)
 
 
 class ResidentModel:
@@ -35,23 +32,14 @@ class ResidentModel:
         Returns:
             One score per row, in the same order, NaN and infinities as they come.
         """
-        scores = [float("nan")] * len(rows)
-        waiting = list(range(len(rows)))
-        while waiting:
-            left = [rows[row] for row in waiting]
-            done = set()
-            for batch in self.forward.plan(left, self.token_budget):
-                values = self._try_forward(left, batch)
-                if values is None:
-                    break  # out of memory: the rest is planned anew, with the smaller budget
-                for index, value in zip(rows_of(batch), values, strict=True):
-                    scores[waiting[index]] = value
-                    done.add(index)
-            waiting = [row for index, row in enumerate(waiting) if index not in done]
-        return scores
+        return score_what_fits(rows, self._forwards, self._try_forward)
 
-    def _try_forward(self, rows: Sequence[Row], batch: Batch) -> list[float] | None:
+    def _forwards(self, rows: Sequence[Row]) -> list[list[Batch]]:
+        return [[batch] for batch in self.forward.plan(rows, self.token_budget)]
+
+    def _try_forward(self, rows: Sequence[Row], batches: list[Batch]) -> list[float] | None:
         """Score one batch; where memory runs out, halve the budget and return None."""
+        [batch] = batches
         try:
             return self.forward.run(rows, batch)
         except torch.OutOfMemoryError as error:
@@ -62,26 +50,3 @@ class ResidentModel:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
-
-
-def smaller_budget(
-    token_budget: int, tokens: int, rows: int, device: torch.device, error: torch.OutOfMemoryError
-) -> int:
-    """Return half the tokens of a forward that ran out of memory, and say so.
-
-    Raises:
-        torch.OutOfMemoryError: It held one row only.
-    """
-    if rows == 1:
-        raise torch.OutOfMemoryError(
-            f"A row must fit on {device} beside the policy, but one of {tokens} tokens does not. "
-            "Lower the reward model's `max_length`, or place the reward model elsewhere."
-        ) from error
-    smaller = max(1, min(token_budget, tokens) // 2)
-    logger.warning(
-        "The reward model ran out of memory on %s with %d tokens in one forward: the token budget is %d now.",
-        device,
-        tokens,
-        smaller,
-    )
-    return smaller

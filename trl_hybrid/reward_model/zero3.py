@@ -108,14 +108,22 @@ def load_zero3(
     with sharded_weights(settings):
         model = load_model(source, dtype, torch.device("cpu"))
     body, sharded_head = split_model(model)
-    head = nn.Linear(sharded_head.in_features, 1, bias=sharded_head.bias is not None, device=device)
-    head.requires_grad_(False)
-    with deepspeed.zero.GatheredParameters(list(sharded_head.parameters())):
-        for own, shared in zip(head.parameters(), sharded_head.parameters(), strict=True):
-            own.copy_(shared)
+    head = whole_head(sharded_head, device)
     engine, *_ = deepspeed.initialize(model=body, config=settings)
     engine.eval()
     return Zero3Model(choose_forward(body, head, samples), device, token_budget, engine)
+
+
+def whole_head(sharded: nn.Linear, device: torch.device) -> nn.Linear:
+    """Gather a sharded score head into one of each process's own, in fp32."""
+    import deepspeed
+
+    head = nn.Linear(sharded.in_features, 1, bias=sharded.bias is not None, device=device, dtype=torch.float32)
+    head.requires_grad_(False)
+    with deepspeed.zero.GatheredParameters(list(sharded.parameters())):
+        for own, shared in zip(head.parameters(), sharded.parameters(), strict=True):
+            own.copy_(shared)
+    return head
 
 
 def find_config() -> Path:
