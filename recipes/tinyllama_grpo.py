@@ -22,6 +22,7 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
 from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments, reward_model_settings
+from trl_hybrid.attention import turn_off_cudnn_attention
 from trl_hybrid.checkpoint import SaveOnSigterm, Terminated
 from trl_hybrid.defaults import RECIPE_DEFAULTS
 from trl_hybrid.errors import plain_errors
@@ -59,6 +60,7 @@ warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", Fu
 def main() -> None:
     """Check everything that is cheap to check, load the judges and the policy, train, and show what came of it."""
     started = time.time()
+    turn_off_cudnn_attention()
     with plain_errors():
         tasks, judges, args, model = parse_arguments(
             (TaskArguments, JudgeArguments, HybridGRPOConfig, ModelConfig),

@@ -26,6 +26,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantiz
 
 from trl_hybrid import MathVerifier
 from trl_hybrid.arguments import TaskArguments, parse_arguments
+from trl_hybrid.attention import turn_off_cudnn_attention
 from trl_hybrid.checkpoint import SaveOnSigterm, Terminated
 from trl_hybrid.cold_start import check_samples, cold_start_examples, right_answers
 from trl_hybrid.commands.rows import read_rows
@@ -118,6 +119,7 @@ class SamplingArguments:
 def main() -> None:
     """Sample, keep what is right, train on it, and merge."""
     started = time.time()
+    turn_off_cudnn_attention()
     with plain_errors():
         tasks, sampling, args, model = parse_arguments(
             (TaskArguments, SamplingArguments, SFTConfig, ModelConfig),

@@ -63,28 +63,39 @@ class LateEvent:
             self.stream.run(self.mark)
 
 
-def test_no_piece_is_filled_again_while_it_is_still_being_copied(monkeypatch):
-    stream = LateStream()
+@pytest.fixture
+def late(monkeypatch):
+    """An embedding whose copies are late, its stream, and what it has looked up."""
+    stream, results = LateStream(), []
     embedding = HostEmbedding(TABLE, torch.device("cpu"), 2)
     embedding.copied = [LateEvent(stream), LateEvent(stream)]
     copy, look_up = torch.Tensor.copy_, F.embedding
-    results = []
 
-    def later(rows, piece, non_blocking):
+    def copy_later(rows, piece, non_blocking):
         assert non_blocking
         stream.work.append(lambda: copy(rows, piece))
         return rows
 
-    def after_the_copies(places, rows):
-        stream.work.append(lambda: results.append(look_up(places, rows)))
-
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
-    monkeypatch.setattr(torch.Tensor, "copy_", later)
-    monkeypatch.setattr(host_embedding.F, "embedding", after_the_copies)
+    monkeypatch.setattr(torch.Tensor, "copy_", copy_later)
+    monkeypatch.setattr(
+        host_embedding.F, "embedding", lambda *given: stream.work.append(lambda: results.append(look_up(*given)))
+    )
+    return embedding, stream, results
+
+
+def test_no_piece_is_filled_again_while_it_is_still_being_copied(late, monkeypatch):
+    embedding, stream, results = late
     for ids in CALLS:
         embedding.look_up(torch.tensor(ids))
-    assert len(results) < len(CALLS)  # what follows is not waited for
     stream.run()
     monkeypatch.undo()
     for ids, rows in zip(CALLS, results, strict=True):
         assert torch.equal(rows, F.embedding(torch.tensor(ids), TABLE))
+
+
+def test_one_piece_is_filled_while_the_other_is_copied(late):
+    embedding, stream, results = late
+    embedding.look_up(torch.tensor([1, 2, 3, 4]))
+    assert sum(map(callable, stream.work)) == 3  # two copies and what needs them: nothing was waited for
+    assert results == []

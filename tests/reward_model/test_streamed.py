@@ -78,19 +78,22 @@ def test_running_out_of_memory_halves_the_budget_and_begins_again(qwen2, monkeyp
     assert "the token budget is" in caplog.text
 
 
-def crowd(scorer, monkeypatch, room):
-    """Let memory run out in the last layer of a pass of more than `room` tokens; return the rows of those that end."""
-    backend, passed, tokens = scorer.backend, [], []
+def crowd(scorer, monkeypatch, fits):
+    """Let memory run out in the last layer of passes that do not fit; return the numbers of rows of those that do.
+
+    `fits` is asked with the tokens of the pass and how many passes were begun before.
+    """
+    backend, begun, passed = scorer.backend, [], []
     whole, through = backend._pass, type(backend)._through
 
     def watched(batches):
-        tokens.append(sum(len(packed.ids) for packed in batches))
+        begun.append(fits(sum(len(packed.ids) for packed in batches), len(begun)))
         scores = whole(batches)
         passed.append(len(scores))
         return scores
 
     def cramped(layer, weights, passenger):
-        if layer is backend.layers[-1] and tokens[-1] > room:
+        if layer is backend.layers[-1] and not begun[-1]:
             raise torch.OutOfMemoryError("no room")
         return through(layer, weights, passenger)
 
@@ -105,7 +108,9 @@ MIXED = [COMPLETIONS[place] for place in (3, 7, 0, 5, 1, 6, 4, 2)]
 def test_where_each_row_goes_alone_fewer_wait_together(qwen2, monkeypatch, caplog):
     expected = RewardModel(qwen2.path, token_budget=1, cache_size=0).compute_batch_reward("Q", MIXED)
     scorer = RewardModel(qwen2.path, placement="streamed", device="cpu", token_budget=1, cache_size=0)
-    passed = crowd(scorer, monkeypatch, room=550)  # the rows are 222, 113, 112, 64, 63, 62, 25 and 22 tokens
+    passed = crowd(
+        scorer, monkeypatch, lambda tokens, _: tokens <= 550
+    )  # the rows are 222, 113, 112, 64, 63, 62, 25 and 22 tokens
     with caplog.at_level(logging.WARNING):
         assert scorer.compute_batch_reward("Q", MIXED) == pytest.approx(expected, abs=1e-5)
     assert "4 go through the layers together now" in caplog.text
@@ -121,9 +126,9 @@ def test_rows_of_passes_that_ended_are_not_scored_again(qwen2, monkeypatch):
     expected = [qwen2.score("Q", completion) for completion in MIXED]
     scorer = RewardModel(qwen2.path, placement="streamed", device="cpu", token_budget=1, cache_size=0)
     scorer.backend.batches_per_pass = 2
-    passed = crowd(scorer, monkeypatch, room=300)  # the two longest rows are 335 tokens
+    passed = crowd(scorer, monkeypatch, lambda _, begun: begun != 1)
     assert scorer.compute_batch_reward("Q", MIXED) == pytest.approx(expected, abs=1e-5)
-    assert sum(passed) == len(MIXED)
+    assert passed == [2, 1, 1, 1, 1, 1, 1]
 
 
 def test_smaller_batches_come_before_more_passes(qwen2, monkeypatch):
@@ -132,7 +137,7 @@ def test_smaller_batches_come_before_more_passes(qwen2, monkeypatch):
     expected = [qwen2.score("Q", completion) for completion in completions]
     scorer = RewardModel(qwen2.path, placement="streamed", device="cpu", token_budget=400, cache_size=0)
     scorer.backend.batches_per_pass = 2
-    crowd(scorer, monkeypatch, room=250)
+    crowd(scorer, monkeypatch, lambda tokens, _: tokens <= 250)
     assert scorer.compute_batch_reward("Q", completions) == pytest.approx(expected, abs=1e-5)
     assert scorer.backend.batches_per_pass == 2
     assert 62 < scorer.backend.token_budget <= 125
@@ -140,7 +145,7 @@ def test_smaller_batches_come_before_more_passes(qwen2, monkeypatch):
 
 def test_a_row_that_does_not_fit_alone_is_an_error_with_a_fix(qwen2, monkeypatch):
     scorer = RewardModel(qwen2.path, placement="streamed", device="cpu", cache_size=0)
-    crowd(scorer, monkeypatch, room=100)
+    crowd(scorer, monkeypatch, lambda tokens, _: tokens <= 100)
     with pytest.raises(torch.OutOfMemoryError, match="Lower the reward model's `max_length`"):
         scorer.compute_batch_reward("Q", MIXED)
 

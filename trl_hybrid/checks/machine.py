@@ -9,6 +9,9 @@ from trl_hybrid.checks.finding import Finding, size
 
 HUB_SECONDS = 5
 
+COMMON_HEAD_SIZE = 128
+"""Of 7B reward models, and of many others."""
+
 
 def check_machine() -> Iterator[Finding]:
     """Look for accelerators, memory and cores."""
@@ -19,6 +22,7 @@ def check_machine() -> Iterator[Finding]:
         free, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)
         yield Finding("ok", f"GPU {index}: {name}, {size(free)} free of {size(total)}")
+        yield from check_attention(index)
     if not torch.cuda.is_available():
         if Path("/dev/nvidia0").exists():
             yield Finding(
@@ -30,6 +34,33 @@ def check_machine() -> Iterator[Finding]:
     memory = psutil.virtual_memory()
     cores = len(os.sched_getaffinity(0))
     yield Finding("ok", f"{size(memory.available)} of memory free of {size(memory.total)}, {cores} cores")
+
+
+def check_attention(index: int) -> Iterator[Finding]:
+    """Say which attention training and the reward model use on a GPU.
+
+    Args:
+        index: Of the GPU.
+    """
+    import torch
+
+    from trl_hybrid.attention import prefers_cudnn_attention
+    from trl_hybrid.reward_model.packing import kernel_options
+
+    if prefers_cudnn_attention(index):
+        yield Finding(
+            "note",
+            f"GPU {index}: torch prefers cuDNN's attention, whose gradients can be NaN. The recipes turn it off; in a "
+            "program of your own, call trl_hybrid.attention.turn_off_cudnn_attention() before training",
+        )
+    if kernel_options(torch.device("cuda", index), torch.bfloat16, COMMON_HEAD_SIZE) is not None:
+        yield Finding("ok", f"GPU {index}: packed rows are scored with torch's varlen attention, all in one call")
+    else:
+        yield Finding(
+            "note",
+            f"GPU {index}: packed rows are scored with one attention call each, which is slower; torch 2.10 or newer "
+            "has one call for all on GPUs of compute capability 8.0 or higher",
+        )
 
 
 def check_hub() -> Iterator[Finding]:

@@ -114,18 +114,6 @@ def load_zero3(
     return Zero3Model(choose_forward(body, head, samples), device, token_budget, engine)
 
 
-def whole_head(sharded: nn.Linear, device: torch.device) -> nn.Linear:
-    """Gather a sharded score head into one of each process's own, in fp32."""
-    import deepspeed
-
-    head = nn.Linear(sharded.in_features, 1, bias=sharded.bias is not None, device=device, dtype=torch.float32)
-    head.requires_grad_(False)
-    with deepspeed.zero.GatheredParameters(list(sharded.parameters())):
-        for own, shared in zip(head.parameters(), sharded.parameters(), strict=True):
-            own.copy_(shared)
-    return head
-
-
 def find_config() -> Path:
     """Return the shipped DeepSpeed configuration: inside an installed package, beside the package in a checkout."""
     package = Path(__file__).parents[1]
@@ -159,6 +147,18 @@ def read_config(config: str | Path | dict[str, Any], dtype: torch.dtype) -> dict
             settings[name] = {**settings.get(name, {}), "enabled": dtype == kind}
     settings.setdefault("train_micro_batch_size_per_gpu", 1)
     return settings
+
+
+def whole_head(sharded: nn.Linear, device: torch.device) -> nn.Linear:
+    """Gather a sharded score head into one of each process's own, in fp32."""
+    import deepspeed
+
+    head = nn.Linear(sharded.in_features, 1, bias=sharded.bias is not None, device=device, dtype=torch.float32)
+    head.requires_grad_(False)
+    with deepspeed.zero.GatheredParameters(list(sharded.parameters())):
+        for own, shared in zip(head.parameters(), sharded.parameters(), strict=True):
+            own.copy_(shared)
+    return head
 
 
 def ensure_process_group(device: torch.device) -> None:
