@@ -13,10 +13,11 @@ Each way lives in a process of its own, and times are medians of passes that the
 all alike; on a GPU, which cannot hold ten models, one way follows the other. Every pass has rows of its own, as every
 step of training has: kernels that plan for each new shape pay here too. The first pass warms up, and gives scores and
 memory; a way that takes more than 120 s for it is timed by it alone. A last pass, untimed, says which kernels took the
-time and by which path attention went. Weights are fp32 on a CPU, bf16 on a GPU. Differences are from one row at a time
-in fp32. Extra memory is the peak of the first pass less what was held before it: resident set size on a CPU, what torch
-has allocated on a GPU, where the peak is also held against the package's own estimate. What libraries log goes to
-stderr.
+time and by which path attention went.
+
+Weights are fp32 on a CPU, bf16 on a GPU. Differences are from one row at a time in fp32. Extra memory is the peak of
+the first pass less what was held before it: resident set size on a CPU, what torch has allocated on a GPU, where the
+peak is also held against the package's own estimate. What libraries log goes to stderr.
 
 Examples:
   python benchmarks/reward_model_scoring.py --quick                                     all works: a few minutes
