@@ -10,36 +10,47 @@ Sections:
   scaling      16, 64 and 256 completions of the maths kind, one and two processes, each scoring its part.
 
 Each way lives in a process of its own, and times are medians of passes that the ways take in turn, so that drift hits
-all alike; on a GPU, which cannot hold ten models, one way follows the other. The first pass warms up, and gives scores
-and memory; a way that takes more than 120 s for it is timed by it alone. Weights are fp32 on a CPU, bf16 on a GPU.
-Differences are from one row at a time in fp32. Extra memory is the peak of that pass less what was held before it:
-resident set size on a CPU, what torch has allocated on a GPU. What libraries log goes to stderr.
+all alike; on a GPU, which cannot hold ten models, one way follows the other. Every pass has rows of its own, as every
+step of training has: kernels that plan for each new shape pay here too. The first pass warms up, and gives scores and
+memory; a way that takes more than 120 s for it is timed by it alone. A last pass, untimed, says which kernels took the
+time and by which path attention went.
+
+Weights are fp32 on a CPU, bf16 on a GPU. Differences are from one row at a time in fp32. Extra memory is the peak of
+the first pass less what was held before it: resident set size on a CPU, what torch has allocated on a GPU, where the
+peak is also held against the package's own estimate. What libraries log goes to stderr.
 
 Examples:
   python benchmarks/reward_model_scoring.py --quick                                     all works: a few minutes
   python benchmarks/reward_model_scoring.py --output results.json                       a CPU's figures
   python benchmarks/reward_model_scoring.py --shape acemath-7b --output results.json    a GPU's; 15 GB in TMPDIR
   python benchmarks/reward_model_scoring.py --sections maths --ways resident trl one_row
+  python benchmarks/reward_model_scoring.py --ways streamed --threads 1      as under accelerate launch
 """
 
 import argparse
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from scoring.crew import Crew, Result, measure
+from scoring.crew import Crew, MakeRows, Result, measure
 from scoring.ways import OURS, WAYS, Setting
 from scoring.workload import SHAPES, Row, long_prompt_rows, make_model, maths_rows
+from transformers import AutoConfig
+
+from trl_hybrid.reward_model.footprint import measure_footprint
 
 
 SECTIONS = ("maths", "long_prompt", "scaling")
 SCALING_WAYS = ("resident", "streamed", "zero3")
+SCALING_ROWS = [16, 64, 256]
 LARGE_CALL = 16384
 """Tokens from which streaming is to keep up with resident weights; the targets on a GPU are about such calls."""
 SPEEDS = {
@@ -58,16 +69,20 @@ SPEEDS = {
 LIBRARIES = ("torch", "transformers", "trl", "accelerate", "deepspeed")
 
 
-def workloads_of(section: str, arguments: argparse.Namespace) -> list[list[Row]]:
-    """Make the rows of a section."""
+PLAN_TOLERANCE = 0.15
+"""How far an estimate of a GPU's memory may be from the peak, as a share of the peak."""
+
+
+def workloads_of(section: str, arguments: argparse.Namespace) -> list[MakeRows]:
+    """Return what makes the rows of a section's workloads, pass by pass."""
     vocab_size = SHAPES[arguments.shape]["vocab_size"]
     shrink = 0.1 if arguments.quick else 1.0
     scale = shrink * (0.45 if arguments.device == "cpu" else 1.0)
     completions = 16 if arguments.quick else 64
     if section == "long_prompt":
-        return [long_prompt_rows(completions, shrink, vocab_size)]
-    counts = [completions] if section == "maths" else [8, 16] if arguments.quick else [16, 64, 256]
-    return [maths_rows(count, scale, vocab_size) for count in counts]
+        return [lambda turn: long_prompt_rows(completions, shrink, vocab_size, turn)]
+    counts = [completions] if section == "maths" else [8, 16] if arguments.quick else SCALING_ROWS
+    return [partial(maths_rows, count, scale, vocab_size) for count in counts]
 
 
 def run_section(section: str, arguments: argparse.Namespace, setting: Setting) -> list[Result]:
@@ -77,12 +92,14 @@ def run_section(section: str, arguments: argparse.Namespace, setting: Setting) -
         cases = [(name, processes) for name, _ in cases if name in SCALING_WAYS for processes in (1, 2)]
     crews = [Crew(name, setting, processes) for name, processes in cases]
     workloads = workloads_of(section, arguments)
-    report = [describe_rows(rows) | {"ways": {}} for rows in workloads]
+    report = [describe_rows(make_rows(0)) | {"ways": {}} for make_rows in workloads]
     for group in [crews] if setting.device == "cpu" else [[crew] for crew in crews]:
         for workload, ways in zip(report, measure(group, workloads, arguments.repeats), strict=True):
             workload["ways"] |= ways
     for workload in report:
         add_differences(workload["ways"], "one_row" if setting.device == "cpu" else "fp32")
+        if setting.device == "cuda":
+            add_plans(workload["ways"], setting)
         workload["targets"] = targets_of(section, workload, setting.device)
         print_workload(section, workload)
     return report
@@ -104,6 +121,14 @@ def add_differences(ways: dict[str, Result], reference: str) -> None:
     scores = {name: torch.tensor(result.pop("scores")) for name, result in ways.items() if "scores" in result}
     for name in scores if reference in scores else ():
         ways[name]["largest_difference"] = (scores[name] - scores[reference]).abs().max().item()
+
+
+def add_plans(ways: dict[str, Result], setting: Setting) -> None:
+    """Put the package's own estimate of the GPU's memory beside each placement's peak."""
+    footprint = measure_footprint(AutoConfig.from_pretrained(setting.folder), setting.dtype)
+    for name, placement in OURS.items():
+        if "peak_bytes" in ways.get(name, {}):
+            ways[name]["planned_bytes"] = footprint.gpu_bytes(placement)
 
 
 def quotient(ways: dict[str, Result], rival: str, way: str, key: str = "median_seconds") -> float | None:
@@ -157,6 +182,8 @@ def targets_of(section: str, workload: Result, device: str) -> list[Result]:
     if (device, section) == ("cuda", "maths"):
         peak = ways.get("streamed", {}).get("peak_bytes")
         targets.append(target("streamed, GB on the GPU", peak and peak / 1e9, 4, at_least=False))
+    if (device, section) == ("cuda", "scaling") and workload["rows"] == max(SCALING_ROWS):  # fills every forward
+        targets += [plan_target(name, ways[name]) for name in OURS if "planned_bytes" in ways.get(name, {})]
     if (device, section) == ("cpu", "maths"):
         extra = quotient(ways, "resident", "trl", "extra_bytes")
         targets.append(target("resident, part of TRL's extra memory", extra, 1 / 3, at_least=False))
@@ -166,14 +193,20 @@ def targets_of(section: str, workload: Result, device: str) -> list[Result]:
     return targets
 
 
-def describe_machine(device: str) -> Result:
-    """Say on what was measured: no names, no paths."""
+def plan_target(name: str, way: Result) -> Result:
+    """Hold the estimate of a way's memory against its peak."""
+    distance = abs(way["planned_bytes"] / way["peak_bytes"] - 1)
+    return target(f"{name}, estimated memory's distance from the peak", distance, PLAN_TOLERANCE, at_least=False)
+
+
+def describe_machine(device: str, threads: int) -> Result:
+    """Say on what was measured, and with how many threads a process: no names, no paths."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES if importlib.util.find_spec(name)}
     return {
         "cpu": models[0].partition(": ")[2] if models else platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "versions": versions | {"python": platform.python_version()},
     }
@@ -187,6 +220,8 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--ways", nargs="+", choices=WAYS, help="see scoring/ways.py; default: all")
     parser.add_argument("--repeats", type=int, help="timed passes; default 3, 1 with --quick")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of a process on the CPU")
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="make the model there, or find it, and keep it")
     parser.add_argument("--output", type=Path, help="write all figures to this JSON file, after each section")
     arguments = parser.parse_args()
     arguments.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -197,20 +232,30 @@ def read_arguments() -> argparse.Namespace:
     return arguments
 
 
+@contextlib.contextmanager
+def model_folder(arguments: argparse.Namespace) -> Iterator[str]:
+    """Give the folder of the model: one that lasts as long as the context, or the one that is kept."""
+    with tempfile.TemporaryDirectory() as passing:
+        folder = Path(arguments.model or passing)
+        if not (folder / "tokenizer_config.json").exists():  # what is written last
+            dtype = Setting(str(folder), arguments.device, arguments.threads).dtype
+            make_model(arguments.shape, str(folder), arguments.device, dtype)
+        yield str(folder)
+
+
 def main() -> None:
     """Measure, print, and write the figures."""
     arguments = read_arguments()
     os.environ.setdefault("DS_ACCELERATOR", arguments.device)  # or DeepSpeed warns that it has to guess
     report = {
-        "machine": describe_machine(arguments.device),
+        "machine": describe_machine(arguments.device, arguments.threads),
         "model": SHAPES[arguments.shape] | {"shape": arguments.shape},
         "quick": arguments.quick,
         "repeats": arguments.repeats,
         "sections": {},
     }
-    with tempfile.TemporaryDirectory() as folder:
-        setting = Setting(folder, arguments.device, torch.get_num_threads())
-        make_model(arguments.shape, folder, arguments.device, setting.dtype)
+    with model_folder(arguments) as folder:
+        setting = Setting(folder, arguments.device, arguments.threads)
         for section in arguments.sections:
             report["sections"][section] = run_section(section, arguments, setting)
             if arguments.output:

@@ -4,7 +4,8 @@ Each case is an `accelerate launch` of its own with a configuration of `accelera
 the same completions a step: with two processes each has half of them. TRL's profiling contexts give the time of
 generation, reward model and verifier (what is left of verifying once scoring is over); "loss" is loss, backward and
 optimizer, "other" is waiting for other processes, log-probabilities, combining and logging. Parts are means over
-processes and steps, completions a second go by the median step of the slowest process; the first steps warm up.
+processes and steps, completions a second go by the median step of the slowest process; the first steps warm up. A case
+whose gradient is not finite at every step has not run.
 
 Shapes:
   embedded  the embedded models and additions, on a CPU or GPU: one process; two under DDP, ZeRO-2 and ZeRO-3, with the
@@ -39,6 +40,7 @@ from reward_model_scoring import describe_machine
 from tqdm import tqdm
 
 from trl_hybrid.commands.plan import make_plan
+from trl_hybrid.reward_model.footprint import PLACEMENTS
 from trl_hybrid.run_folder import write_json
 
 
@@ -99,6 +101,7 @@ def run(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
     """Launch every case, and write the figures after each."""
     cases = list(EMBEDDED) if arguments.shape == "embedded" else real_cases(torch.cuda.device_count())
     cases = [case for case in cases if not arguments.launches or case.launch in arguments.launches]
+    cases = [case for case in cases if not arguments.placements or case.placement in arguments.placements]
     with tempfile.TemporaryDirectory() as folder:
         models = make_models(arguments.shape, Path(folder) / "models")
         for number, case in enumerate(tqdm(cases, unit="launch")):
@@ -132,6 +135,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--shape", choices=("embedded", "real", "tiny"), default="embedded")
     launches = ("cpu", "single_gpu", "multi_gpu", "zero2", "zero3")
     parser.add_argument("--launches", nargs="+", choices=launches, metavar="NAME", help="only these configurations")
+    parser.add_argument("--placements", nargs="+", choices=PLACEMENTS, metavar="NAME", help="only these placements")
     parser.add_argument("--steps", type=int, help="timed steps; default 10, 2 with --quick")
     parser.add_argument("--rows", type=int, help="completions a step; default 64, 16 with --quick")
     parser.add_argument("--quick", action="store_true", help="shows that all works; writes into runs/")
@@ -156,7 +160,7 @@ def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     os.environ.setdefault("DS_ACCELERATOR", arguments.device)  # or DeepSpeed warns that it has to guess
     arguments.output.mkdir(parents=True, exist_ok=True)
-    machine = apart(describe_machine, arguments.device) | {"threads": 1}
+    machine = apart(describe_machine, arguments.device, 1)
     settings = {name: getattr(arguments, name) for name in ("shape", "steps", "rows", "quick")}
     report: dict[str, Any] = {"machine": machine, **settings, "cases": {}}
     run(arguments, report)

@@ -7,6 +7,7 @@ TRL's own profiling contexts are listened to: `transformers.generate`, `reward_m
 """
 
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -101,6 +102,7 @@ def report(trainer: HybridGRPOTrainer, clock: Clock, warm_up: int) -> dict[str, 
     lengths = [row["completions/mean_length"] for row in trainer.state.log_history if "completions/mean_length" in row]
     rows = int(trainer.args.generation_batch_size or 0)
     return {
+        "grad_norms": finite_norms(trainer.state.log_history),
         "processes": len(everyone),
         "completions": rows,
         "completion_tokens": statistics.fmean(lengths),
@@ -109,6 +111,18 @@ def report(trainer: HybridGRPOTrainer, clock: Clock, warm_up: int) -> dict[str, 
         "parts": {part: statistics.fmean(step[part] for step in steps) for part in steps[0] if part != "step"},
         **{key: max(process["memory"][key] for process in everyone) for key in everyone[0]["memory"]},
     }
+
+
+def finite_norms(log_history: list[dict[str, float]]) -> list[float]:
+    """Return the norm of every step's gradient.
+
+    Raises:
+        ArithmeticError: One is not finite, as attention's backward has made it on some GPUs.
+    """
+    norms = [row["grad_norm"] for row in log_history if "grad_norm" in row]
+    if not all(map(math.isfinite, norms)):
+        raise ArithmeticError(f"The gradient must be finite at every step, its norms are {norms}.")
+    return norms
 
 
 def main(settings_file: Path, output: Path) -> None:

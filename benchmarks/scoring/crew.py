@@ -10,18 +10,22 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 import torch
+from scoring.kernels import profiled
 from scoring.ways import WAYS, Score, Setting, join_group, obstacle
 from scoring.workload import FIRST_ROW_ID, Row
 
 
 Result = dict[str, Any]
+MakeRows = Callable[[int], Sequence[Row]]
+"""Makes the rows of a pass, of which the first is 0."""
 
 SLOW_SECONDS = 120
 SAMPLING_SECONDS = 0.005
@@ -65,7 +69,10 @@ def observe(score: Score, rows: Sequence[Row], device: str) -> Result:
 
 
 def serve(pipe: Connection, name: str, setting: Setting) -> None:
-    """Load in this process, then score what comes through the pipe. The first failure is the last answer."""
+    """Load in this process, then do what comes through the pipe: "observe" or "profile", and rows.
+
+    The first failure is the last answer.
+    """
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     torch.set_num_threads(setting.threads)
     try:
@@ -78,7 +85,11 @@ def serve(pipe: Connection, name: str, setting: Setting) -> None:
         score([tuple(range(FIRST_ROW_ID, FIRST_ROW_ID + length)) for length in (8, 9)])
         pipe.send({})
         while True:
-            pipe.send(observe(score, pipe.recv(), setting.device))
+            task, rows = pipe.recv()
+            if task == "profile":
+                pipe.send(profiled(partial(score, rows), setting.device))
+            else:
+                pipe.send(observe(score, rows, setting.device))
     except Exception as error:  # noqa: BLE001, whatever a rival raises is a line of the table
         traceback.print_exc()
         pipe.send({"not_run": f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"})
@@ -135,11 +146,11 @@ class Crew:
             self._workers[pipe].join()
             return {"not_run": f"its process died (exit code {self._workers[pipe].exitcode})"}
 
-    def score(self, rows: Sequence[Row]) -> list[Result]:
-        """Let every process score its part once."""
+    def score(self, rows: Sequence[Row], task: str = "observe") -> list[Result]:
+        """Let every process score its part once, and "observe" or "profile" it."""
         processes = len(self._workers)
         for rank, pipe in enumerate(self._workers):
-            pipe.send(rows[len(rows) * rank // processes : len(rows) * (rank + 1) // processes])
+            pipe.send((task, rows[len(rows) * rank // processes : len(rows) * (rank + 1) // processes]))
         return self.answers()
 
     def stop(self) -> None:
@@ -150,29 +161,50 @@ class Crew:
         self._workers = {}
 
 
-def measure(crews: Sequence[Crew], workloads: Sequence[Sequence[Row]], repeats: int) -> list[dict[str, Result]]:
+def measure(crews: Sequence[Crew], workloads: Sequence[MakeRows], repeats: int) -> list[dict[str, Result]]:
     """Measure crews, all loaded at the same time, on workloads; return results by label for each workload."""
     try:
         for crew in crews:
             crew.start()
         for crew in crews:
             crew.answers()
-        return [take_turns(crews, rows, repeats) for rows in workloads]
+        return [take_turns(crews, make_rows, repeats) for make_rows in workloads]
     finally:
         for crew in crews:
             crew.stop()
 
 
-def take_turns(crews: Sequence[Crew], rows: Sequence[Row], repeats: int) -> dict[str, Result]:
-    """Let every crew score once, then `repeats` times if it is not slow, each turn beginning with another crew."""
+def take_turns(crews: Sequence[Crew], make_rows: MakeRows, repeats: int) -> dict[str, Result]:
+    """Let every crew score once, then `repeats` times if it is not slow, each turn beginning with another crew.
+
+    Every turn has rows of its own, the same for all crews: a kernel's plans for shapes that it has seen would hide
+    what new ones cost, and training has new ones at each step.
+    """
     passes: dict[str, list[list[Result]]] = {crew.label: [] for crew in crews}
     for turn in range(repeats + 1):
-        first = turn % max(1, len(crews))
+        first, rows = turn % max(1, len(crews)), make_rows(turn)
         for crew in [*crews[first:], *crews[:first]]:
             before = passes[crew.label]
-            if not crew.failure and not (before and seconds_of(before[0]) > SLOW_SECONDS):
+            if not crew.failure and not is_slow(before):
                 before.append(crew.score(rows))
-    return {crew.label: {"not_run": crew.failure} if crew.failure else summary(passes[crew.label]) for crew in crews}
+    results = {}
+    for crew in crews:
+        results[crew.label] = summary(passes[crew.label]) if not crew.failure else {}
+        if not crew.failure and not is_slow(passes[crew.label]):
+            results[crew.label] |= first_of(crew.score(make_rows(repeats + 1), "profile"))
+        if crew.failure:
+            results[crew.label] = {"not_run": crew.failure}
+    return results
+
+
+def first_of(answers: Sequence[Result]) -> Result:
+    """Return the first process's answer; nothing where the crew failed."""
+    return answers[0] if answers else {}
+
+
+def is_slow(passes: Sequence[Sequence[Result]]) -> bool:
+    """Say whether the first pass took so long that it is the only one."""
+    return bool(passes) and seconds_of(passes[0]) > SLOW_SECONDS
 
 
 def seconds_of(answers: Sequence[Result]) -> float:

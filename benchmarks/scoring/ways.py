@@ -15,6 +15,7 @@ from torch import distributed, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from trl_hybrid.reward_model import RewardModel
+from trl_hybrid.reward_model.footprint import PLACEMENTS, Placement
 
 
 Score = Callable[[Sequence[Row]], list[float]]
@@ -182,7 +183,7 @@ class Way:
     needs_gpu: bool = False
 
 
-OURS = ("resident", "streamed", "zero3", "cpu")
+OURS: dict[str, Placement] = {name: name for name in PLACEMENTS}
 WAYS = {
     "resident": Way(partial(ours, placement="resident")),
     "streamed": Way(partial(ours, placement="streamed")),

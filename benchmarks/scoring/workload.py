@@ -66,30 +66,37 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def maths_rows(completions: int, scale: float, vocab_size: int) -> list[Row]:
+def maths_rows(completions: int, scale: float, vocab_size: int, seed: int = 0) -> list[Row]:
     """Make rows as a maths policy does: prompts of 60 to 130 tokens, log-normal completions of mean 550, at most 2048.
 
-    Lengths are the quantiles of their distribution, shuffled: any number of rows has the same mean. Every `GROUP` rows
-    share a prompt; `scale` is a factor on all lengths, and ids are below `vocab_size`.
+    Lengths are spread evenly over their distribution, each drawn within its own share of it, and shuffled: any number
+    of rows has about the same mean, and other seeds have other lengths. Every `GROUP` rows share a prompt; `scale` is
+    a factor on all lengths, and ids are below `vocab_size`.
     """
+    generator = random.Random(seed)
     normal = statistics.NormalDist(math.log(550) - 0.5**2 / 2, 0.5)
-    lengths = [min(2048.0, math.exp(normal.inv_cdf((i + 0.5) / completions))) for i in range(completions)]
-    prompts = completions // GROUP
-    prompt_lengths = [60 + 70 * (i + 0.5) / prompts for i in range(prompts)]
-    generator = random.Random(0)
+    lengths = [min(2048.0, math.exp(normal.inv_cdf(share))) for share in shares(completions, generator)]
+    prompt_lengths = [60 + 70 * share for share in shares(completions // GROUP, generator)]
     generator.shuffle(lengths)
     generator.shuffle(prompt_lengths)
-    return rows_of(prompt_lengths, lengths, scale, vocab_size)
+    return rows_of(prompt_lengths, lengths, scale, vocab_size, generator)
 
 
-def long_prompt_rows(completions: int, scale: float, vocab_size: int) -> list[Row]:
+def long_prompt_rows(completions: int, scale: float, vocab_size: int, seed: int = 0) -> list[Row]:
     """Make rows of 300 prompt tokens and 200 completion tokens."""
-    return rows_of([300] * (completions // GROUP), [200] * completions, scale, vocab_size)
+    generator = random.Random(seed)
+    return rows_of([300] * (completions // GROUP), [200] * completions, scale, vocab_size, generator)
 
 
-def rows_of(prompt_lengths: Sequence[float], lengths: Sequence[float], scale: float, vocab_size: int) -> list[Row]:
+def shares(count: int, generator: random.Random) -> list[float]:
+    """Draw numbers above 0 and below 1, one in each of `count` parts of equal size."""
+    return [(part + 0.05 + 0.9 * generator.random()) / count for part in range(count)]
+
+
+def rows_of(
+    prompt_lengths: Sequence[float], lengths: Sequence[float], scale: float, vocab_size: int, generator: random.Random
+) -> list[Row]:
     """Draw ids for every prompt, and for every completion after its group's prompt."""
-    generator = random.Random(1)
     ids = range(FIRST_ROW_ID, vocab_size)
     prompts = [generator.choices(ids, k=round(scale * length)) for length in prompt_lengths]
     return [

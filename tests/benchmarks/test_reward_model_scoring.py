@@ -54,6 +54,8 @@ def test_every_way_is_measured_or_has_a_reason(report):
         assert len(way["seconds"]) == report["repeats"] == 1
         assert way["median_seconds"] == way["seconds"][0] > 0
         assert way["peak_bytes"] >= way["extra_bytes"] >= 0
+        assert way["attention"] == ["flash"]
+        assert max(way["kernels"].values()) == next(iter(way["kernels"].values())) > 0.1
 
 
 @pytest.mark.slow
@@ -111,19 +113,21 @@ def test_an_interrupted_run_keeps_its_finished_sections(script, monkeypatch, tmp
 @pytest.mark.slow
 def test_a_failure_becomes_a_reason(script, tmp_path):
     crew = script.Crew("one_row", script.Setting(str(tmp_path), "cpu", threads=1))
-    [results] = script.measure([crew], [[(300, 301)]], repeats=1)
+    [results] = script.measure([crew], [lambda turn: [(300, 301)]], repeats=1)
     assert list(results["one_row"]) == ["not_run"]
     assert "Error: " in results["one_row"]["not_run"]
     assert "\n" not in results["one_row"]["not_run"]
 
 
 def fake_crew(label, seconds):
-    """A crew of one process that takes these seconds, pass by pass, and counts its passes in `calls`."""
-    crew = SimpleNamespace(label=label, failure=None, calls=0)
+    """A crew of one process that takes these seconds, pass by pass, and notes what it is given in `calls`."""
+    crew = SimpleNamespace(label=label, failure=None, calls=[])
 
-    def score(rows):
-        crew.calls += 1
-        return [{"seconds": seconds[crew.calls - 1], "peak": 7, "held": 5, "scores": [1.0]}]
+    def score(rows, task="observe"):
+        crew.calls.append((task, rows))
+        if task == "profile":
+            return [{"kernels": {"mm": 1.0}, "attention": ["math"]}]
+        return [{"seconds": seconds[len(crew.calls) - 1], "peak": 7, "held": 5, "scores": [1.0]}]
 
     crew.score = score
     return crew
@@ -133,11 +137,15 @@ def test_the_first_pass_warms_up_and_a_slow_way_is_timed_by_it_alone(script):
     crew = import_module("scoring.crew")
     too_long = crew.SLOW_SECONDS + 1.0
     quick, slow = fake_crew("quick", [9.0, 1.0, 3.0, 2.0]), fake_crew("slow", [too_long])
-    results = crew.take_turns([quick, slow], [(300,)], repeats=3)
+    results = crew.take_turns([quick, slow], lambda turn: [(300 + turn,)], repeats=3)
     assert results["quick"]["seconds"] == [1.0, 3.0, 2.0]
     assert results["quick"]["median_seconds"] == 2.0
     assert results["quick"]["extra_bytes"] == 2
     assert results["slow"]["seconds"] == [too_long]
+    assert quick.calls == [*(("observe", [(300 + turn,)]) for turn in range(4)), ("profile", [(304,)])]
+    assert slow.calls == [("observe", [(300,)])]
+    assert results["quick"]["attention"] == ["math"]
+    assert "attention" not in results["slow"]
 
 
 @pytest.mark.parametrize("completions", [16, 64, 256])
@@ -148,6 +156,26 @@ def test_maths_rows_have_the_same_mean_at_any_number(script, completions):
     assert max(map(len, rows)) <= 0.45 * (130 + 2048)
     assert min(map(min, rows)) > import_module("scoring.workload").PAD_ID
     assert rows == script.maths_rows(completions, scale=0.45, vocab_size=2048)
+
+
+def test_every_pass_has_rows_of_other_lengths(script):
+    first, second = (script.maths_rows(64, scale=1.0, vocab_size=2048, seed=turn) for turn in range(2))
+    assert sorted(map(len, first)) != sorted(map(len, second))
+    assert set(first).isdisjoint(second)
+    assert sum(map(len, first)) == pytest.approx(sum(map(len, second)), rel=0.02)
+
+
+def test_the_path_of_attention_is_read_off_the_kernels(script):
+    paths = import_module("scoring.kernels").attention_paths
+    assert paths(["void cudnn_generated_fort_native_sdpa_sm90_flash_fprop", "ampere_bf16_gemm"]) == ["cudnn"]
+    assert paths(["fmha_cutlassF_bf16_aligned_64x128"]) == ["efficient"]
+    assert paths(["softmax_warp_forward", "ampere_bf16_gemm"]) == ["math"]
+
+
+def test_an_estimate_of_memory_is_held_to_15_percent_of_the_peak(script):
+    for planned, outcome in ((11.4e9, "met"), (8.6e9, "met"), (11.6e9, "missed"), (8.4e9, "missed")):
+        way = {"planned_bytes": planned, "peak_bytes": 10e9}
+        assert script.plan_target("resident", way)["outcome"] == outcome
 
 
 def test_a_group_of_long_prompt_rows_shares_300_tokens(script):

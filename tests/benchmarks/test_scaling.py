@@ -121,6 +121,13 @@ def test_no_plan_is_held_against_the_embedded_models_on_a_gpu(part):
     assert len(part("figures").table({"cpu x1, resident": case})) == 2
 
 
+def test_a_gradient_that_is_not_finite_is_no_result(part):
+    norms = part("worker").finite_norms
+    assert norms([{"grad_norm": 0.5}, {"loss": 1.0}, {"grad_norm": 2.0}]) == [0.5, 2.0]
+    with pytest.raises(ArithmeticError, match="nan"):
+        norms([{"grad_norm": 0.5}, {"grad_norm": float("nan")}])
+
+
 def test_the_bars_add_up_to_the_step(part, tmp_path):
     figures = part("figures")
     drawn = []
@@ -156,6 +163,7 @@ def test_one_and_two_processes_are_measured(tmp_path):
     for case in cases.values():
         assert case["completions"] == 16
         assert len(case["seconds"]) == 1
+        assert len(case["grad_norms"]) == 3
         assert sum(case["parts"].values()) == pytest.approx(case["seconds"][0], rel=0.3)
         assert all(case["parts"][part] > 0 for part in ("generation", "reward model", "loss"))
     assert str(Path.home()) not in written
