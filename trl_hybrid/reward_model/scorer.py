@@ -14,6 +14,7 @@ import torch
 
 from trl_hybrid.reward_model.backend import BackendOptions, ScoringBackend, load_backend
 from trl_hybrid.reward_model.cache import ScoreCache
+from trl_hybrid.reward_model.footprint import Need
 from trl_hybrid.reward_model.forwards import score_tolerance
 from trl_hybrid.reward_model.loading import Source, load_config, load_tokenizer
 from trl_hybrid.reward_model.placement import Placement, body_dtype, local_device, resolve_placement
@@ -46,7 +47,8 @@ class RewardModel:
             a DeepSpeed configuration of its own; all processes must then score together. "cpu": in host memory, and
             the rows are computed there. "auto": the first of resident, streamed and cpu that fits;
             quantized weights are always resident.
-        reserved_memory: For "auto": bytes of the device's free memory that others will still take.
+        reserved_memory: For "auto": bytes of the device's free memory that others will still take; as a `Need`, what
+            passes of it is there for scoring in turn.
         deepspeed_config: For "zero3": DeepSpeed configuration or the path of its JSON file. Default:
             `accelerate_configs/deepspeed/rm_zero3_offload.json`.
         quantization_config: For transformers' `from_pretrained` as it is; only for weights that are resident.
@@ -77,7 +79,7 @@ class RewardModel:
         token_budget: int | None = None,
         cache_size: int = 65536,
         placement: Placement = "auto",
-        reserved_memory: int = 0,
+        reserved_memory: Need | int = 0,
         deepspeed_config: str | Path | dict[str, Any] | None = None,
         quantization_config: Any = None,
     ) -> None:
@@ -105,7 +107,7 @@ class RewardModel:
                 placement,
                 device,
                 config,
-                body_dtype(dtype, device, checkpoint_dtype),
+                None if dtype is None else body_dtype(dtype, device, checkpoint_dtype),
                 token_budget,
                 reserved_memory,
                 trust_remote_code,
