@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 import torch
 
-from trl_hybrid.reward_model import RewardModel
-from trl_hybrid.reward_model.zero3 import find_config, read_config
+from trl_hybrid.reward_model import RewardModel, zero3
+from trl_hybrid.reward_model.zero3 import OLDEST_DEEPSPEED, find_config, read_config
 
 
 PROGRAM = """
@@ -161,3 +163,23 @@ def test_another_stage_is_refused(tmp_path, stage):
 def test_a_configuration_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"none\.json' does not exist"):
         read_config(tmp_path / "none.json", torch.float32)
+
+
+def test_a_deepspeed_that_casts_the_rotary_frequencies_is_refused(qwen2, monkeypatch):
+    monkeypatch.setattr(zero3, "version", lambda name: "0.19.1")
+    with pytest.raises(ImportError, match=r"needs deepspeed 0\.19\.8 or newer, but deepspeed 0\.19\.1 is installed"):
+        RewardModel(qwen2.path, placement="zero3", device="cpu")
+
+
+def test_without_deepspeed_the_message_says_what_to_install(qwen2, monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(zero3, "version", missing)
+    with pytest.raises(ImportError, match=r"deepspeed is not installed\. pip install 'deepspeed>=0\.19\.8'"):
+        RewardModel(qwen2.path, placement="zero3", device="cpu")
+
+
+def test_the_extra_asks_for_the_same_deepspeed():
+    extras = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extras["deepspeed"] == [f"deepspeed>={OLDEST_DEEPSPEED}"]
