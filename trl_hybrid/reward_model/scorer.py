@@ -20,7 +20,7 @@ from trl_hybrid.reward_model.loading import Source, load_config, load_tokenizer
 from trl_hybrid.reward_model.placement import Placement, body_dtype, local_device, resolve_placement
 from trl_hybrid.reward_model.plan import Row, deduplicate
 from trl_hybrid.reward_model.preflight import check_scores, sample_rows
-from trl_hybrid.reward_model.presets import ACEMATH_SYSTEM_PROMPT, NVIDIA_NOTE, find_preset
+from trl_hybrid.reward_model.presets import ACEMATH_SYSTEM_PROMPT, find_preset, known_licence, licence_note
 from trl_hybrid.reward_model.prompts import Conversation, RenderedRow, RowRenderer
 
 
@@ -87,8 +87,8 @@ class RewardModel:
         self.model_name_or_path = str(model_name_or_path)
         source = Source(self.model_name_or_path, revision, trust_remote_code)
         preset = find_preset(self.model_name_or_path)
-        if preset is not None and preset.licence_note:
-            _tell_licence(self.model_name_or_path, preset.licence_note)
+        if note := licence_note(known_licence(self.model_name_or_path)):
+            _tell_licence(self.model_name_or_path, note)
         if system_prompt == PRESET:
             system_prompt = preset.system_prompt if preset is not None else None
 
@@ -249,7 +249,8 @@ class RewardModel:
 class AceRewardModel(RewardModel):
     """NVIDIA's AceMath reward model, with its card's system prompt.
 
-    The weights are licensed CC-BY-NC-4.0 (non-commercial use only). See https://huggingface.co/nvidia/AceMath-7B-RM.
+    NVIDIA's weights are licensed CC-BY-NC-4.0 (non-commercial use only), see
+    https://huggingface.co/nvidia/AceMath-7B-RM; what a folder holds its own card says.
 
     Args:
         model_name_or_path: Hub id or local copy of AceMath-7B-RM or AceMath-72B-RM.
@@ -264,7 +265,6 @@ class AceRewardModel(RewardModel):
         system_prompt: str | None = ACEMATH_SYSTEM_PROMPT,
         **kwargs: Any,
     ) -> None:
-        _tell_licence(str(model_name_or_path), NVIDIA_NOTE)
         if system_prompt == PRESET:
             system_prompt = ACEMATH_SYSTEM_PROMPT
         super().__init__(model_name_or_path, system_prompt=system_prompt, **kwargs)
