@@ -69,7 +69,8 @@ def test_a_run_fits_the_gpu_of_its_name(name, models, monkeypatch):
     plan = make_plan(
         argparse.Namespace(
             config=str(FOLDER / f"{name}.yaml"), gpu_memory=SIZES[name], host_memory=None, gpus=1,
-            launch_config=None, prompt_tokens=prompt_tokens, json=True, recipe_options=[*map(str, options), "--reward_model_token_budget", "16384"],
+            launch_config=None, prompt_tokens=prompt_tokens,
+            recipe_options=[*map(str, options), "--reward_model_token_budget", "16384"],
         )
     )  # fmt: skip
     placement = plan["recommended"] if plan["chosen"] == "auto" else plan["chosen"]

@@ -62,9 +62,10 @@ def read_launch(path: str) -> Launch:
             sharing = Sharing(int(shared["zero_stage"]), *offload)
         return Launch(int(settings.get("num_processes", 1)), sharing)
     except (OSError, AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
         raise InputError(
             f"A launch configuration is a YAML file as `accelerate config` writes it, but {path!r} cannot be read as "
-            f"one: {type(error).__name__}: {error}. Take one of accelerate_configs/."
+            f"one ({type(error).__name__}: {reason}). Take one of accelerate_configs/."
         ) from error
 
 

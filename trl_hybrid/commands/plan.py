@@ -322,23 +322,24 @@ def _table(plan: dict[str, Any]) -> Iterator[str]:
     yield ""
     offloaded = ", and what DeepSpeed offloads" if training["host"] else ""
     yield f"(1) They take turns: the largest one counts.  (2) The reward model's weights{offloaded}."
-    yield from (["", f"Recommended placement: {plan['reason']}"] if plan["reason"] else [])
+    recommended = "Recommended placement: " if plan["recommended"] else ""
+    yield from (["", f"{recommended}{plan['reason']}"] if plan["reason"] else [])
     yield from ["", *plan["notes"]] if plan["notes"] else []
     yield from ["", *_verdict(plan)] if plan["free"] is not None else []
 
 
 def _verdict(plan: dict[str, Any]) -> Iterator[str]:
     """Say whether what is asked for fits, and what to add where it does not."""
-    placement = plan["recommended"] if plan["chosen"] == "auto" else plan["chosen"]
-    place = plan["placements"].get(placement)
-    sizes = f": {_sizes_of(place)}" if place else ""
-    yield f"{'Fits' if plan['fits'] else 'Does not fit'}{sizes}; {_gb(plan['free'])} GB are free on each GPU."
+    place = plan["placements"].get(plan["recommended"] if plan["chosen"] == "auto" else plan["chosen"])
+    there = f"{_gb(plan['free'])} GB are free on each GPU"
+    there += f", {_gb(plan['host'])} GB of host memory" if plan["host"] is not None else ""
+    yield f"{'Fits' if plan['fits'] else 'Does not fit'}: {f'{_sizes_of(place)}; ' if place else ''}{there}."
     if plan["suggestions"]:
         yield "With the reward model on the GPU, add:" if plan["fits"] else "What fits, by the same estimate; add:"
-        yield from (f"  {_added(one)}    {_sizes_of(one)}" for one in plan["suggestions"])
+        yield from (f"  {_added(one)}   ({_sizes_of(one)})" for one in plan["suggestions"])
     elif plan["nearest"]:
-        added = _added(plan["nearest"]) or "what is asked for"
-        yield f"No smaller settings were found that fit. The nearest: {added}    {_sizes_of(plan['nearest'])}"
+        yield "No smaller settings were found that fit. The nearest; add:"
+        yield f"  {_added(plan['nearest']) or 'nothing'}   ({_sizes_of(plan['nearest'])})"
 
 
 def _added(suggestion: dict[str, Any]) -> str:

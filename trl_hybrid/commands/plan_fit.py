@@ -1,4 +1,4 @@
-"""Settings with which a run fits, by the plan's own estimate: of what takes turns on a GPU the largest is made smaller.
+"""Settings with which a run fits, by the plan's own estimate: of what takes turns on a GPU the largest gets smaller.
 
 What is learned stays the same where it can: halved batches are made up for by more accumulation.
 """
