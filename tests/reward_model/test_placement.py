@@ -12,7 +12,7 @@ from trl_hybrid.reward_model import RewardModel, scorer
 from trl_hybrid.reward_model import placement as placement_module
 from trl_hybrid.reward_model.footprint import measure_footprint
 from trl_hybrid.reward_model.loading import Source, load_config
-from trl_hybrid.reward_model.placement import Placement, body_dtype
+from trl_hybrid.reward_model.placement import Placement, body_dtype, resolve_placement
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(qwen2, caplog):
@@ -93,6 +93,15 @@ def test_weights_that_host_memory_cannot_hold_are_refused_before_they_are_loaded
     monkeypatch.setattr(scorer, "load_backend", lambda *args: pytest.fail("the weights were loaded"))
     with pytest.raises(ValueError, match=r"would need|needs"):
         RewardModel(qwen2.path, device="cpu", placement=placement)
+
+
+def test_a_deepspeed_configuration_of_one_s_own_may_put_the_weights_elsewhere(qwen2, monkeypatch):
+    config = load_config(Source(qwen2.path))
+    monkeypatch.setattr(placement_module, "free_host_bytes", lambda: 10_000)
+    with pytest.raises(ValueError, match=r"'zero3' needs .* of pinned host memory"):
+        resolve_placement("zero3", torch.device("cuda"), config, None)
+    own = {"zero_optimization": {"stage": 3}}
+    assert resolve_placement("zero3", torch.device("cuda"), config, None, deepspeed_config=own) == "zero3"
 
 
 def test_the_processes_of_a_machine_share_its_memory(qwen2, monkeypatch):

@@ -30,6 +30,7 @@ def resolve_placement(
     token_budget: int | None = None,
     reserved: Need | int = 0,
     trust_remote_code: bool = False,
+    deepspeed_config: Any = None,
 ) -> str:
     """Turn `auto` into the placement that fits, say which and why; and look whether a chosen one fits host memory.
 
@@ -41,6 +42,7 @@ def resolve_placement(
         token_budget: Most tokens of one forward, None for the default.
         reserved: Of the device's free memory, what others will still take; a plain number lasts.
         trust_remote_code: Whether the repository's own Python code may run.
+        deepspeed_config: The user's own for "zero3", which may put the weights elsewhere; None for the shipped one.
 
     Returns:
         One of `Placement` except "auto".
@@ -52,7 +54,8 @@ def resolve_placement(
         raise ValueError(
             f"A reward model's placement must be one of {', '.join(get_args(Placement))}, but got {placement!r}."
         )
-    if placement == "resident":  # a device that is full says so by itself
+    # A device that is full says so by itself.
+    if placement == "resident" or (placement == "zero3" and deepspeed_config is not None):
         return placement
     footprint = measure_footprint(config, dtype, trust_remote_code)
     # Every process of the machine holds weights of its own, or its own share of them.

@@ -111,6 +111,7 @@ class RewardModel:
                 token_budget,
                 reserved_memory,
                 trust_remote_code,
+                deepspeed_config,
             ),
             device=device,
             dtype=dtype,
