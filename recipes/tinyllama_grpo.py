@@ -33,6 +33,7 @@ from trl_hybrid.hub.upload import push_run
 from trl_hybrid.launch import check_folder, loading_arguments, prepare_folder, say, what_is_left
 from trl_hybrid.preflight import check_judges, check_model_found, check_push, check_run_length
 from trl_hybrid.report import StepLines
+from trl_hybrid.reward_model.footprint import Need
 from trl_hybrid.run_history import RunHistory
 from trl_hybrid.run_settings import without_secrets, write_settings
 from trl_hybrid.splits import checked_splits
@@ -136,7 +137,7 @@ def prompts_per_step(args: HybridGRPOConfig) -> int:
     return (args.generation_batch_size or 0) // (args.num_generations or 1)
 
 
-def load_reward_model(judges: JudgeArguments, reserved: int) -> RewardModel:
+def load_reward_model(judges: JudgeArguments, reserved: Need) -> RewardModel:
     """Load the reward model, leaving room for what training will take of the GPU."""
     return RewardModel(judges.reward_model_name_or_path, reserved_memory=reserved, **reward_model_settings(judges))
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HTTPError
@@ -20,6 +19,7 @@ from trl_hybrid.estimates import named_dtype, policy_of, reserved_bytes
 from trl_hybrid.preflight import check_judges, check_model_found
 from trl_hybrid.reward_model import RewardModel
 from trl_hybrid.reward_model.footprint import measure_footprint
+from trl_hybrid.reward_model.host_memory import free_host_bytes
 from trl_hybrid.reward_model.loading import Source, load_config
 from trl_hybrid.verifier import MathVerifier
 
@@ -149,7 +149,7 @@ class ModelChecks:
 
     def _shortage(self, role: str, needed: int, on_gpu: bool) -> Finding | None:
         """A problem where there is no room: the system would end this process without a word."""
-        free, where = psutil.virtual_memory().available, "memory"
+        free, where = free_host_bytes(), "memory"
         if on_gpu and self.training.device.type == "cuda":
             free, where = torch.cuda.mem_get_info(self.training.device)[0], "GPU memory"
         if needed <= free:

@@ -24,6 +24,7 @@ from trl_hybrid.rows_file import RowsFile, score_fields
 if TYPE_CHECKING:
     from trl_hybrid.arguments import JudgeArguments
     from trl_hybrid.reward_model import RewardModel
+    from trl_hybrid.reward_model.footprint import Need
 
 
 BATCH_ROWS = 512
@@ -127,7 +128,7 @@ def describe(judges: JudgeArguments) -> dict[str, Any]:
     return {"name_or_path": judges.reward_model_name_or_path, **settings}
 
 
-def load_reward_model(judges: JudgeArguments, reserved_memory: int = 0) -> RewardModel:
+def load_reward_model(judges: JudgeArguments, reserved_memory: Need | int = 0) -> RewardModel:
     """Load the reward model. It remembers no scores, so that a run in two parts gives the scores of a run in one."""
     from trl_hybrid.arguments import reward_model_settings
     from trl_hybrid.reward_model import RewardModel
