@@ -107,7 +107,7 @@ class TestState:
         resumed = [second.judge(*step, lengths, 4, True) for step in steps[7:]]
         assert [one.figures for one in resumed] == [one.figures for one in expected[7:]]
         assert [one.saturates for one in resumed] == [one.saturates for one in expected[7:]]
-        assert sum(one.saturates for one in resumed) == 1  # told after ten steps, three of which came after the stop
+        assert sum(one.saturates for one in resumed) == 1  # told after 20 steps, 7 of which came before the stop
 
     def test_a_checkpoint_of_an_older_version_starts_the_new_parts_anew(self, tmp_path):
         old = judgement(tmp_path)

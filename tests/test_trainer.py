@@ -25,7 +25,7 @@ from trl_hybrid.columns import REWARD_MODEL, VERIFIER, with_weights
 from trl_hybrid.errors import InputError
 from trl_hybrid.hybrid.combine import combine_hybrid_score
 from trl_hybrid.reward_model.forwards import PACKABLE
-from trl_hybrid.seams import HANDED_ON, METHODS, TESTED, check_attributes, check_methods
+from trl_hybrid.seams import HANDED_ON, METHODS, TESTED, check_methods
 
 
 POLICY = "data/embedded_policy"
@@ -374,9 +374,9 @@ class TestDifficultyWeight:
         args = config(tmp_path, **settings)
         trainer = hybrid_trainer(tmp_path, [0.0] * 8, [0.0] * 4 + [0.0, 8.0] * 2, args=args)
         trainer.model.train()
-        for _ in range(9):
+        for _ in range(19):
             calculate(trainer, 8)
-        assert trainer._pending_metrics["hybrid/weight_saturated"] == [1.0] * 9
+        assert trainer._pending_metrics["hybrid/weight_saturated"] == [1.0] * 19
         assert "switch" not in caplog.text
         for _ in range(20):
             calculate(trainer, 8)
@@ -721,7 +721,7 @@ class TestSeam:
         monkeypatch.setattr("trl_hybrid.seams.ATTRIBUTES", ("_step", "_gone"))
         monkeypatch.setattr("trl.trainer.utils.RepeatSampler", lambda *args, **kwargs: SimpleNamespace(shuffle=True))
         with pytest.raises(InputError, match=r"no _gone, RepeatSampler\.generator, RepeatSampler\.num_samples\."):
-            check_attributes(SimpleNamespace(_step=0))
+            hybrid_trainer(tmp_path, [], [])
 
     def test_the_versions_named_as_tested_are_the_constraints(self):
         pinned = dict(line.split("==") for line in Path("constraints.txt").read_text().splitlines() if "==" in line)

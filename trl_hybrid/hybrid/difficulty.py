@@ -151,7 +151,7 @@ class Saturation:
     [False, False, False, True, False]
     """
 
-    def __init__(self, window: int = 10) -> None:
+    def __init__(self, window: int = 20) -> None:
         if window < 1:
             raise ValueError(f"window must be at least 1 step, got {window}.")
         self.window = window
