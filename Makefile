@@ -1,11 +1,12 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow check format clean
+.PHONY: help setup train test test-slow canary check format clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up
+CANARY := .venv-canary/bin/python
 # accelerate's own defaults, said aloud so that it does not warn of them.
 LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process 1
@@ -30,6 +31,15 @@ test: setup ## Run the fast tests
 test-slow: setup ## Run the tests that launch real training processes
 	$(BIN)/python -m pytest -q -m slow
 
+canary: ## Run the fast tests with the newest versions that pyproject.toml allows, torch excepted, in .venv-canary
+	test -x $(CANARY) || $(PYTHON) -m venv .venv-canary
+	$(CANARY) -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
+		"$$(grep '^torch==' constraints.txt)" -e '.[deepspeed,trackers,dev]'
+	@echo "Versions that differ, constraints.txt < and > here:"
+	@diff <(grep -v '^#' constraints.txt | sort) <($(CANARY) -m pip freeze --exclude-editable | sed 's/+.*//' | sort) \
+		| grep '^[<>]' || echo none
+	$(CANARY) -m pytest -q --tb=short
+
 check: setup ## Lint, check the format and the types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,4 +50,4 @@ format: setup ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format .
 
 clean: ## Remove the virtual environment and caches; runs/ stays
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-canary .pytest_cache .ruff_cache .hypothesis

@@ -24,6 +24,7 @@ from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, Reward
 from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments, reward_model_settings
 from trl_hybrid.attention import turn_off_cudnn_attention
 from trl_hybrid.checkpoint import SaveOnSigterm, Terminated
+from trl_hybrid.columns import check_aggregation
 from trl_hybrid.defaults import RECIPE_DEFAULTS
 from trl_hybrid.errors import plain_errors
 from trl_hybrid.estimates import reserved_bytes
@@ -69,6 +70,7 @@ def main() -> None:
             description=SUMMARY,
             epilog=EXAMPLES,
         )
+        check_aggregation(args)
         check_models_found(judges, args, model)
         push, token = args.push_to_hub, args.hub_token
         if push:

@@ -1,4 +1,4 @@
-"""Drift by hand; an alarm that hears a hacked reward model and not noise."""
+"""Ranking and drift by hand; an alarm that hears a hacked reward model and not noise."""
 
 import json
 import math
@@ -6,10 +6,44 @@ import math
 import pytest
 import torch
 
-from trl_hybrid.hybrid.alarm import HackingAlarm, ScoreDrift, trend
+from trl_hybrid.hybrid.alarm import HackingAlarm, RecentAuc, ScoreDrift, trend
 
 
 NAN = math.nan
+
+
+def tensor(values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+class TestRecentAuc:
+    def test_each_mixed_group_of_the_window_counts_once(self):
+        recent, nothing = RecentAuc(window=2), tensor([NAN] * 6)
+        # No mixed group; then one of (right 2; wrong 1, 5: 1/2) and one of (right 3, 4; wrong 1: 1).
+        assert math.isnan(recent.update(tensor([0.0] * 6), tensor([1.0, 2, 3, 4, 5, 6]), 3)[0])
+        mixed = tensor([1.0, 0.0, 0.0, 1.0, 1.0, 0.0])
+        assert recent.update(mixed, tensor([2.0, 1, 5, 3, 4, 1]), 3) == (0.75, 2)
+        # One mixed group that is ranked wrongly, the other's scores are broken: (1/2 + 1 + 0) / 3.
+        assert recent.update(mixed, tensor([1.0, 2, 3, NAN, NAN, 1]), 3) == (pytest.approx(0.5), 3)
+        assert recent.update(nothing, tensor([1.0] * 6), 3) == (0.0, 1)
+        assert recent.update(nothing, tensor([1.0] * 6), 3)[1] == 0
+
+    def test_restored_it_goes_on(self):
+        generator = torch.Generator().manual_seed(0)
+        steps = [
+            (torch.randint(2, (8,), generator=generator).double(), torch.randn(8, generator=generator).double())
+            for _ in range(8)
+        ]
+        unbroken, first, second = (RecentAuc(window=3) for _ in range(3))
+        expected = [unbroken.update(*step, 4) for step in steps]
+        for step in steps[:5]:
+            first.update(*step, 4)
+        second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+        assert [second.update(*step, 4) for step in steps[5:]] == expected[5:]
+
+    def test_a_window_needs_a_step(self):
+        with pytest.raises(ValueError, match="window must be at least 1 step, got 0"):
+            RecentAuc(window=0)
 
 
 class TestScoreDrift:

@@ -174,6 +174,7 @@ class TestJudgeDiagnostics:
             "score_wrong_mean": pytest.approx(0.8),
             "score_wrong_std": pytest.approx(math.sqrt((0.2**2 + 8.2**2 + 3.8**2 + 1.8**2 + 2.8**2) / 5)),
             "auc": 0.5,
+            "auc_groups": 1.0,
             "disagreement": pytest.approx(1 / 7),
             "score_length_correlation": pytest.approx(1.0),
         }
@@ -192,5 +193,5 @@ class TestJudgeDiagnostics:
         nothing = tensor([NAN, NAN])
         figures = judge_diagnostics(nothing, tensor([1.0, 2.0]), nothing, tensor([1.0, 2.0]), 2)
         assert {name for name, value in figures.items() if value == value} == {
-            "unjudged", "mixed_groups", "all_right_groups", "all_wrong_groups", "rescued_groups",
+            "unjudged", "mixed_groups", "all_right_groups", "all_wrong_groups", "rescued_groups", "auc_groups",
         }  # fmt: skip

@@ -8,7 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trl_hybrid.hybrid.difficulty import DifficultyWeight, check_weight, difficulty_weight, score_deviation
+from trl_hybrid.hybrid.difficulty import (
+    DifficultyWeight,
+    Saturation,
+    check_weight,
+    difficulty_weight,
+    score_deviation,
+    share_at_ends,
+)
 
 
 NAN = math.nan
@@ -114,6 +121,42 @@ class TestDifficultyWeight:
     def test_bad_settings_name_field_value_and_rule(self, w_min, w_max, k, named):
         with pytest.raises(ValueError, match=named):
             check_weight(w_min, w_max, k, prefix="hybrid_")
+
+
+class TestSaturation:
+    def test_a_twentieth_of_the_way_from_an_end_is_at_it(self):
+        # From 1 to 3: up to 1.1 and from 2.9.
+        assert share_at_ends(tensor([1.0, 1.09, 1.11, 2.0, 2.89, 2.91, 3.0, 2.5]), 1.0, 3.0) == 0.5
+
+    def test_no_groups_or_equal_ends_tell_nothing(self):
+        assert math.isnan(share_at_ends(tensor([]), 1.0, 3.0))
+        assert math.isnan(share_at_ends(tensor([1.0]), 1.0, 1.0))
+
+    @pytest.mark.parametrize("mean_one", [False, True])
+    def test_groups_of_known_sigma_count_before_they_are_divided_by_their_mean(self, mean_one):
+        # sigma 0, 2, 4 and unknown about 2: sigmoid(-3) = 0.047, 1/2, sigmoid(3).
+        difficulty = DifficultyWeight(k=1.5, mean_one=mean_one)
+        assert math.isnan(difficulty.at_ends)
+        difficulty.weigh(tensor([0.0] * 7 + [NAN]), tensor([1.0, 1.0, 0.0, 4.0, 0.0, 8.0, 1.0, 1.0]), 2)
+        assert difficulty.at_ends == pytest.approx(2 / 3)
+
+    def test_it_tells_once_when_a_full_window_is_past_one_half(self):
+        saturation = Saturation(window=4)
+        told = [saturation.update(share) for share in (1.0, NAN, 0.0, 1.0, 0.0, 0.5, 1.0, 0.6, 1.0)]
+        # 1 0 1 0 | 0 1 0 .5 | 1 0 .5 1 = 2.5 of 4
+        assert told == [False] * 6 + [True, False, False]
+
+    def test_restored_it_goes_on(self):
+        first, second = Saturation(window=2), Saturation(window=2)
+        assert not first.update(0.9)
+        second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+        assert second.update(0.9)
+        first.load_state_dict(json.loads(json.dumps(second.state_dict())))
+        assert not first.update(0.9)
+
+    def test_a_window_needs_a_step(self):
+        with pytest.raises(ValueError, match="window must be at least 1 step, got 0"):
+            Saturation(window=0)
 
 
 # Groups of two wrong answers: sigma is half the difference of the scores.
