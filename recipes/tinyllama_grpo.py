@@ -3,8 +3,8 @@
     python recipes/tinyllama_grpo.py                                             # TinyLlama + AceMath-7B-RM
     python recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml      # offline, CPU, minutes
     python recipes/tinyllama_grpo.py --dataset_name openai/gsm8k --dataset_config main
+    accelerate launch --num_processes 4 recipes/tinyllama_grpo.py                # several GPUs
 
-With several processes: accelerate launch [--config_file FILE] recipes/tinyllama_grpo.py ...
 Settings come from the command line, over a flat YAML file (--config), over RECIPE_DEFAULTS in
 trl_hybrid/defaults.py, over TRL's own defaults.
 Everything that a run makes lies in its folder, runs/<run_name> unless --output_dir says otherwise.
@@ -50,7 +50,9 @@ EXAMPLES = """examples:
   python recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml
   python recipes/tinyllama_grpo.py --dataset_name my_problems.jsonl --output_dir runs/mine
   python recipes/tinyllama_grpo.py --output_dir runs/mine --resume_from_checkpoint latest
-  accelerate launch --multi_gpu recipes/tinyllama_grpo.py --push_to_hub --hub_model_id my-name/tinyllama-maths
+  python recipes/tinyllama_grpo.py --push_to_hub --hub_model_id my-name/tinyllama-maths
+several GPUs:
+  accelerate launch --config_file accelerate_configs/multi_gpu.yaml --num_processes 4 recipes/tinyllama_grpo.py
 """
 
 

@@ -288,14 +288,16 @@ class TestWholeCheckpoints:
 class TestAfterTheLastStep:
     def test_a_run_that_was_trained_to_its_end_is_not_trained_further(self, tmp_path):
         # 4 is within the second epoch, where the trainer itself would go one step past it.
-        trained = make_trainer(tmp_path, max_steps=4)
+        trained = make_trainer(tmp_path, max_steps=4, log_completions=True)
         trained.train()
+        table = (tmp_path / "completions" / "completions_00004.parquet").read_bytes()
         before = (tmp_path / "checkpoint-4" / "trainer_state.json").stat().st_mtime_ns
-        resumed = make_trainer(tmp_path, max_steps=4)
+        resumed = make_trainer(tmp_path, max_steps=4, log_completions=True)
         resumed.train(resume_from_checkpoint=checkpoint_to_resume("latest", tmp_path, max_steps=4))
         assert resumed.state.global_step == 4
         assert_same(learned(resumed), learned(trained))
         assert (tmp_path / "checkpoint-4" / "trainer_state.json").stat().st_mtime_ns == before
+        assert (tmp_path / "completions" / "completions_00004.parquet").read_bytes() == table
 
     def test_one_whose_summary_is_written_is_refused(self, tmp_path):
         make_trainer(tmp_path, max_steps=1).train()
@@ -377,7 +379,7 @@ class TestSignals:
         assert newest_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
         assert signal.getsignal(number) is before
         shown = capfd.readouterr()
-        assert f"{name}: saving at the end of this step" in shown.err
+        assert f"{name}: the run saves at the end of this step and stops" in shown.err
         assert "Interrupted at step 3." in shown.out
         assert "--resume_from_checkpoint latest" in shown.out
 

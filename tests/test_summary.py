@@ -67,13 +67,18 @@ class TestFinish:
 
     @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyError("no such font")])
     def test_a_picture_that_cannot_be_drawn_costs_nothing_else(self, close, tmp_path, capsys, monkeypatch, error):
-        def fail(*args: Any, **kwargs: Any) -> None:
-            raise error
+        drawn = Figure.savefig
 
-        monkeypatch.setattr(Figure, "savefig", fail)
+        def savefig(self: Figure, target: Any, **how: Any) -> None:
+            if target == tmp_path / "curves.png":
+                raise error
+            drawn(self, target, **how)
+
+        monkeypatch.setattr(Figure, "savefig", savefig)
         close()
         shown = capsys.readouterr().out
         assert f"curves.png could not be made ({type(error).__name__}: " in shown
+        assert "report.html could not be made" not in shown
         assert "Saved model checked: ok" in shown
         assert {"summary.json", "report.html"} <= {path.name for path in tmp_path.iterdir()}
 

@@ -128,7 +128,7 @@ class BreakOff(StoppingCriteria):
     def __init__(self, broken_off: Callable[[], bool]) -> None:
         self.broken_off = broken_off
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor, **kwargs: Any) -> Any:
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         """Say for each row whether it ends, shape (rows,)."""
         return torch.full((len(input_ids),), self.broken_off(), dtype=torch.bool, device=input_ids.device)
 

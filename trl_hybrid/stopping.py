@@ -21,7 +21,7 @@ from trl_hybrid.launch import say, what_is_left
 from trl_hybrid.run_folder import relative_path
 
 
-NAMES = {signal.SIGINT: b"Ctrl-C", signal.SIGTERM: b"SIGTERM"}
+NAMES: dict[int, str] = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 WRITE_FAULTS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
@@ -76,9 +76,11 @@ class StopSignals(TrainerCallback):
         self.received = number
         if self.trainer.is_world_process_zero():
             # A launcher of one process dies of the terminal's Ctrl-C, and the next one does not come here.
-            again = f"kill -INT {os.getpid()}" + (", or Ctrl-C again," if number == signal.SIGINT else "")
-            told = b"\n%s: saving at the end of this step (%s stops at once).\n" % (NAMES[number], again.encode())
-            os.write(2, told)  # print may not be called again within itself
+            told = (
+                f"\n{NAMES[number]}: the run saves at the end of this step and stops, even where a launcher dies with "
+                f"a trace. To stop at once: Ctrl-C again, or kill -INT {os.getpid()}\n"
+            )
+            os.write(2, told.encode())  # print may not be called again within itself
 
     def ask(self) -> bool:
         """Ask whether any process was told to stop; all of them must ask together."""

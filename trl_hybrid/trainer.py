@@ -275,6 +275,9 @@ class HybridGRPOTrainer(TrainsToTheLastStep, GRPOTrainer):
         if self.verifier is not None and checkpoint is not None:
             load_state(self, Path(checkpoint))
             replay_shuffles(self._train_sampler, epochs=int(self.state.epoch or 0))
+            if self.state.global_step >= self.state.max_steps:
+                # Nothing is generated any more, and TRL would write an empty table over the last step's.
+                self.log_completions = False
 
 
 def _hybrid_config(args: Any, model: Any) -> HybridGRPOConfig:
