@@ -364,6 +364,15 @@ class SignalAt(TrainerCallback):
             os.kill(os.getpid(), self.number)
 
 
+@pytest.fixture
+def heard():
+    """Signals as at a terminal: a background job, as these tests may be in, is started with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 class TestSignals:
     @pytest.mark.parametrize(
         ("number", "status", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")]
@@ -392,6 +401,15 @@ class TestSignals:
         assert left.value.code == 130
         assert trainer.state.global_step == 2
         assert newest_whole_checkpoint(tmp_path) is None
+
+    def test_a_background_job_goes_on_ignoring_ctrl_c(self, tmp_path):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        trainer = make_trainer(tmp_path, max_steps=2, save_strategy="no")
+        trainer.add_callback(SignalAt(1, signal.SIGINT))
+        with StopSignals(trainer):
+            trainer.train()
+        assert trainer.state.global_step == 2
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
     def test_the_run_goes_on_as_if_nothing_had_happened(self, tmp_path):
         unbroken = make_trainer(tmp_path / "unbroken", max_steps=5)

@@ -136,9 +136,14 @@ class TestMainJob:
         folder = tmp_path / "run"
         options = ["--max_steps", "6", "--save_steps", "2", "--max_test_rows", "8", "--output_dir", str(folder)]
         command = [*ACCELERATE, "--num_processes", "1", *RECIPE, *options]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        # As from a terminal: what a background job starts ignores Ctrl-C.
+        heard = (
+            "import os, signal, sys; signal.signal(2, signal.default_int_handler); os.execv(sys.argv[1], sys.argv[1:])"
         )
+        process = subprocess.Popen(
+            [sys.executable, "-c", heard, *command],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
         wait_for(lambda: (folder / "checkpoint-2" / "trainer_state.json").exists(), 120)
         # To the whole group, as a terminal does: the launcher dies of it with a trace, the run does not.
         os.killpg(process.pid, signal.SIGINT)

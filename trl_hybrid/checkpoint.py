@@ -124,8 +124,8 @@ def check_save_strategy(args: Any) -> None:
     if args.save_strategy == SaveStrategy.BEST:
         raise InputError(
             "save_strategy 'best' saves when the trainer's own evaluation finds a better model, and this recipe has "
-            "no such evaluation: nothing would ever be saved. Set save_strategy to steps (and save_steps), and "
-            "eval_accuracy_steps to see which checkpoint is the best."
+            "no such evaluation: nothing would ever be saved. Set save_strategy to steps, and save_steps; the GRPO "
+            "recipe's eval_accuracy_steps then says how good each checkpoint is."
         )
 
 

@@ -61,7 +61,9 @@ class StopSignals(TrainerCallback):
         self.saved_step = 0
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._receive) for number in NAMES}
+        # What ignores Ctrl-C, as a script's background job, goes on ignoring it.
+        heard = [number for number in NAMES if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._receive) for number in heard}
         self.trainer.add_callback(self)
         return self
 
