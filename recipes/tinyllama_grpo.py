@@ -1,8 +1,9 @@
 """Train TinyLlama by GRPO with the hybrid reward: a rule-based verifier and a 7B reward model.
 
-    accelerate launch recipes/tinyllama_grpo.py                                             # TinyLlama + AceMath-7B-RM
-    accelerate launch recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml      # offline, CPU, minutes
-    accelerate launch recipes/tinyllama_grpo.py --dataset_name openai/gsm8k --dataset_config main
+    python recipes/tinyllama_grpo.py                                             # TinyLlama + AceMath-7B-RM
+    python recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml      # offline, CPU, minutes
+    python recipes/tinyllama_grpo.py --dataset_name openai/gsm8k --dataset_config main
+    accelerate launch --num_processes 4 recipes/tinyllama_grpo.py                # several GPUs
 
 Settings come from the command line, over a flat YAML file (--config), over RECIPE_DEFAULTS in
 trl_hybrid/defaults.py, over TRL's own defaults.
@@ -23,21 +24,22 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
 from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments, reward_model_settings
 from trl_hybrid.attention import turn_off_cudnn_attention
-from trl_hybrid.checkpoint import SaveOnSigterm, Terminated
+from trl_hybrid.checkpoint import check_save_strategy
 from trl_hybrid.columns import check_aggregation
 from trl_hybrid.defaults import RECIPE_DEFAULTS
 from trl_hybrid.errors import plain_errors
 from trl_hybrid.estimates import reserved_bytes
 from trl_hybrid.evaluate import HeldOutAccuracy
-from trl_hybrid.hub.saved import check_saved_model, trained_logits
+from trl_hybrid.hub.saved import trained_logits
 from trl_hybrid.hub.upload import push_run
-from trl_hybrid.launch import check_folder, loading_arguments, prepare_folder, say, what_is_left
+from trl_hybrid.launch import check_folder, loading_arguments, prepare_folder, say
 from trl_hybrid.preflight import check_judges, check_model_found, check_push, check_run_length
 from trl_hybrid.report import StepLines
 from trl_hybrid.reward_model.footprint import Need
 from trl_hybrid.run_history import RunHistory
 from trl_hybrid.run_settings import without_secrets, write_settings
 from trl_hybrid.splits import checked_splits
+from trl_hybrid.stopping import StopSignals, plain_ends
 from trl_hybrid.summary import finish
 
 
@@ -48,10 +50,12 @@ DEFAULTS = {**RECIPE_DEFAULTS, "dataset_name": str(REPOSITORY / "data" / "dummy_
 SUMMARY = "Train TinyLlama by GRPO with the hybrid reward: a rule-based verifier and a 7B reward model."
 
 EXAMPLES = """examples:
-  accelerate launch recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml
-  accelerate launch recipes/tinyllama_grpo.py --dataset_name my_problems.jsonl --output_dir runs/mine
-  accelerate launch recipes/tinyllama_grpo.py --output_dir runs/mine --resume_from_checkpoint latest
-  accelerate launch recipes/tinyllama_grpo.py --push_to_hub --hub_model_id my-name/tinyllama-maths
+  python recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml
+  python recipes/tinyllama_grpo.py --dataset_name my_problems.jsonl --output_dir runs/mine
+  python recipes/tinyllama_grpo.py --output_dir runs/mine --resume_from_checkpoint latest
+  python recipes/tinyllama_grpo.py --push_to_hub --hub_model_id my-name/tinyllama-maths
+several GPUs:
+  accelerate launch --config_file accelerate_configs/multi_gpu.yaml --num_processes 4 recipes/tinyllama_grpo.py
 """
 
 
@@ -71,6 +75,7 @@ def main() -> None:
             epilog=EXAMPLES,
         )
         check_aggregation(args)
+        check_save_strategy(args)
         check_models_found(judges, args, model)
         push, token = args.push_to_hub, args.hub_token
         if push:
@@ -88,39 +93,34 @@ def main() -> None:
         folder = prepare_folder(named_folder, args, clear=tasks.overwrite_output_dir and checkpoint is None)
         trainer = make_trainer(args, model, train_tasks, verifier, reward_model)
 
-    held_out = None
+    held_out, stop = None, StopSignals(trainer)
     if test_tasks is not None:
-        held_out = HeldOutAccuracy(trainer, test_tasks, verifier, folder, checkpoint, every=tasks.eval_accuracy_steps)
+        held_out = HeldOutAccuracy(
+            trainer, test_tasks, verifier, folder, checkpoint, every=tasks.eval_accuracy_steps, stop=stop
+        )
         trainer.add_callback(held_out)
     trainer.add_callback(RunHistory(folder))
     settings = {"tasks": asdict(tasks), "judges": asdict(judges), "model": asdict(model), "training": args.to_dict()}
     settings = without_secrets(settings)
     main_process = trainer.is_world_process_zero()
-    if main_process:
-        write_settings(folder, settings)
-    try:
-        with SaveOnSigterm(trainer):
+    with plain_ends(folder, trainer):
+        if main_process:
+            write_settings(folder, settings)
+        with stop:
             trainer.train(resume_from_checkpoint=checkpoint)
-    except (KeyboardInterrupt, Terminated) as stop:
-        say(f"\nInterrupted at step {trainer.state.global_step}. {what_is_left(folder)}")
-        raise SystemExit(stop.code if isinstance(stop, Terminated) else 130) from None
-    if main_process:
-        (folder / "summary.json").unlink(missing_ok=True)  # it describes the weights that are written over now
-    trainer.save_model()
-    trained = trained_logits(trainer)
-
-    if main_process:
-        finish(folder, trainer, held_out, settings, seconds=time.time() - started)
+        if main_process:
+            (folder / "summary.json").unlink(missing_ok=True)  # it describes the weights that are written over now
+        trainer.save_model()
+        trained = trained_logits(trainer)
     verifier.close()
     # A process that leaves while another one still talks to it takes that one down.
     trainer.accelerator.wait_for_everyone()
     trainer.end()
     if main_process:
-        print("Checking that the saved model is the trained one.", flush=True)
-        with plain_errors():
-            check_saved_model(folder, trained, args.trust_remote_code)
+        with plain_errors(), plain_ends(folder, trainer):
+            finish(folder, trainer, held_out, settings, trained, started)
             if push:
-                print(f"Pushed: {push_run(folder, token=token)}", flush=True)
+                say(f"Pushed: {push_run(folder, token=token)}")
 
 
 def check_models_found(judges: JudgeArguments, args: HybridGRPOConfig, model: ModelConfig) -> None:

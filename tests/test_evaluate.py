@@ -128,9 +128,15 @@ def test_the_policy_is_measured_as_it_is_trained(policy, tokenizer, tasks, verif
         model_wrapped=policy, processing_class=tokenizer,
     )  # fmt: skip
     found = []
-    monkeypatch.setattr(evaluate, "accuracy", lambda *args, **kwargs: found.append(args[4]) or {"greedy": 1.0})
+    monkeypatch.setattr(
+        evaluate, "accuracy", lambda *args, **kwargs: found.append((args[4], args[0].training)) or {"greedy": 1.0}
+    )
+    policy.train()
     HeldOutAccuracy(trainer, tasks, verifier, tmp_path)._measure("then")
-    assert found == [Decoding(num_samples=8, seed=3, **own)]
+    # Without dropout, and then with it again.
+    assert found == [(Decoding(num_samples=8, seed=3, **own), False)]
+    assert policy.training
+    policy.eval()
 
 
 class TestDuringTraining:

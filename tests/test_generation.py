@@ -86,3 +86,15 @@ def test_the_chat_template_gets_its_arguments(policy, tokenizer, prompts, monkey
     asking = "{% if asked %}" + tokenizer.chat_template + "{% else %}{{ eos_token }}{% endif %}"
     monkeypatch.setattr(tokenizer, "chat_template", asking)
     assert answers(asked=True) == expected != answers()
+
+
+def test_an_answer_that_is_broken_off_ends_there(policy, tokenizer, prompts):
+    asked = iter([False, False, True])
+    decoding = Decoding(num_samples=1, max_completion_length=40)
+    broken = generate_completions(policy, tokenizer, prompts[:2], range(2), decoding, lambda: next(asked))
+    whole = generate_completions(policy, tokenizer, prompts[:2], range(2), decoding)
+    for parts, answers in zip(broken, whole, strict=True):
+        for part, answer in zip(parts, answers, strict=True):
+            assert answer.text.startswith(part.text)
+            assert part.truncated
+            assert len(tokenizer(part.text, add_special_tokens=False)["input_ids"]) <= 3

@@ -96,8 +96,8 @@ class TestResuming:
         path = checkpoint(tmp_path, 5)
         assert checkpoint_to_resume("latest", tmp_path, max_steps=6) == str(path)
         assert checkpoint_to_resume("latest", tmp_path, max_steps=-1) == str(path)
-        with pytest.raises(InputError, match="reached step 5 and max_steps is 5"):
-            checkpoint_to_resume("latest", tmp_path, max_steps=5)
+        with pytest.raises(InputError, match="reached step 5 and max_steps is 4"):
+            checkpoint_to_resume("latest", tmp_path, max_steps=4)
 
     def test_clearing_takes_the_earlier_run_and_leaves_the_rest(self, tmp_path):
         checkpoint(tmp_path, 5)

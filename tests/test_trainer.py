@@ -123,7 +123,8 @@ class TestHybridColumn:
         assert rewards[:, 2].tolist() == pytest.approx([0.7, -0.2, -0.2 + 0.4 / 3, -0.2 + 0.8 / 3], abs=1e-6)
 
     def test_reads_the_verdict_and_not_the_verifiers_number(self, tmp_path):
-        trainer = hybrid_trainer(tmp_path, [5.0, 0.25, 0.0, 0.0], [1.0, 2.0, 2.0, 2.0])
+        # 2.0 is for the form of a wrong answer, and more than a right one gets from other verifiers.
+        trainer = hybrid_trainer(tmp_path, [5.0, 2.0, 0.0, 0.0], [1.0, 2.0, 2.0, 2.0])
         trainer.verifier.correct_reward = 5.0
         assert calculate(trainer, 4)[:, 2].tolist() == pytest.approx([1.0, 0.0, 0.0, 0.0], abs=1e-6)
 
@@ -154,18 +155,20 @@ class TestHybridColumn:
     def test_cut_off_completions_are_named_to_the_judges(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
         eos = trainer.eos_token_ids[0]
-        calculate(trainer, 4, ids=[[7, eos], [7, 7], [eos], [7]])
+        calculate(trainer, 4, ids=[[7, eos], [7, 7], [eos], []])
         assert trainer.reward_model.calls[0].completion_truncated == [False, True, False, True]
 
     def test_verifier_works_while_the_reward_model_scores(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
         order = []
-        trainer.verifier.prefetch = lambda completions, solutions, prompts: order.append(("prefetch", solutions))
+        trainer.verifier.prefetch = lambda *asked: order.append(("prefetch", *asked))
         for column, name in ((REWARD_MODEL, "score"), (VERIFIER, "collect")):
             answers = trainer.reward_funcs[column].answers
             trainer.reward_funcs[column] = lambda name=name, answers=answers, **kwargs: order.append(name) or answers
         calculate(trainer, 8)
-        assert order == [("prefetch", ["1"] * 8), "score", "collect"]
+        completions = [[{"role": "assistant", "content": f"answer {i}"}] for i in range(8)]
+        prompts = [[{"role": "user", "content": f"question {i // 4}"}] for i in range(8)]
+        assert order == [("prefetch", completions, ["1"] * 8, prompts), "score", "collect"]
 
     def test_logs_the_share_of_each_kind_of_group(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 TRACEBACK_VARIABLE = "TRL_HYBRID_TRACEBACK"
 
-EMBEDDED_COMMAND = "accelerate launch recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml"
+EMBEDDED_COMMAND = "python recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml"
 
 
 class InputError(ValueError):

@@ -1,6 +1,6 @@
 """Answers of a policy that depend on the problem and the seed alone, and not on the batch or what ran before."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ from transformers.generation import (
     LogitsProcessor,
     LogitsProcessorList,
     MinPLogitsWarper,
+    StoppingCriteria,
+    StoppingCriteriaList,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -66,6 +68,7 @@ def generate_completions(
     prompts: Sequence[list[dict[str, str]]],
     numbers: Sequence[int],
     decoding: Decoding,
+    broken_off: Callable[[], bool] | None = None,
 ) -> list[list[Completion]]:
     """Answer prompts in one batch by transformers' `generate`.
 
@@ -78,6 +81,7 @@ def generate_completions(
         prompts: Chat messages, one list a prompt.
         numbers: Each prompt's number in its data set: with the seed it decides about the samples.
         decoding: How to answer.
+        broken_off: Asked before each token; where it says so, the answers end there.
 
     Returns:
         `decoding.answers` completions a prompt, the greedy one first.
@@ -108,6 +112,7 @@ def generate_completions(
             pad_token_id=tokenizer.pad_token_id,
         ),
         logits_processor=LogitsProcessorList([*_warpers(decoding), SeededDraw(numbers, decoding, width)]),
+        stopping_criteria=StoppingCriteriaList([BreakOff(broken_off)] if broken_off else []),
     )
     new = out[:, width:].tolist()
     texts = tokenizer.batch_decode(new, skip_special_tokens=True)
@@ -115,6 +120,17 @@ def generate_completions(
         Completion(text, truncated=not any(end in ids for end in ends)) for text, ids in zip(texts, new, strict=True)
     ]
     return [completions[i : i + decoding.answers] for i in range(0, len(completions), decoding.answers)]
+
+
+class BreakOff(StoppingCriteria):
+    """Ends all rows where it is asked to."""
+
+    def __init__(self, broken_off: Callable[[], bool]) -> None:
+        self.broken_off = broken_off
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        """Say for each row whether it ends, shape (rows,)."""
+        return torch.full((len(input_ids),), self.broken_off(), dtype=torch.bool, device=input_ids.device)
 
 
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:

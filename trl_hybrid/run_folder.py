@@ -127,8 +127,8 @@ def checkpoint_to_resume(resume: str | None, folder: Path, max_steps: int = -1) 
         A checkpoint's folder, or `None` to start anew.
 
     Raises:
-        InputError: There is no whole checkpoint where one was asked for, or it has reached `max_steps`: the trainer
-            would go one step past it.
+        InputError: There is no whole checkpoint where one was asked for, or it is past `max_steps`, or it has reached
+            it and the run's summary is written. Without summary the run goes on to be measured and saved.
     """
     if resume is None or resume.lower() == "false":
         return None
@@ -146,7 +146,8 @@ def checkpoint_to_resume(resume: str | None, folder: Path, max_steps: int = -1) 
             f"{', '.join(sort_checkpoints(str(folder))) if folder.is_dir() else 'none there'}."
         )
     step = read_json(Path(resume) / "trainer_state.json")["global_step"]
-    if 0 < max_steps <= step:
+    finished = read_json(folder / "summary.json").get("steps") == step
+    if 0 < max_steps < step or (max_steps == step and finished):
         raise InputError(f"The run has reached step {step} and max_steps is {max_steps}. Raise max_steps to go on.")
     return resume
 

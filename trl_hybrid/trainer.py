@@ -11,7 +11,14 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
 from trl_hybrid.calibration import Calibrate, calibration_scores
-from trl_hybrid.checkpoint import SaveBetweenGenerations, load_state, replay_shuffles, save_state
+from trl_hybrid.checkpoint import (
+    SaveBetweenGenerations,
+    TrainsToTheLastStep,
+    load_state,
+    replay_shuffles,
+    save_state,
+    warn_of_inexact_resume,
+)
 from trl_hybrid.columns import REWARD_MODEL, VERIFIER, as_list, check_names, hybrid_reward, scores_weigh, with_weights
 from trl_hybrid.config import HybridGRPOConfig
 from trl_hybrid.hybrid.combine import read_verdicts
@@ -26,7 +33,7 @@ logger = get_logger(__name__)
 RewardFunction = Callable[..., Sequence[float | None]]
 
 
-class HybridGRPOTrainer(GRPOTrainer):
+class HybridGRPOTrainer(TrainsToTheLastStep, GRPOTrainer):
     """[`trl.GRPOTrainer`] whose reward combines a rule-based verifier with a reward model (HERO, arXiv 2510.07242).
 
     The only changes with respect to [`trl.GRPOTrainer`] are:
@@ -40,8 +47,9 @@ class HybridGRPOTrainer(GRPOTrainer):
       `time/`.
     - `_generate_and_score_completions` multiplies the advantages by the difficulty weights.
     - `_save_checkpoint`, `_save_rng_state`, `_load_optimizer_and_scheduler` and `_get_train_sampler` carry the judges'
-      state and the order of the prompts over a stop; saves move to the next boundary between generations. From there
-      a run resumes bit for bit.
+      state, a reference model that moves and the order of the prompts over a stop; saves move to the next boundary
+      between generations. From there a run resumes bit for bit.
+    - `_run_epoch` trains no step past the last one; see [`~trl_hybrid.checkpoint.TrainsToTheLastStep`].
 
     Without judges it is a [`trl.GRPOTrainer`].
 
@@ -130,6 +138,7 @@ class HybridGRPOTrainer(GRPOTrainer):
         self.add_callback(self.times)
         self.add_callback(SaveBetweenGenerations(self))
         self.add_callback(Calibrate(self))
+        warn_of_inexact_resume(self)
         if self.args.reward_mode == "hybrid":
             self._warn_of_what_upsets_the_order()
 
@@ -306,6 +315,9 @@ class HybridGRPOTrainer(GRPOTrainer):
         if self.verifier is not None and checkpoint is not None:
             load_state(self, Path(checkpoint))
             replay_shuffles(self._train_sampler, epochs=int(self.state.epoch or 0))
+            if self.state.global_step >= self.state.max_steps:
+                # Nothing is generated any more, and TRL would write an empty table over the last step's.
+                self.log_completions = False
 
 
 def _hybrid_config(args: Any, model: Any) -> HybridGRPOConfig:
