@@ -92,8 +92,16 @@ def value_at(row: Mapping[str, Any], path: str) -> Any:
     return value_at(inner, rest) if rest and isinstance(inner, Mapping) else None
 
 
-def to_task(row: Mapping[str, Any], columns: Columns, system_prompt: str | None = None) -> dict[str, Any]:
+def to_task(
+    row: Mapping[str, Any], columns: Columns, system_prompt: str | None = None, labels: Sequence[str] | None = None
+) -> dict[str, Any]:
     r"""Turn a row into chat messages and a gold answer, which is blank where the row has none.
+
+    Args:
+        row: With the columns.
+        columns: Where problem and gold are.
+        system_prompt: Put before a problem that has no system message.
+        labels: Names of the classes, where the gold's column holds their numbers.
 
     Example:
         >>> to_task({"question": "1 + 1?", "answer": "One more is two. #### 2"}, Columns("question", "answer"))
@@ -108,7 +116,7 @@ def to_task(row: Mapping[str, Any], columns: Columns, system_prompt: str | None 
     gold = last["content"] if columns.solution is None else value_at(row, columns.solution)
     if system_prompt and not (messages and messages[0]["role"] == "system"):
         messages = [{"role": "system", "content": system_prompt}, *messages]
-    return {"prompt": messages, "solution": _gold(gold, columns.solution or columns.prompt)}
+    return {"prompt": messages, "solution": gold_text(_named(gold, labels or ()), columns.solution or columns.prompt)}
 
 
 def _walk(fields: Mapping[str, Any], prefix: str) -> Iterator[str]:
@@ -158,8 +166,20 @@ def _text(content: Any) -> str:
     return content or ""
 
 
-def _gold(answer: Any, column: str) -> str:
-    """Take the final answer out of a solution: what stands in its last box, or behind `####`, or all of it."""
+def gold_text(answer: Any, column: str) -> str:
+    r"""Take the final answer out of a solution: what stands in its last box, or behind `####`, or all of it.
+
+    Args:
+        answer: Text, a number, or a list of several.
+        column: Where it stands, for the message.
+
+    Raises:
+        InputError: It is neither.
+
+    Example:
+        >>> gold_text("It is \\boxed{5}.", "solution"), gold_text([1, "2"], "answer"), gold_text(None, "answer")
+        ('5', '1, 2', '')
+    """
     if isinstance(answer, Mapping):
         fields = ", ".join(f"{column}.{field}" for field in answer)
         raise InputError(
@@ -167,8 +187,23 @@ def _gold(answer: Any, column: str) -> str:
             f"--dataset_solution_column: {fields}."
         )
     if isinstance(answer, list):
-        return ", ".join(_gold(part, column) for part in answer)
-    # A column of whole numbers with a gap is read from a .csv file as one of floats.
+        if any(isinstance(part, Mapping) for part in answer):
+            raise InputError(
+                f"A gold answer must be text or a number, or a list of them, but column {column!r} holds a list of "
+                f"{repr(answer[0])[:80]}. Make a column of final answers, or name another by "
+                "--dataset_solution_column."
+            )
+        return ", ".join(gold_text(part, column) for part in answer)
+    # A column of whole numbers with a gap is one of floats.
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)
     return extract_gold("" if answer is None else str(answer))
+
+
+def _named(answer: Any, labels: Sequence[str]) -> Any:
+    """Put a class's name in the place of its number, of which a negative one means that there is none."""
+    if isinstance(answer, list):
+        return [_named(part, labels) for part in answer]
+    if not labels or not isinstance(answer, int):
+        return answer
+    return labels[answer] if answer >= 0 else None
