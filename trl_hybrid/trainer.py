@@ -14,6 +14,7 @@ from trl_hybrid.calibration import Calibrate, calibration_scores
 from trl_hybrid.checkpoint import SaveBetweenGenerations, load_state, replay_shuffles, save_state
 from trl_hybrid.columns import REWARD_MODEL, VERIFIER, as_list, check_names, hybrid_reward, scores_weigh, with_weights
 from trl_hybrid.config import HybridGRPOConfig
+from trl_hybrid.data.columns import check_mapped
 from trl_hybrid.hybrid.combine import read_verdicts
 from trl_hybrid.judgement import Judgement
 from trl_hybrid.step_times import StepTimes
@@ -57,7 +58,7 @@ class HybridGRPOTrainer(GRPOTrainer):
         **trl_kwargs: Further keyword arguments of [`trl.GRPOTrainer`].
 
     Raises:
-        ValueError: One judge without the other, or two reward functions of one name.
+        ValueError: One judge without the other, two reward functions of one name, or rows without `prompt`.
         TypeError: Judges together with `args` that are not a [`HybridGRPOConfig`].
     """
 
@@ -105,6 +106,8 @@ class HybridGRPOTrainer(GRPOTrainer):
             super().__init__(model, reward_funcs, args, *trl_args, **trl_kwargs)
             return
 
+        for data in (trl_kwargs.get("train_dataset"), trl_kwargs.get("eval_dataset"), *trl_args[:2]):
+            check_mapped(data, verifier)
         extras = as_list(reward_funcs)
         self._hybrid_column = 2 + len(extras)
         if trl_kwargs.get("reward_processing_classes") is not None:

@@ -16,7 +16,7 @@ from trl_hybrid.cli import main
 
 PUSHED = {
     ".gitattributes", "README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja",
-    "curves.png", "tokenizer.json", "tokenizer_config.json",
+    "curves.png", "tokenizer.json", "tokenizer_config.json", "trl_hybrid.json",
 }  # fmt: skip
 
 
@@ -78,9 +78,13 @@ def test_what_was_pushed_loads_from_the_hub_and_answers_by_its_own_card(hub, cli
 
     code = re.search(r"```python\n(.*?)```", files["README.md"].decode(), re.DOTALL)[1]
     assert repr(SYSTEM_PROMPT) in code
+    assert json.loads(files["trl_hybrid.json"]) == {"system_prompt": SYSTEM_PROMPT}
     assert client.order(code=f"{code}\nprint(type(model).__name__, model.peft_config['default'].r)") is None
     assert "PeftModelForCausalLM 4" in client.shown
     assert hub.count(r"GET /lfs/") == 1
+    asked = "from trl_hybrid.carried_prompt import carried_prompt\nprint([*map(carried_prompt, ['me/tiny', 'me/no'])])"
+    assert client.order(code=asked) is None
+    assert client.shown.strip() == repr([{"system_prompt": SYSTEM_PROMPT}, {}])
 
 
 def test_pushing_again_sends_and_commits_nothing(hub, client, run):

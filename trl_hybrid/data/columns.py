@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trl_hybrid.errors import InputError
-from trl_hybrid.verifier import extract_gold
+from trl_hybrid.verifier import MathVerifier, extract_gold
 
 
 PROMPT_COLUMNS = ("prompt", "question", "problem", "messages")
@@ -117,6 +117,31 @@ def to_task(
     if system_prompt and not (messages and messages[0]["role"] == "system"):
         messages = [{"role": "system", "content": system_prompt}, *messages]
     return {"prompt": messages, "solution": gold_text(_named(gold, labels or ()), columns.solution or columns.prompt)}
+
+
+def check_mapped(data: Any, verifier: Any = None) -> None:
+    """Refuse a trainer's data set whose rows have not been mapped to `prompt` and `solution`.
+
+    Args:
+        data: A data set, several by name, or `None`; a stream that does not know its columns passes.
+        verifier: What reads the golds; a [`MathVerifier`] needs `solution`.
+
+    Raises:
+        InputError: A column is missing.
+    """
+    if isinstance(data, Mapping):
+        for part in data.values():
+            check_mapped(part, verifier)
+        return
+    found = getattr(data, "column_names", None)
+    needed = ["prompt", "solution"] if isinstance(verifier, MathVerifier) else ["prompt"]
+    missing = [name for name in needed if found is not None and name not in found]
+    if missing:
+        raise InputError(
+            f"The trainer's rows must have `prompt` and `solution` (the gold answer), but {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing; they have {', '.join(found or [])}. Load them by "
+            "trl_hybrid.data.load_tasks(NAME), which finds the columns, or rename the columns."
+        )
 
 
 def _walk(fields: Mapping[str, Any], prefix: str) -> Iterator[str]:
