@@ -40,7 +40,7 @@ def add_parser(commands: Any) -> None:
     )
     add = parser.add_argument
     add("--model", required=True, help="id on the Hub, or a model's, adapter's or run's folder")
-    add("--revision", metavar="NAME", help="branch, tag or commit of an id")
+    add("--model_revision", metavar="NAME", help="branch, tag or commit of an id")
     add("--base", nargs="?", const="", metavar="MODEL", help="compare with it (default: what MODEL began as)")
     add("--output_dir", type=Path, metavar="DIR", help="where results go (default: MODEL/eval)")
     add("--overwrite", action="store_true", help="answer everything anew")

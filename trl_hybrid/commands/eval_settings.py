@@ -61,7 +61,7 @@ def resolve(args: argparse.Namespace) -> EvalSettings:
     _check(args)
     summary = run_summary(args.model)
     own: dict[str, dict[str, Any]] = summary.get("settings", {})
-    model = find_policy(args.model, args.revision)
+    model = find_policy(args.model, args.model_revision)
     prompt, prompt_source = _system_prompt(args.system_prompt, own.get("tasks", {}), model)
     problems, of_problems = _problems(args, own.get("tasks", {}), prompt)
     decoding, of_decoding = _decoding(args, {**own.get("training", {}), **own.get("sampling", {})})

@@ -139,9 +139,9 @@ def _upload(api: HfApi, folder: Path, run: dict[str, Any], name: str, revision: 
 
 def how_to_repeat(folder: Path, name: str, private: bool | None, revision: str | None) -> str:
     """Say that nothing is lost, and the command that pushes again: to the same place, and as private."""
-    command = ["trl-hybrid", "push", str(folder), "--hub-model-id", name]
+    command = ["trl-hybrid", "push", str(folder), "--hub_model_id", name]
     command += ["--private"] if private else []
-    command += ["--revision", revision] if revision else []
+    command += ["--hub_revision", revision] if revision else []
     return f"Nothing of the run is lost: it lies in {folder}. To push it again:\n  {shlex.join(command)}"
 
 
