@@ -24,6 +24,7 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
 from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments, reward_model_settings
 from trl_hybrid.attention import turn_off_cudnn_attention
+from trl_hybrid.carried_prompt import save_system_prompt
 from trl_hybrid.checkpoint import check_save_strategy
 from trl_hybrid.columns import check_aggregation
 from trl_hybrid.defaults import RECIPE_DEFAULTS
@@ -111,6 +112,8 @@ def main() -> None:
         if main_process:
             (folder / "summary.json").unlink(missing_ok=True)  # it describes the weights that are written over now
         trainer.save_model()
+        if main_process:
+            save_system_prompt(folder, tasks.system_prompt)
         trained = trained_logits(trainer)
     verifier.close()
     # A process that leaves while another one still talks to it takes that one down.

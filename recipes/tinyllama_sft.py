@@ -27,6 +27,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantiz
 from trl_hybrid import MathVerifier
 from trl_hybrid.arguments import TaskArguments, parse_arguments
 from trl_hybrid.attention import turn_off_cudnn_attention
+from trl_hybrid.carried_prompt import save_system_prompt
 from trl_hybrid.checkpoint import TrainsToTheLastStep, check_save_strategy
 from trl_hybrid.cold_start import check_samples, cold_start_examples, right_answers
 from trl_hybrid.commands.rows import read_rows
@@ -285,6 +286,8 @@ def finish(
             )
         whole.merge_and_unload().save_pretrained(start)
         AutoTokenizer.from_pretrained(folder).save_pretrained(start)
+    for home in {folder, start}:
+        save_system_prompt(home, settings["tasks"]["system_prompt"])
     write_json(
         folder / "summary.json",
         {

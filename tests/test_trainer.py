@@ -572,6 +572,20 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"reward_model.*more than once"):
             hybrid_trainer(tmp_path, [], [], reward_funcs=[Judge("reward_model", [])])
 
+    @pytest.mark.parametrize(
+        ("rows", "missing"),
+        [
+            ({"question": ["q"], "answer": ["1"]}, "prompt and solution are"),
+            ({"prompt": ["q"], "answer": ["1"]}, "solution is"),
+        ],
+    )
+    def test_rows_that_were_not_mapped(self, tmp_path, rows, missing):
+        judges = {"verifier": MathVerifier(num_workers=1), "reward_model": Judge("reward_model", [])}
+        with pytest.raises(ValueError, match=rf"but {missing} missing; they have .*answer.*load_tasks"):
+            HybridGRPOTrainer(POLICY, args=config(tmp_path), train_dataset=Dataset.from_dict(rows), **judges)
+        with pytest.raises(ValueError, match=rf"{missing} missing"):
+            HybridGRPOTrainer(POLICY, None, config(tmp_path), tasks(), {"a": Dataset.from_dict(rows)}, **judges)
+
     def test_weights_are_for_the_further_functions_only(self, tmp_path):
         with pytest.raises(ValueError, match="0 further reward functions, got 2"):
             hybrid_trainer(tmp_path, [], [], args=config(tmp_path, reward_weights=[1.0, 1.0]))

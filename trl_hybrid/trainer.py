@@ -21,6 +21,7 @@ from trl_hybrid.checkpoint import (
 )
 from trl_hybrid.columns import REWARD_MODEL, VERIFIER, as_list, check_names, hybrid_reward, scores_weigh, with_weights
 from trl_hybrid.config import HybridGRPOConfig
+from trl_hybrid.data.columns import check_mapped
 from trl_hybrid.hybrid.combine import read_verdicts
 from trl_hybrid.hybrid.difficulty import DifficultyWeight
 from trl_hybrid.judgement import Judgement
@@ -68,7 +69,7 @@ class HybridGRPOTrainer(TrainsToTheLastStep, GRPOTrainer):
 
     Raises:
         ValueError: One judge without the other, two reward functions of one name, an aggregation that does not go
-            with the reward mode, or a version of TRL without what is changed here.
+            with the reward mode, rows without `prompt`, or a version of TRL without what is changed here.
         TypeError: Judges together with `args` that are not a [`HybridGRPOConfig`].
     """
 
@@ -117,6 +118,8 @@ class HybridGRPOTrainer(TrainsToTheLastStep, GRPOTrainer):
             return
 
         check_methods()
+        for data in (trl_kwargs.get("train_dataset"), trl_kwargs.get("eval_dataset"), *trl_args[:2]):
+            check_mapped(data, verifier)
         extras = as_list(reward_funcs)
         self._hybrid_column = 2 + len(extras)
         if trl_kwargs.get("reward_processing_classes") is not None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trl_hybrid.reward_model.footprint import Need
 
 
-BATCH_ROWS = 512
+BATCH_SIZE = 512
 
 CHECKED_ROWS = 8
 """Rows of an earlier run that are scored again before it goes on."""
@@ -79,11 +79,11 @@ def add_parser(commands: Any) -> None:
     )
     add("--overwrite", action="store_true", help="write the output anew although it holds scores")
     add(
-        "--batch_rows",
+        "--batch_size",
         metavar="N",
         type=int,
-        default=BATCH_ROWS,
-        help=f"rows a save (default: {BATCH_ROWS})",
+        default=BATCH_SIZE,
+        help=f"rows at once, and between two saves (default: {BATCH_SIZE})",
     )
     _add_reward_model_options(score)
     score.set_defaults(run=run)
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     scores, end = ([], 0) if args.overwrite else read_scores(file)
     try:
         if len(scores) < len(rows):
-            scores = _score_rest(file, judges, scores, end, args.batch_rows)
+            scores = _score_rest(file, judges, scores, end, args.batch_size)
         else:
             print(f"All {len(rows)} rows are scored already.")
     except KeyboardInterrupt:
@@ -165,8 +165,8 @@ def _add_reward_model_options(parser: argparse.ArgumentParser) -> None:
 
 def _check_settings(args: argparse.Namespace) -> None:
     output = args.output
-    if args.batch_rows < 1:
-        raise InputError(f"--batch_rows must be at least 1, got {args.batch_rows}.")
+    if args.batch_size < 1:
+        raise InputError(f"--batch_size must be at least 1, got {args.batch_size}.")
     if output.exists() and not output.is_file():
         raise InputError(f"--output must be a file, got {str(output)!r}. Name a file in it.")
     if not output.parent.is_dir():
@@ -212,7 +212,7 @@ def _is_conversation(value: Any) -> bool:
 
 
 def _score_rest(
-    file: RowsFile, judges: JudgeArguments, earlier: Sequence[float], end: int, batch_rows: int
+    file: RowsFile, judges: JudgeArguments, earlier: Sequence[float], end: int, batch_size: int
 ) -> list[float]:
     """Score the rows without a score and save them batch by batch; return the scores of all rows."""
     model = load_reward_model(judges)
@@ -222,7 +222,7 @@ def _score_rest(
     started = time.monotonic()
     with file.path.open("ab") as output:
         output.truncate(end)  # a torn last line, or with --overwrite everything
-        fresh, shortened = _score_batches(model, file, len(earlier), batch_rows, output)
+        fresh, shortened = _score_batches(model, file, len(earlier), batch_size, output)
     seconds = time.monotonic() - started
     print(f"{'rows scored now':16} {len(fresh):8d}   in {seconds:.1f} s, {len(fresh) / seconds:.1f} a second")
     print(f"{'shortened to fit':16} {shortened:8d}   of them")
@@ -247,7 +247,7 @@ def _check_earlier(model: RewardModel, rows: Sequence[dict[str, Any]], earlier: 
 
 
 def _score_batches(
-    model: RewardModel, file: RowsFile, start: int, batch_rows: int, output: BinaryIO
+    model: RewardModel, file: RowsFile, start: int, batch_size: int, output: BinaryIO
 ) -> tuple[list[float], int]:
     from tqdm.auto import tqdm
 
@@ -257,7 +257,7 @@ def _score_batches(
     with tqdm(total=len(rows), initial=start, unit="row") as bar:
         while start < len(rows):
             # After a batch that was saved in part, batches begin again where an unbroken run's do.
-            batch = rows[start : start - start % batch_rows + batch_rows]
+            batch = rows[start : start - start % batch_size + batch_size]
             try:
                 fresh, cut = _score(model, batch)
             except (ValueError, TypeError) as error:
