@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig, SFTConfig, get_peft_config
 
 from trl_hybrid.config import HybridGRPOConfig
 from trl_hybrid.evaluate import HeldOutAccuracy
@@ -16,7 +16,7 @@ PROMPT_TOKENS = 256
 """Assumed for the longest prompt, chat template included."""
 
 
-def policy_of(model: ModelConfig, training: HybridGRPOConfig) -> Policy:
+def policy_of(model: ModelConfig, training: HybridGRPOConfig | SFTConfig) -> Policy:
     """Count the policy's weights from its configuration alone."""
     name, revision, trusted = str(model.model_name_or_path), model.model_revision, training.trust_remote_code
     config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trusted)
