@@ -22,21 +22,31 @@ from transformers import ProgressCallback
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
-from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments, reward_model_settings
+from trl_hybrid.arguments import (
+    CPU_DEFAULTS,
+    JudgeArguments,
+    TaskArguments,
+    parse_arguments,
+    reward_model_settings,
+)
+from trl_hybrid.asked_for import check_asked_for
 from trl_hybrid.attention import turn_off_cudnn_attention
 from trl_hybrid.carried_prompt import save_system_prompt
 from trl_hybrid.checkpoint import check_save_strategy
 from trl_hybrid.columns import check_aggregation
 from trl_hybrid.defaults import RECIPE_DEFAULTS
+from trl_hybrid.disk import check_room, check_writable, run_bytes
 from trl_hybrid.errors import plain_errors
-from trl_hybrid.estimates import reserved_bytes
-from trl_hybrid.evaluate import HeldOutAccuracy
+from trl_hybrid.estimates import policy_of, reserved_bytes
+from trl_hybrid.evaluate import ANSWERS, HeldOutAccuracy
 from trl_hybrid.hub.saved import trained_logits
 from trl_hybrid.hub.upload import push_run
 from trl_hybrid.launch import check_folder, loading_arguments, prepare_folder, say
-from trl_hybrid.preflight import check_judges, check_model_found, check_push, check_run_length
+from trl_hybrid.outlook import outlook, work_of
+from trl_hybrid.preflight import check_judges, check_model, check_push, check_run_length
 from trl_hybrid.report import StepLines
 from trl_hybrid.reward_model.footprint import Need
+from trl_hybrid.run_folder import RUNS
 from trl_hybrid.run_history import RunHistory
 from trl_hybrid.run_settings import without_secrets, write_settings
 from trl_hybrid.splits import checked_splits
@@ -72,22 +82,29 @@ def main() -> None:
         tasks, judges, args, model = parse_arguments(
             (TaskArguments, JudgeArguments, HybridGRPOConfig, ModelConfig),
             DEFAULTS,
+            cpu_defaults=CPU_DEFAULTS,
             description=SUMMARY,
             epilog=EXAMPLES,
         )
         check_aggregation(args)
         check_save_strategy(args)
-        check_models_found(judges, args, model)
+        check_asked_for(args, model, judges)
+        check_models(judges, args, model)
         push, token = args.push_to_hub, args.hub_token
         if push:
             check_push(args)
         # TRL would push at each save, unchecked, with the completions, and keep the token in training_args.bin.
         args.push_to_hub, args.hub_token = False, None
         named_folder, checkpoint = check_folder(args, tasks.overwrite_output_dir)
+        check_writable(named_folder or RUNS)
         verifier = MathVerifier(timeout=judges.verifier_timeout, num_workers=judges.verifier_num_workers)
-        train_tasks, test_tasks = checked_splits(tasks, args, model, verifier)
+        train_tasks, test_tasks = checked_splits(tasks, args, model, verifier, checkpoint)
         rows = len(train_tasks) if isinstance(train_tasks, Dataset) else None
         check_run_length(rows, prompts_per_step(args), args.max_steps)
+        work = work_of(args, rows, PartialState().num_processes)
+        needed = run_bytes(policy_of(model, args), args, work.steps)
+        check_room(named_folder or RUNS, needed, resumed=checkpoint is not None)
+        say(outlook(work, args, model, len(test_tasks or ()), ANSWERS))
         reserved = reserved_bytes(model, args, test_tasks is not None, PartialState().num_processes)
         reward_model = load_reward_model(judges, reserved)
         check_judges(verifier, reward_model, list(train_tasks.take(10)))
@@ -126,10 +143,10 @@ def main() -> None:
                 say(f"Pushed: {push_run(folder, token=token)}")
 
 
-def check_models_found(judges: JudgeArguments, args: HybridGRPOConfig, model: ModelConfig) -> None:
-    """Ask for both models' configurations before anything else, so that a wrong id costs seconds."""
-    check_model_found(model.model_name_or_path, "policy", model.model_revision, args.trust_remote_code)
-    check_model_found(
+def check_models(judges: JudgeArguments, args: HybridGRPOConfig, model: ModelConfig) -> None:
+    """Look at both models' files before anything else, so that a wrong id or a broken copy costs seconds."""
+    check_model(model.model_name_or_path, "policy", model.model_revision, args.trust_remote_code)
+    check_model(
         judges.reward_model_name_or_path,
         "reward model",
         judges.reward_model_revision,

@@ -25,7 +25,8 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
 
 from trl_hybrid import MathVerifier
-from trl_hybrid.arguments import TaskArguments, parse_arguments
+from trl_hybrid.arguments import CPU_DEFAULTS, TaskArguments, parse_arguments
+from trl_hybrid.asked_for import check_packages
 from trl_hybrid.attention import turn_off_cudnn_attention
 from trl_hybrid.carried_prompt import save_system_prompt
 from trl_hybrid.checkpoint import TrainsToTheLastStep, check_save_strategy
@@ -35,14 +36,18 @@ from trl_hybrid.data import load_tasks
 from trl_hybrid.data.preflight import check_tasks
 from trl_hybrid.data.prompt_reader import PromptReader
 from trl_hybrid.defaults import RECIPE_DEFAULTS
+from trl_hybrid.disk import check_room, check_writable, run_bytes
 from trl_hybrid.errors import InputError, plain_errors
+from trl_hybrid.estimates import policy_of
 from trl_hybrid.generation import Decoding
 from trl_hybrid.launch import loading_arguments, named_folder, prepare_folder, say
+from trl_hybrid.model_files import adapter_message
 from trl_hybrid.policy import PolicySource, TransformersSampler, find_policy
 from trl_hybrid.report import StepLines, cold_start_line
 from trl_hybrid.report.headline import duration
 from trl_hybrid.reward_model.loading import whole_weights
 from trl_hybrid.run_folder import (
+    RUNS,
     checkpoint_to_resume,
     newest_whole_checkpoint,
     package_versions,
@@ -127,15 +132,21 @@ def main() -> None:
         tasks, sampling, args, model = parse_arguments(
             (TaskArguments, SamplingArguments, SFTConfig, ModelConfig),
             DEFAULTS,
+            cpu_defaults=CPU_DEFAULTS,
             short_help=SHORT_HELP,
             description=SUMMARY,
             epilog=EXAMPLES,
         )
         refuse_what_is_not_done(tasks, args)
+        check_packages(args, model)
         source = find_policy(str(model.model_name_or_path), model.model_revision)
         if source.adapter is not None:
-            raise InputError(f"model_name_or_path must be a whole model; {source.name!r} is an adapter. Merge it.")
+            raise InputError(adapter_message(source.name, "policy", source.base))
         named = named_folder(args, tasks.overwrite_output_dir)
+        check_writable(named or RUNS)
+        policy = policy_of(model, args)
+        merged = policy.base_bytes if model.use_peft else 0
+        check_room(named or RUNS, run_bytes(policy, args) + merged, resumed=args.resume_from_checkpoint is not None)
         # What is wrong with the problems or their samples is said before a folder is made or cleared.
         problems = [] if sampling.samples else load_problems(tasks, sampling, source)
         rows = read_rows(Path(sampling.samples), FIELDS, "--samples") if sampling.samples else []

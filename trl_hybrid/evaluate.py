@@ -18,6 +18,16 @@ from trl_hybrid.stopping import StopSignals
 from trl_hybrid.verifier import MathVerifier
 
 
+SAMPLES = 8
+"""Answers drawn for each held-out problem."""
+
+ANSWERS = SAMPLES + 1
+"""With the greedy one."""
+
+MOST, FEWEST = 256, 16
+"""Held-out problems that are measured unless the user names a number."""
+
+
 def accuracy(
     model: Any,
     tokenizer: Any,
@@ -76,6 +86,28 @@ def accuracy(
     return _shares(everyone, decoding)
 
 
+def problems_to_measure(available: int, completions: int, answers: int) -> int:
+    """Choose how many held-out problems are measured, so that a short run is not mostly measurement.
+
+    Measuring before and after training takes no more answers than training generates: it is two passes over the
+    problems.
+
+    Args:
+        available: Held-out problems there are.
+        completions: That training will generate.
+        answers: To each problem, of one pass.
+
+    Returns:
+        At most `available` and `MOST`; at least `FEWEST` where there are as many.
+
+    Example:
+        100 steps of 64 completions pay for 355 problems with nine answers each, twice; forty for 142, two for seven.
+        >>> problems_to_measure(1319, 6400, 9), problems_to_measure(1319, 2560, 9), problems_to_measure(1319, 128, 9)
+        (256, 142, 16)
+    """
+    return min(available, MOST, max(FEWEST, completions // (2 * answers)))
+
+
 def _shares(judged: Sequence[Sequence[bool]], decoding: Decoding) -> dict[str, float]:
     """Average over problems; each row holds the greedy answer first if there is one."""
     greedy = [row[0] for row in judged] if decoding.greedy else []
@@ -120,7 +152,7 @@ class HeldOutAccuracy(TrainerCallback):
         verifier: MathVerifier,
         folder: Path,
         checkpoint: str | None = None,
-        num_samples: int = 8,
+        num_samples: int = SAMPLES,
         every: int | None = None,
         stop: StopSignals | None = None,
     ) -> None:

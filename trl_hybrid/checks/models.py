@@ -16,7 +16,7 @@ from trl_hybrid.checks.finding import Finding, size
 from trl_hybrid.checks.machine import HUB_SECONDS
 from trl_hybrid.config import HybridGRPOConfig
 from trl_hybrid.estimates import named_dtype, policy_of, reserved_bytes
-from trl_hybrid.preflight import check_judges, check_model_found
+from trl_hybrid.preflight import check_judges, check_model
 from trl_hybrid.reward_model import RewardModel
 from trl_hybrid.reward_model.footprint import measure_footprint
 from trl_hybrid.reward_model.host_memory import free_host_bytes
@@ -62,7 +62,7 @@ class ModelChecks:
         if not self.ask(f"Load the policy {name} ({where_from(name, revision)})?"):
             yield Finding("skipped", f"The policy {name} was not loaded")
             return
-        check_model_found(name, "policy", revision, self.training.trust_remote_code)
+        check_model(name, "policy", revision, self.training.trust_remote_code)
         needed = policy_of(self.model, self.training).weight_bytes
         short = self._shortage("policy", needed, on_gpu=True)
         if short:
@@ -82,7 +82,7 @@ class ModelChecks:
         if not self.ask(f"Load the reward model {name} ({where_from(name, revision)})?"):
             yield Finding("skipped", f"The reward model {name} was not loaded, and no completion was scored")
             return
-        check_model_found(name, "reward model", revision, judges.reward_model_trust_remote_code)
+        check_model(name, "reward model", revision, judges.reward_model_trust_remote_code)
         short = self._shortage("reward model", self._reward_model_host_bytes(), on_gpu=False)
         if short:
             yield short
