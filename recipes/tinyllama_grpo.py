@@ -11,7 +11,6 @@ Everything that a run makes lies in its folder, runs/<run_name> unless --output_
 
 import time
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,11 @@ from trl_hybrid.estimates import reserved_bytes
 from trl_hybrid.evaluate import HeldOutAccuracy
 from trl_hybrid.hub.saved import check_saved_model, trained_logits
 from trl_hybrid.hub.upload import push_run
-from trl_hybrid.launch import check_folder, loading_arguments, prepare_folder, say, what_is_left
+from trl_hybrid.launch import RunStart, check_folder, loading_arguments, prepare_folder, say, what_is_left
 from trl_hybrid.preflight import check_judges, check_model_found, check_push, check_run_length
 from trl_hybrid.report import StepLines
 from trl_hybrid.run_history import RunHistory
-from trl_hybrid.run_settings import without_secrets, write_settings
+from trl_hybrid.run_settings import settings_of
 from trl_hybrid.splits import checked_splits
 from trl_hybrid.summary import finish
 
@@ -72,7 +71,8 @@ def main() -> None:
             check_push(args)
         # TRL would push at each save, unchecked, with the completions, and keep the token in training_args.bin.
         args.push_to_hub, args.hub_token = False, None
-        named_folder, checkpoint = check_folder(args, tasks.overwrite_output_dir)
+        settings = settings_of(tasks=tasks, judges=judges, model=model, training=args)
+        named_folder, checkpoint = check_folder(args, tasks.overwrite_output_dir, settings)
         verifier = MathVerifier(timeout=judges.verifier_timeout, num_workers=judges.verifier_num_workers)
         train_tasks, test_tasks = checked_splits(tasks, args, model, verifier)
         rows = len(train_tasks) if isinstance(train_tasks, Dataset) else None
@@ -80,19 +80,17 @@ def main() -> None:
         reserved = reserved_bytes(model, args, test_tasks is not None, PartialState().num_processes)
         reward_model = load_reward_model(judges, reserved)
         check_judges(verifier, reward_model, list(train_tasks.take(10)))
-        folder = prepare_folder(named_folder, args, clear=tasks.overwrite_output_dir and checkpoint is None)
+        folder = prepare_folder(named_folder, args)
         trainer = make_trainer(args, model, train_tasks, verifier, reward_model)
+        settings = settings_of(tasks=tasks, judges=judges, model=model, training=args)
+        trainer.add_callback(RunStart(folder, settings, checkpoint, tasks.overwrite_output_dir))
 
     held_out = None
     if test_tasks is not None:
         held_out = HeldOutAccuracy(trainer, test_tasks, verifier, folder, checkpoint, every=tasks.eval_accuracy_steps)
         trainer.add_callback(held_out)
     trainer.add_callback(RunHistory(folder))
-    settings = {"tasks": asdict(tasks), "judges": asdict(judges), "model": asdict(model), "training": args.to_dict()}
-    settings = without_secrets(settings)
     main_process = trainer.is_world_process_zero()
-    if main_process:
-        write_settings(folder, settings)
     try:
         with SaveOnSigterm(trainer):
             trainer.train(resume_from_checkpoint=checkpoint)

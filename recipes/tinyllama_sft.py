@@ -35,26 +35,28 @@ from trl_hybrid.data.prompt_reader import PromptReader
 from trl_hybrid.defaults import RECIPE_DEFAULTS
 from trl_hybrid.errors import InputError, plain_errors
 from trl_hybrid.generation import Decoding
-from trl_hybrid.launch import loading_arguments, named_folder, prepare_folder, say
+from trl_hybrid.launch import RunStart, check_folder, loading_arguments, prepare_folder, say
 from trl_hybrid.policy import PolicySource, TransformersSampler, find_policy
 from trl_hybrid.report import StepLines, cold_start_line
 from trl_hybrid.reward_model.loading import whole_weights
 from trl_hybrid.run_folder import (
     checkpoint_to_resume,
+    goes_on,
     newest_whole_checkpoint,
     package_versions,
     relative_path,
     write_json,
 )
 from trl_hybrid.run_history import RunHistory
-from trl_hybrid.run_settings import without_secrets, write_settings
+from trl_hybrid.run_overwrite import SAMPLES
+from trl_hybrid.run_settings import SETTINGS_FILE, settings_of, write_settings
 from trl_hybrid.sampling import Judges, sample_rows, samples_file
 from trl_hybrid.splits import mapping_of, train_location
 
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-SAMPLES, MERGED = "samples.jsonl", "merged"
+MERGED = "merged"
 FIELDS = ("prompt", "solution", "samples")
 
 SHARED = (
@@ -130,22 +132,20 @@ def main() -> None:
         source = find_policy(str(model.model_name_or_path), model.model_revision)
         if source.adapter is not None:
             raise InputError(f"model_name_or_path must be a whole model; {source.name!r} is an adapter. Merge it.")
-        named = named_folder(args, tasks.overwrite_output_dir)
+        settings = settings_of(tasks=tasks, sampling=sampling, model=model, training=args)
+        named, checkpoint = check_folder(args, tasks.overwrite_output_dir, settings, checkpoint_to_start_from)
         # What is wrong with the problems or their samples is said before a folder is made or cleared.
         problems = [] if sampling.samples else load_problems(tasks, sampling, source)
         rows = read_rows(Path(sampling.samples), FIELDS, "--samples") if sampling.samples else []
         check_samples(rows, sampling.samples or SAMPLES)
-        anew = tasks.overwrite_output_dir and args.resume_from_checkpoint is None
-        folder = prepare_folder(named, args, clear=anew, also=(SAMPLES,))
-        checkpoint = checkpoint_to_start_from(args.resume_from_checkpoint, folder, args.max_steps)
+        anew = tasks.overwrite_output_dir and not goes_on(args.resume_from_checkpoint)
+        folder = prepare_folder(named, args, clear=anew)
+        if PartialState().is_main_process and not (folder / SETTINGS_FILE).exists():
+            write_settings(folder, settings)
         try:
             rows = rows or sampled_rows(folder, problems, sampling, model, args.seed, source)
         except KeyboardInterrupt:
             raise SystemExit(interrupted(folder, "while sampling")) from None
-        settings = {"tasks": asdict(tasks), "sampling": asdict(sampling), "model": asdict(model)}
-        settings = without_secrets({**settings, "training": args.to_dict()})
-        if PartialState().is_main_process:
-            write_settings(folder, settings)
         examples = cold_start_examples(rows, sampling.answers_per_problem)
         without = sum(not right_answers(row, 1) for row in rows)
         say(f"{len(examples)} right answers to {len(rows) - without} of {len(rows)} problems; {without} have none.")
@@ -155,6 +155,8 @@ def main() -> None:
                 "easier problems, or a stronger model."
             )
         trainer = make_trainer(args, model, examples)
+        settings = settings_of(tasks=tasks, sampling=sampling, model=model, training=args)
+        trainer.add_callback(RunStart(folder, settings, checkpoint, overwrite=False))
         trainer.add_callback(RunHistory(folder))
 
     try:
