@@ -1,6 +1,9 @@
 """What recipes do around training: one folder for all processes, and how the policy is loaded."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +18,9 @@ from trl_hybrid.launch import RunStart, check_folder, loading_arguments, prepare
 from trl_hybrid.run_changes import changes_since
 from trl_hybrid.run_folder import newest_whole_checkpoint
 from trl_hybrid.run_history import RunHistory, read_history
+
+
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -44,11 +50,38 @@ def test_a_named_folder_is_changed_only_when_asked_and_then_set_aside(args, tmp_
     assert check_folder(args, True, SETTINGS) == (folder, None)
     prepare_folder(folder, args)
     assert tree(folder) == before
-    prepare_folder(folder, args, clear=True)
+    assert str(prepare_folder(folder, args, clear=True)) == args.output_dir
     assert {path.name for path in folder.iterdir()} == {".previous", "notes.txt"}
-    with pytest.raises(InputError, match="is not empty"):  # the next start, after this one was killed
-        check_folder(args, False, SETTINGS)
-    assert tree(folder) == before
+
+
+SETS_ASIDE = """
+import os, sys
+from pathlib import Path
+from trl_hybrid.run_overwrite import set_aside
+set_aside(Path(sys.argv[1]))
+print("aside", flush=True)
+if input() == "die":
+    os._exit(9)
+"""
+
+
+def test_a_process_that_ends_puts_the_run_back_and_one_that_is_killed_leaves_that_to_the_next_start(args, tmp_path):
+    before = tree(finished_run(tmp_path / "named"))
+    started = [subprocess.Popen(
+        [sys.executable, "-c", SETS_ASIDE, str(finished_run(tmp_path / name))],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY,
+    ) for name in ("ends", "dies")]  # fmt: skip
+    for process, word, set_aside in zip(started, ("end", "die"), (False, True), strict=True):
+        folder = Path(process.args[-1])
+        args.output_dir = str(folder)
+        assert process.stdout.readline() == "aside\n"
+        with pytest.raises(InputError, match="is under way"):
+            check_folder(args, True, SETTINGS)
+        process.communicate(f"{word}\n")
+        assert (folder / ".previous").exists() is set_aside
+        with pytest.raises(InputError, match="is not empty"):
+            check_folder(args, False, SETTINGS)
+        assert tree(folder) == before
 
 
 def test_a_run_goes_on_in_its_own_folder_or_a_new_one(args, tmp_path):

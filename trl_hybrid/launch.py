@@ -22,7 +22,7 @@ from trl_hybrid.run_folder import (
     relative_path,
 )
 from trl_hybrid.run_line import finish_going_back, leave_behind
-from trl_hybrid.run_overwrite import check_overwrite, set_aside, settle
+from trl_hybrid.run_overwrite import check_not_under_way, check_overwrite, set_aside, settle
 from trl_hybrid.run_settings import SETTINGS_FILE, write_settings
 
 
@@ -56,6 +56,8 @@ def check_folder(
     """
     named = None if args.output_dir == UNNAMED_FOLDER else args.output_dir
     resume = goes_on(args.resume_from_checkpoint)
+    if named:
+        check_not_under_way(Path(named))
     if named and PartialState().is_main_process:
         settle(Path(named))
         finish_going_back(Path(named))
@@ -138,7 +140,7 @@ class RunStart(TrainerCallback):
         if self.checkpoint:
             left = leave_behind(self.folder, state.global_step)
             if left:
-                say(left)
+                say(f"\n{left}")
         elif self.overwrite:
             set_aside(self.folder)
         if getattr(args, "log_completions", False):

@@ -5,7 +5,9 @@ whole checkpoint or its model, and back where it was if the new one ends before,
 """
 
 import atexit
+import fcntl
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +40,9 @@ READ_TOO = ("samples", "data_dir", "data_files", "chat_template_path", "reward_m
 
 # The earlier run whole; on its way there or back, when what lies beside it is the same run's; and on its way out.
 PREVIOUS, MOVING, DISCARDED = ".previous", ".previous.moving", ".previous.discarded"
+
+HELD: dict[Path, int] = {}
+"""Folders that this process writes over, each with its lock's handle: another start sees that this process lives."""
 
 
 def check_overwrite(folder: Path, settings: dict[str, Any]) -> None:
@@ -103,7 +108,12 @@ def set_aside(folder: Path) -> None:
 
     Args:
         folder: The run's folder. Call it in the main process only.
+
+    Raises:
+        InputError: Another process is just doing the same.
     """
+    if folder.resolve() not in HELD:
+        HELD[folder.resolve()] = _lock(folder, fcntl.LOCK_EX)
     entries, moving = [path for path in of_a_run(folder) if path.is_file() or holds_files(path)], folder / MOVING
     if (folder / PREVIOUS).is_dir():
         # A cold start that left its answers only: the run before it is still the one to come back.
@@ -115,6 +125,31 @@ def set_aside(folder: Path) -> None:
             path.rename(moving / path.name)
         moving.rename(folder / PREVIOUS)
     atexit.register(settle, folder.resolve())
+
+
+def check_not_under_way(folder: Path) -> None:
+    """Refuse a folder in which another process is writing over a run right now: [`settle`] would pull it away.
+
+    Raises:
+        InputError: There is such a process.
+    """
+    if folder.is_dir():
+        os.close(_lock(folder, fcntl.LOCK_SH))
+
+
+def _lock(folder: Path, kind: int) -> int:
+    """Lock a folder until the handle that is returned is closed, at the latest by this process's end."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise InputError(
+            f"A run in {relative_path(str(folder))!r} is under way. Wait for it, stop it, or name another output_dir."
+        ) from None
+    except OSError as error:
+        logger.debug("The file system of %s has no locks: %s", folder, error)  # then two runs do not see each other
+    return handle
 
 
 def settle(folder: Path) -> None:
