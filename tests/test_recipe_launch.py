@@ -1,6 +1,7 @@
 """What recipes do around training: one folder for all processes, and how the policy is loaded."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,6 @@ from trl import ModelConfig
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.launch import RunStart, check_folder, loading_arguments, prepare_folder, what_is_left
-from trl_hybrid.run_changes import changes_since
 from trl_hybrid.run_folder import newest_whole_checkpoint
 from trl_hybrid.run_history import RunHistory, read_history
 
@@ -182,7 +182,53 @@ class TestRunStart:
         train(folder, changed(max_steps=4, learning_rate=0.8), checkpoint=str(folder / "checkpoint-3"))
         assert rates(folder) == pytest.approx({1: 0.4, 2: 0.3, 3: 0.4, 4: 0.2})
         assert json.loads((folder / "settings.json").read_text())["changes"] == written["changes"]
-        assert changes_since(folder / "checkpoint-4", changed(max_steps=4, learning_rate=0.8)) == {}
+
+        train(folder, changed(max_steps=4, learning_rate=0.2), checkpoint=found)
+        assert rates(folder) == pytest.approx({1: 0.4, 2: 0.3, 3: 0.1, 4: 0.05})
+        changes = json.loads((folder / "settings.json").read_text())["changes"]
+        assert changes == [{"step": 2, "settings": {"learning_rate": [0.4, 0.2]}}]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_a_real_run_is_written_over_gone_back_in_and_never_lost(tmp_path):
+    folder = tmp_path / "run"
+    options = ["--config", "recipes/configs/embedded.yaml", "--max_test_rows", "0", "--save_steps", "2",
+               "--per_device_train_batch_size", "32", "--output_dir", str(folder)]  # fmt: skip
+
+    def start(*more, script=("recipes/tinyllama_grpo.py",), code=0):
+        command = [sys.executable, *script, *options, *more]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=200, stdin=subprocess.DEVNULL)
+        assert result.returncode == code, result.stderr
+        return result
+
+    start("--max_steps", "4")
+    before = tree(folder)
+    start("--lora_target_modules", "nonsense", "--overwrite_output_dir", code=2)
+    assert tree(folder) == before
+    start("--overwrite_output_dir", script=("tests/launch/killed.py", "step", "1"), code=-signal.SIGKILL)
+    assert (folder / ".previous" / "checkpoint-4").is_dir()
+    refused = start("--resume_from_checkpoint", "latest", "--lora_r", "8", "--max_steps", "6", code=2).stderr
+    assert "is back" in refused
+    assert "lora_r: 16 -> 8" in refused
+    assert tree(folder) == before
+
+    back = ("--resume_from_checkpoint", str(folder / "checkpoint-2"), "--reward_mode", "verifier", "--max_steps")
+    shown = start(*back, "3").stdout
+    assert "reward_mode: 'hybrid' -> 'verifier'" in shown
+    assert "abandoned/after-2: checkpoint-4, 2 tables of completions, the saved model" in shown
+    assert newest_whole_checkpoint(folder).name == "checkpoint-3"
+    kept = tree(folder / "abandoned" / "after-2")
+    assert kept == {name: before[name] for name in kept}
+    assert {name for name in before if name.startswith("checkpoint-4/")} < set(kept)
+
+    several = ("-m", "accelerate.commands.launch", "--quiet", "--num_processes", "2", "--num_machines", "1",
+               "--multi_gpu", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+               "--num_cpu_threads_per_process", "1", "recipes/tinyllama_grpo.py")  # fmt: skip
+    start("--max_steps", "1", "--save_strategy", "no", "--overwrite_output_dir", script=several)
+    assert not list(folder.glob("checkpoint-*"))
+    assert not {".previous", "abandoned"} & {path.name for path in folder.iterdir()}
+    assert (folder / "adapter_model.safetensors").read_bytes() != before["adapter_model.safetensors"]
 
 
 def test_what_is_left_names_the_way_on(tmp_path):

@@ -79,6 +79,44 @@ def test_the_batches_of_a_generation_may_change_only_between_generations(tmp_pat
         check_changes(saved, changes)
 
 
+@pytest.mark.parametrize(
+    ("sharded", "launch", "refused"),
+    [
+        (False, {"processes": 1, "under_deepspeed": False}, None),
+        (True, {"processes": 2, "under_deepspeed": True}, None),
+        (True, {"processes": 1, "under_deepspeed": True}, "processes: 2 -> 1"),
+        (True, {"processes": 1, "under_deepspeed": False}, "under_deepspeed: True -> False"),
+        (False, {"processes": 2, "under_deepspeed": True}, "under_deepspeed: False -> True"),
+    ],
+)
+def test_how_a_run_is_launched_counts_where_deepspeed_has_saved_its_own_parts(saved, sharded, launch, refused):
+    for rank in range(2):
+        (saved / f"rng_state_{rank}.pth").write_text("")
+    if sharded:
+        (saved / "global_step2").mkdir()
+    changes = changes_since(saved, {**SETTINGS, "launch": launch})
+    assert changes.get("processes") == ((2, 1) if launch["processes"] == 1 else None)
+    if refused is None:
+        return check_changes(saved, changes)
+    with pytest.raises(InputError) as error:
+        check_changes(saved, changes)
+    assert refused in str(error.value)
+    return None
+
+
+def test_going_back_compares_with_what_was_set_at_the_checkpoint(tmp_path):
+    saved = {step: checkpoint(tmp_path, step) for step in (2, 4, 6)}
+    changes = [
+        {"step": 2, "settings": {"learning_rate": [0.1, 0.2], "max_steps": [4, 6]}},
+        {"step": 4, "settings": {"learning_rate": [0.2, 0.3]}},
+    ]
+    write_settings(tmp_path, changed(learning_rate=0.3), changes)
+    asked = changed(learning_rate=0.3)
+    assert changes_since(saved[6], asked) == {}
+    assert changes_since(saved[4], asked) == {"learning_rate": (0.2, 0.3)}
+    assert changes_since(saved[2], asked) == {"learning_rate": (0.1, 0.3), "max_steps": (4, 6)}
+
+
 def test_an_older_run_is_compared_by_what_it_has(tmp_path):
     saved = checkpoint(tmp_path, 2)  # without settings.json
     assert changes_since(saved, SETTINGS) == {}
@@ -95,7 +133,7 @@ def test_every_name_in_the_table_is_a_setting_and_settings_survive_their_file(tm
     }  # fmt: skip
     settings = settings_of(**groups)
     known = {name for group in settings.values() for name in group}
-    assert {name for names, _ in FIXED for name in names} <= known
+    assert {name for names, _ in FIXED for name in names} - known == {"processes", "under_deepspeed"}
     assert NOT_COMPARED - known == {"logging_dir"}  # of older versions
     write_settings(tmp_path, settings)
     assert changes_since(checkpoint(tmp_path, 2), {**settings, "model": {**settings["model"], "use_peft": True}}) == {

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DistributedType, broadcast_object_list
 from transformers import TrainerCallback, TrainingArguments
 from trl import ModelConfig
 
@@ -81,7 +81,9 @@ def _check_resumed(folder: Path, checkpoint: Path, settings: dict[str, Any]) -> 
             f"output_dir must be the folder of resume_from_checkpoint or an empty one, got {str(folder)!r} for "
             f"{str(checkpoint)!r}: two runs would be mixed. Give --output_dir {checkpoint.parent}, or a new folder."
         )
-    changes = changes_since(checkpoint, settings)
+    deepspeed = PartialState().distributed_type == DistributedType.DEEPSPEED
+    launch = {"processes": PartialState().num_processes, "under_deepspeed": deepspeed}
+    changes = changes_since(checkpoint, {**settings, "launch": launch})
     check_changes(checkpoint, changes)
     if changes:
         lines = "\n".join(lines_of(changes, changes))
@@ -150,7 +152,7 @@ class RunStart(TrainerCallback):
     def _all_changes(self, step: int) -> list[dict[str, Any]]:
         earlier = read_json(self.folder / SETTINGS_FILE).get("changes", []) if self.checkpoint else []
         now = [{"step": step, "settings": self.changes}] if self.changes else []
-        return [change for change in earlier if change["step"] <= step] + now
+        return [change for change in earlier if change["step"] < step] + now
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Let go of the run that was written over."""

@@ -23,7 +23,7 @@ LORA = (
 )  # fmt: skip
 
 # What a checkpoint holds, and the settings that it would not fit otherwise. Those of LoRA count with use_peft only,
-# those of a generation only where the checkpoint was saved within one.
+# those of a generation only where the checkpoint was saved within one, the processes only under DeepSpeed.
 FIXED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("model_name_or_path", "model_revision"), "its weights are that model's, or an adapter to it"),
     (("use_peft",), "it holds an adapter with LoRA, all weights without"),
@@ -37,6 +37,8 @@ FIXED: tuple[tuple[tuple[str, ...], str], ...] = (
         "its bounds and running means are in that model's units",
     ),
     (GENERATION, "it was saved within a generation and counts its batches"),
+    (("under_deepspeed",), "DeepSpeed saves the optimizer in parts of its own"),
+    (("processes",), "each process reads its own part of DeepSpeed's state"),
 )
 
 # Where a run lies and what it is called is no change of the run; secrets are masked, and TRL fills in the last ones.
@@ -53,12 +55,13 @@ def changes_since(checkpoint: Path, settings: dict[str, Any]) -> Changes:
 
     Args:
         checkpoint: Its folder. The run's settings lie beside it; of a run without them, the checkpoint tells a few.
-        settings: `tasks`, `model` and the others, as they are asked for now.
+        settings: `tasks`, `model` and the others, as they are asked for now; `launch` with `processes` and
+            `under_deepspeed`, where those are to be compared.
 
     Returns:
         What both know and have differently.
     """
-    before = {**_told_by(checkpoint), **_flat(read_json(checkpoint.parent / SETTINGS_FILE).get("settings", {}))}
+    before = {**_told_by(checkpoint), **_settings_at(checkpoint)}
     now = _flat(settings)
     passed = NOT_COMPARED if before["use_peft"] or now.get("use_peft") else {*NOT_COMPARED, *LORA, "lora_dropout"}
     return {
@@ -74,11 +77,27 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for group in groups for name, value in group.items()}
 
 
+def _settings_at(checkpoint: Path) -> dict[str, Any]:
+    """Read the settings that a checkpoint was trained with: the run's, without what changed at its step or later."""
+    written = read_json(checkpoint.parent / SETTINGS_FILE)
+    settings, step = _flat(written.get("settings", {})), read_json(checkpoint / "trainer_state.json")["global_step"]
+    for change in reversed(written.get("changes", [])):
+        if change["step"] >= step:
+            settings |= {name: before for name, (before, _) in change["settings"].items()}
+    return settings
+
+
 def _told_by(checkpoint: Path) -> dict[str, Any]:
-    """Read from a checkpoint itself what its weights are."""
+    """Read from a checkpoint itself what its weights are, and how it was launched."""
     adapter = read_json(checkpoint / "adapter_config.json")
     known = {"lora_r": "r", "lora_alpha": "lora_alpha", "model_name_or_path": "base_model_name_or_path"}
-    return {"use_peft": bool(adapter), **{name: adapter[key] for name, key in known.items() if key in adapter}}
+    processes = len(list(checkpoint.glob("rng_state*.pth")))
+    return {
+        "use_peft": bool(adapter),
+        "under_deepspeed": any(checkpoint.glob("global_step*")),
+        **({"processes": processes} if processes else {}),
+        **{name: adapter[key] for name, key in known.items() if key in adapter},
+    }
 
 
 def _same(name: str, before: Any, now: Any) -> bool:
@@ -98,7 +117,12 @@ def check_changes(checkpoint: Path, changes: Changes) -> None:
         InputError: A setting of `FIXED` has changed; the message names all of them.
     """
     within = read_json(checkpoint / "hybrid_state.json").get("generation_step", 0)
-    passed = (*(() if within else GENERATION), *(LORA if "use_peft" in changes else ()))
+    sharded = any(checkpoint.glob("global_step*"))
+    passed = (
+        *(() if within else GENERATION),
+        *(LORA if "use_peft" in changes else ()),
+        *(() if sharded and "under_deepspeed" not in changes else ("processes",)),
+    )
     refused = {name: why for names, why in FIXED for name in names if name in changes and name not in passed}
     if refused:
         lines = "\n".join(f"{lines_of(changes, [name])[0]}   ({why})" for name, why in refused.items())

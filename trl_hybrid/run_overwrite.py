@@ -24,6 +24,7 @@ MODEL = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.json", "merges.txt",
     "spiece.model", "training_args.bin", "README.md", "summary.json", "curves.png", "report.html",
+    "merged",
 )  # fmt: skip
 """What a run writes at its end, as patterns."""
 
@@ -32,7 +33,7 @@ SAMPLES = "samples.jsonl"
 
 WRITTEN = (
     *MODEL, SETTINGS_FILE, "history.jsonl", "accuracy_before.json", "checkpoint-*", "completions", "abandoned",
-    SAMPLES, "merged",
+    SAMPLES,
 )  # fmt: skip
 """All that a run writes into its folder; what else lies there is the user's."""
 
@@ -114,6 +115,7 @@ def set_aside(folder: Path) -> None:
     """
     if folder.resolve() not in HELD:
         HELD[folder.resolve()] = _lock(folder, fcntl.LOCK_EX)
+        atexit.register(settle, folder.resolve())
     entries, moving = [path for path in of_a_run(folder) if path.is_file() or holds_files(path)], folder / MOVING
     if (folder / PREVIOUS).is_dir():
         # A cold start that left its answers only: the run before it is still the one to come back.
@@ -124,7 +126,6 @@ def set_aside(folder: Path) -> None:
         for path in entries:
             path.rename(moving / path.name)
         moving.rename(folder / PREVIOUS)
-    atexit.register(settle, folder.resolve())
 
 
 def check_not_under_way(folder: Path) -> None:
