@@ -130,6 +130,14 @@ class TestSettingAside:
             "notes.txt", "settings.json", "history.jsonl", "completions", "checkpoint-1",
         }  # fmt: skip
 
+    def test_what_a_killed_deletion_left_is_not_in_the_way(self, run):
+        (run / ".previous.discarded").mkdir()
+        (run / ".previous.discarded" / "optimizer.pt").write_text("of the run before that")
+        set_aside(run)
+        checkpoint(run, 1)
+        settle(run)
+        assert {path.name for path in run.iterdir()} == {"notes.txt", "checkpoint-1"}
+
     def test_it_is_gone_with_a_whole_model_and_not_with_a_cut_off_one(self, run):
         before = tree(run)
         set_aside(run)

@@ -160,6 +160,8 @@ def settle(folder: Path) -> None:
         folder: The run's folder. Call it in the main process only.
     """
     previous, moving, discarded = folder / PREVIOUS, folder / MOVING, folder / DISCARDED
+    if discarded.is_dir():  # an interrupted call left it
+        shutil.rmtree(discarded, ignore_errors=True)
     if previous.is_dir():
         if _has_come_to_something(folder):
             previous.rename(discarded)
@@ -174,7 +176,8 @@ def settle(folder: Path) -> None:
             path.rename(folder / path.name)
         moving.rmdir()
         logger.warning("The run that was in %s before is back: the one over it ended without a checkpoint.", folder)
-    shutil.rmtree(discarded, ignore_errors=True)  # what is left, the next call takes
+    if discarded.is_dir():
+        shutil.rmtree(discarded, ignore_errors=True)
 
 
 def _has_come_to_something(folder: Path) -> bool:
