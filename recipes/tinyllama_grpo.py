@@ -12,7 +12,6 @@ Everything that a run makes lies in its folder, runs/<run_name> unless --output_
 
 import time
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +40,14 @@ from trl_hybrid.estimates import policy_of, reserved_bytes
 from trl_hybrid.evaluate import ANSWERS, HeldOutAccuracy
 from trl_hybrid.hub.saved import trained_logits
 from trl_hybrid.hub.upload import push_run
-from trl_hybrid.launch import check_folder, loading_arguments, prepare_folder, say
+from trl_hybrid.launch import RunStart, check_folder, loading_arguments, prepare_folder, say
 from trl_hybrid.outlook import outlook, work_of
 from trl_hybrid.preflight import check_judges, check_model, check_push, check_run_length
 from trl_hybrid.report import StepLines
 from trl_hybrid.reward_model.footprint import Need
 from trl_hybrid.run_folder import RUNS
 from trl_hybrid.run_history import RunHistory
-from trl_hybrid.run_settings import without_secrets, write_settings
+from trl_hybrid.run_settings import settings_of
 from trl_hybrid.splits import checked_splits
 from trl_hybrid.stopping import StopSignals, plain_ends
 from trl_hybrid.summary import finish
@@ -95,7 +94,8 @@ def main() -> None:
             check_push(args)
         # TRL would push at each save, unchecked, with the completions, and keep the token in training_args.bin.
         args.push_to_hub, args.hub_token = False, None
-        named_folder, checkpoint = check_folder(args, tasks.overwrite_output_dir)
+        settings = settings_of(tasks=tasks, judges=judges, model=model, training=args)
+        named_folder, checkpoint = check_folder(args, tasks.overwrite_output_dir, settings)
         check_writable(named_folder or RUNS)
         verifier = MathVerifier(timeout=judges.verifier_timeout, num_workers=judges.verifier_num_workers)
         train_tasks, test_tasks = checked_splits(tasks, args, model, verifier, checkpoint)
@@ -108,8 +108,10 @@ def main() -> None:
         reserved = reserved_bytes(model, args, test_tasks is not None, PartialState().num_processes)
         reward_model = load_reward_model(judges, reserved)
         check_judges(verifier, reward_model, list(train_tasks.take(10)))
-        folder = prepare_folder(named_folder, args, clear=tasks.overwrite_output_dir and checkpoint is None)
+        folder = prepare_folder(named_folder, args)
         trainer = make_trainer(args, model, train_tasks, verifier, reward_model)
+        settings = settings_of(tasks=tasks, judges=judges, model=model, training=args)
+        trainer.add_callback(RunStart(folder, settings, checkpoint, tasks.overwrite_output_dir))
 
     held_out, stop = None, StopSignals(trainer)
     if test_tasks is not None:
@@ -118,12 +120,8 @@ def main() -> None:
         )
         trainer.add_callback(held_out)
     trainer.add_callback(RunHistory(folder))
-    settings = {"tasks": asdict(tasks), "judges": asdict(judges), "model": asdict(model), "training": args.to_dict()}
-    settings = without_secrets(settings)
     main_process = trainer.is_world_process_zero()
     with plain_ends(folder, trainer):
-        if main_process:
-            write_settings(folder, settings)
         with stop:
             trainer.train(resume_from_checkpoint=checkpoint)
         if main_process:

@@ -40,7 +40,7 @@ from trl_hybrid.disk import check_room, check_writable, run_bytes
 from trl_hybrid.errors import InputError, plain_errors
 from trl_hybrid.estimates import policy_of
 from trl_hybrid.generation import Decoding
-from trl_hybrid.launch import loading_arguments, named_folder, prepare_folder, say
+from trl_hybrid.launch import RunStart, check_folder, loading_arguments, prepare_folder, say
 from trl_hybrid.model_files import adapter_message
 from trl_hybrid.policy import PolicySource, TransformersSampler, find_policy
 from trl_hybrid.report import StepLines, cold_start_line
@@ -49,13 +49,15 @@ from trl_hybrid.reward_model.loading import whole_weights
 from trl_hybrid.run_folder import (
     RUNS,
     checkpoint_to_resume,
+    goes_on,
     newest_whole_checkpoint,
     package_versions,
     relative_path,
     write_json,
 )
 from trl_hybrid.run_history import RunHistory
-from trl_hybrid.run_settings import without_secrets, write_settings
+from trl_hybrid.run_overwrite import SAMPLES
+from trl_hybrid.run_settings import SETTINGS_FILE, settings_of, write_settings
 from trl_hybrid.sampling import Judges, sample_rows, samples_file
 from trl_hybrid.splits import mapping_of, train_location
 from trl_hybrid.stopping import StopSignals, plain_ends
@@ -63,7 +65,7 @@ from trl_hybrid.stopping import StopSignals, plain_ends
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-SAMPLES, MERGED = "samples.jsonl", "merged"
+MERGED = "merged"
 FIELDS = ("prompt", "solution", "samples")
 
 SHARED = (
@@ -142,7 +144,8 @@ def main() -> None:
         source = find_policy(str(model.model_name_or_path), model.model_revision)
         if source.adapter is not None:
             raise InputError(adapter_message(source.name, "policy", source.base))
-        named = named_folder(args, tasks.overwrite_output_dir)
+        settings = settings_of(tasks=tasks, sampling=sampling, model=model, training=args)
+        named, checkpoint = check_folder(args, tasks.overwrite_output_dir, settings, checkpoint_to_start_from)
         check_writable(named or RUNS)
         policy = policy_of(model, args)
         merged = policy.base_bytes if model.use_peft else 0
@@ -151,18 +154,15 @@ def main() -> None:
         problems = [] if sampling.samples else load_problems(tasks, sampling, source)
         rows = read_rows(Path(sampling.samples), FIELDS, "--samples") if sampling.samples else []
         check_samples(rows, sampling.samples or SAMPLES)
-        anew = tasks.overwrite_output_dir and args.resume_from_checkpoint is None
-        folder = prepare_folder(named, args, clear=anew, also=(SAMPLES,))
-        checkpoint = checkpoint_to_start_from(args.resume_from_checkpoint, folder, args.max_steps)
+        anew = tasks.overwrite_output_dir and not goes_on(args.resume_from_checkpoint)
+        folder = prepare_folder(named, args, clear=anew)
+        if PartialState().is_main_process and not (folder / SETTINGS_FILE).exists():
+            write_settings(folder, settings)
         try:
             rows = rows or sampled_rows(folder, problems, sampling, model, args.seed, source)
         except KeyboardInterrupt:
             say(f"\nInterrupted while sampling. {way_on(folder)}")
             raise SystemExit(130) from None
-        settings = {"tasks": asdict(tasks), "sampling": asdict(sampling), "model": asdict(model)}
-        settings = without_secrets({**settings, "training": args.to_dict()})
-        if PartialState().is_main_process:
-            write_settings(folder, settings)
         examples = cold_start_examples(rows, sampling.answers_per_problem)
         without = sum(not right_answers(row, 1) for row in rows)
         say(f"{len(examples)} right answers to {len(rows) - without} of {len(rows)} problems; {without} have none.")
@@ -172,6 +172,8 @@ def main() -> None:
                 "easier problems, or a stronger model."
             )
         trainer = make_trainer(args, model, examples)
+        settings = settings_of(tasks=tasks, sampling=sampling, model=model, training=args)
+        trainer.add_callback(RunStart(folder, settings, checkpoint, overwrite=False))
         trainer.add_callback(RunHistory(folder))
 
     with plain_ends(folder, trainer, way_on):

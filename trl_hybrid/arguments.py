@@ -89,7 +89,8 @@ class TaskArguments(ScriptArguments, DatasetMixtureConfig):
         metadata={"help": "Measure held-out accuracy every so many steps too; by default before and after training."},
     )
     overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Write into output_dir although it holds files."}
+        default=False,
+        metadata={"help": "Write over the run in output_dir; it is kept until the new one has a checkpoint."},
     )
 
     def __post_init__(self) -> None:
