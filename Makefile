@@ -7,9 +7,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up
 CANARY := .venv-canary/bin/python
-# accelerate's own defaults, said aloud so that it does not warn of them.
-LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-	--num_cpu_threads_per_process 1
+# Two processes share the tests out; one that is done takes over from the other.
+TWICE := -n 2 --dist worksteal
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,10 +22,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 train: setup ## Train the embedded default with the hybrid reward: offline, on the CPU, in minutes
-	$(LAUNCH) recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml
+	$(BIN)/python recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml
 
 test: setup ## Run the fast tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(TWICE)
 
 test-slow: setup ## Run the tests that launch real training processes
 	$(BIN)/python -m pytest -q -m slow
@@ -38,7 +37,7 @@ canary: ## Run the fast tests with the newest versions that pyproject.toml allow
 	@echo "Versions that differ, constraints.txt < and > here:"
 	@diff <(grep -v '^#' constraints.txt | sort) <($(CANARY) -m pip freeze --exclude-editable | sed 's/+.*//' | sort) \
 		| grep '^[<>]' || echo none
-	$(CANARY) -m pytest -q --tb=short
+	$(CANARY) -m pytest -q $(TWICE) --tb=short
 
 check: setup ## Lint, check the format and the types
 	$(BIN)/ruff check .

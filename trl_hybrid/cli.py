@@ -12,7 +12,7 @@ from trl_hybrid.commands.spelling import with_known_names
 from trl_hybrid.errors import plain_errors
 
 
-DESCRIPTION = "Tools around hybrid-reward GRPO. The training itself is `accelerate launch recipes/tinyllama_grpo.py`."
+DESCRIPTION = "Tools around hybrid-reward GRPO. The training itself is `python recipes/tinyllama_grpo.py`."
 
 EXAMPLES = """examples, in the order of a project:
   trl-hybrid init my-project && cd my-project

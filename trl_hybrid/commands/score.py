@@ -44,7 +44,7 @@ EXAMPLES = r"""examples:
   trl-hybrid score --completions answers.jsonl --output scores.jsonl
   trl-hybrid score --completions answers.jsonl --output scores.jsonl --reward_model_name_or_path my/reward-model
 
-All of the recipe's options of the reward model are taken: accelerate launch recipes/tinyllama_grpo.py --help_all
+All of the recipe's options of the reward model are taken: python recipes/tinyllama_grpo.py --help_all
 
 answers.jsonl holds one JSON object a line, such as {"prompt": "What is 2 + 2?", "completion": "so \\boxed{4}"}. Both
 may be chat messages. "truncated": true marks a completion that was cut off by a length limit. Other fields are kept.
