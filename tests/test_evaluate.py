@@ -133,6 +133,36 @@ def test_the_policy_is_measured_as_it_is_trained(policy, tokenizer, tasks, verif
     assert found == [Decoding(num_samples=8, seed=3, **own)]
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_answers_are_given_in_evaluation_mode_and_the_mode_is_then_what_it_was(
+    training, tokenizer, tasks, verifier, tmp_path, monkeypatch
+):
+    model: Any = torch.nn.Dropout().train(training)
+    model.is_gradient_checkpointing, modes = False, []
+    trainer: Any = SimpleNamespace(
+        max_completion_length=4, temperature=1.0, top_p=1.0, top_k=0, min_p=None, repetition_penalty=1.0,
+        chat_template_kwargs=None, args=SimpleNamespace(seed=0, per_device_eval_batch_size=9),
+        accelerator=Accelerator(cpu=True), model_wrapped=model, processing_class=tokenizer,
+    )  # fmt: skip
+
+    def measured(*args, batch_size, description):
+        assert args == (model, tokenizer, tasks, verifier, args[4], trainer.accelerator)
+        modes.append((args[0].training, batch_size, description))
+        if len(modes) == 2:
+            raise RuntimeError("out of memory")
+        return {"greedy": 1.0}
+
+    monkeypatch.setattr(evaluate, "accuracy", measured)
+    callback = HeldOutAccuracy(trainer, tasks, verifier, tmp_path, num_samples=2)
+    assert callback._measure("then") == {"greedy": 1.0}
+    assert model.training is training
+    with pytest.raises(RuntimeError, match="out of memory"):
+        callback._measure("again")
+    assert model.training is training
+    # 9 prompts of 2 samples are the sequences of 6 prompts of 2 samples and a greedy answer.
+    assert modes == [(False, 6, "Accuracy then"), (False, 6, "Accuracy again")]
+
+
 class TestDuringTraining:
     def train(self, folder, verifier, every):
         """Three steps, each of its own generation."""

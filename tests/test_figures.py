@@ -83,6 +83,23 @@ def test_means_over_problems_and_their_differences():
     assert compare(after, after)["lenient"]["greedy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
+def test_figures_and_differences_of_the_strict_verdict_are_its_own():
+    right, unboxed, wrong = sample("7", True), sample("7", True, boxed=False), sample("8", False)
+
+    def rows(*greedy):
+        return [{"samples": [], "greedy": answer} for answer in greedy]
+
+    before, after = rows(right, wrong, wrong, wrong), rows(right, unboxed, unboxed, wrong)
+    assert {verdict: figures["greedy"]["value"] for verdict, figures in summarize(after).items()} == {
+        "lenient": 0.75,
+        "strict": 0.25,
+    }
+    assert {verdict: figures["greedy"]["value"] for verdict, figures in compare(before, after).items()} == {
+        "lenient": 0.5,
+        "strict": 0.0,
+    }
+
+
 def test_a_problem_counts_in_a_difference_only_if_both_judge_it():
     good, bad = sample("7", True), sample("8", False)
     before = [{"samples": [], "greedy": row} for row in (bad, sample("7", None))]
