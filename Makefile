@@ -1,6 +1,6 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow check format clean
+.PHONY: help setup train test test-slow mutants check format clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -29,6 +29,9 @@ test: setup ## Run the fast tests
 
 test-slow: setup ## Run the tests that launch real training processes
 	$(BIN)/python -m pytest -q -m slow
+
+mutants: setup ## Break the core in small ways and see whether its tests notice
+	OMP_NUM_THREADS=1 nice $(BIN)/python scripts/mutants.py
 
 check: setup ## Lint, check the format and the types
 	$(BIN)/ruff check .

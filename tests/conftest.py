@@ -11,13 +11,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 
 # Scripts for processes that tests launch; they import each other from their own folder.
 collect_ignore = ["launch"]
 
 settings.register_profile("offline", deadline=None, derandomize=True, print_blob=True)
+# Whether a test fails is all that scripts/mutants.py asks: no smaller example is sought.
+settings.register_profile("first_failure", settings.get_profile("offline"), phases=[Phase.explicit, Phase.generate])
 settings.load_profile("offline")
 
 

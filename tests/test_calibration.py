@@ -75,9 +75,25 @@ def test_the_reward_model_is_asked_as_in_training():
     assert call.completion_ids == [[0, 2], [0, 2], [1, 2], [1, 2]]
     assert call.completion_truncated == [False, False, True, True]
     assert (call.solution, call.level) == (["S0", "S0", "S1", "S1"], [0, 0, 1, 1])
+    assert not hasattr(call, "prompt")
     assert call.trainer_state is trainer.state
     call.log_extra("column", ["a"])
     call.log_metric("metric", 1.0)
+
+
+def test_scores_become_single_precision_on_the_accelerators_device_also_whole_numbers_and_one_alone():
+    class Elsewhere(Accelerator):
+        device = torch.device("meta")
+
+        def gather(self, own):
+            found.append((own.device.type, own.dtype))
+            return torch.zeros(len(own))
+
+    found = []
+    trainer = Trainer(group=1, accelerator=Elsewhere())
+    trainer.reward_model = lambda prompts, **_: [1] * len(prompts)
+    assert calibration_scores(trainer, 1).tolist() == [0.0]
+    assert found == [("meta", torch.float32)]
 
 
 def test_a_dataset_of_fewer_prompts_is_answered_whole():

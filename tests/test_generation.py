@@ -70,6 +70,15 @@ def test_any_of_the_policys_end_tokens_ends_an_answer(policy, tokenizer, prompts
     assert not answer.truncated
 
 
+def test_the_tokenizers_end_token_ends_an_answer_where_the_model_names_none(policy, tokenizer, prompts, monkeypatch):
+    def greedy():
+        return generate_completions(policy, tokenizer, prompts, range(4), Decoding(0, max_completion_length=40))
+
+    expected = greedy()
+    monkeypatch.setattr(policy.generation_config, "eos_token_id", None)
+    assert greedy() == expected
+
+
 @pytest.mark.parametrize(
     ("model", "tokenizer", "ends"),
     [([5, 2, 7], 2, [2, 5, 7]), (5, 2, [2, 5]), (2, 2, [2]), (None, 2, [2]), ([5], None, [5]), (None, None, [])],
@@ -84,6 +93,7 @@ def test_end_tokens_are_the_tokenizers_and_the_models_each_once(model, tokenizer
     [
         ({}, [0.5, 0.25, 0.125, 0.0625, 0.0625]),
         ({"temperature": 0.5}, [0.25, 1 / 16, 1 / 64, 1 / 256, 1 / 256]),  # squared
+        ({"temperature": 2.0}, [0.5**0.5, 0.5, 0.125**0.5, 0.25, 0.25]),  # roots
         ({"top_k": 1}, [0.5]),
         ({"top_p": 0.8}, [0.5, 0.25, 0.125]),  # two have 0.75
         ({"min_p": 0.0}, [0.5, 0.25, 0.125, 0.0625, 0.0625]),
