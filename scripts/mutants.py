@@ -276,7 +276,11 @@ def main() -> int:
     options = parser.parse_args()
     settings = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["mutants"]
     equal = tomllib.loads(Path("tests/equal_mutants.toml").read_text())
-    wanted = {m: t for m, t in settings["tests"].items() if not options.words or any(w in m for w in options.words)}
+    wanted = {
+        modules: tests
+        for modules, tests in settings["tests"].items()
+        if not options.words or any(word in modules.removeprefix("trl_hybrid/") for word in options.words)
+    }
     os.environ |= {"PY_IGNORE_IMPORTMISMATCH": "1", "MUTMUT_DEPENDENCY_DEPTH": "-1"}
     file_mutation.MutationVisitor = DecoratedToo
     with tempfile.TemporaryDirectory() as folder:
