@@ -294,7 +294,7 @@ def main() -> int:
         mutants = [mutant for mutant in made if counts(mutant.change, settings["left_alone"])]
         loop = MutationLoop(mutants, files, equal, options.jobs)
         chosen = sorted({test for tests in files.values() for test in tests})
-        pytest.main(["-q", "--hypothesis-profile=first_failure", "-p", "no:cacheprovider", *chosen], plugins=[loop])
+        pytest.main(["-q", "--hypothesis-profile=mutants", "-p", "no:cacheprovider", *chosen], plugins=[loop])
     return int(report(loop.outcomes) >= settings["survivors"])
 
 

@@ -18,8 +18,10 @@ from hypothesis import Phase, settings
 collect_ignore = ["launch"]
 
 settings.register_profile("offline", deadline=None, derandomize=True, print_blob=True)
-# Whether a test fails is all that scripts/mutants.py asks: no smaller example is sought.
-settings.register_profile("first_failure", settings.get_profile("offline"), phases=[Phase.explicit, Phase.generate])
+# For scripts/mutants.py, which asks thousands of times, and only whether a test fails.
+settings.register_profile(
+    "mutants", settings.get_profile("offline"), max_examples=30, phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile("offline")
 
 

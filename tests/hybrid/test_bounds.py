@@ -38,8 +38,15 @@ class TestCalibratedBounds:
 
     @pytest.mark.parametrize("state", [{"low": 2.0, "high": 1.0}, {"low": NAN, "high": 1.0}])
     def test_state_that_holds_no_bounds(self, state):
-        with pytest.raises(ValueError, match="saved low and high"):
+        with pytest.raises(ValueError, match="^The saved low and high must"):
             CalibratedBounds().load_state_dict(state)
+
+    @pytest.mark.parametrize("state", [{"low": None, "high": 1.0}, {"low": 1.0, "high": None}])
+    def test_half_a_state_is_none(self, state):
+        bounds = CalibratedBounds()
+        bounds.calibrate(torch.tensor([0.0, 1.0]))
+        bounds.load_state_dict(state)
+        assert bounds.value is None
 
 
 class TestRescaling:
@@ -48,6 +55,14 @@ class TestRescaling:
         low, high = extremes(scores, torch.tensor([[True, True, False], [False, False, False]]))
         assert low.tolist() == [[-1.0], [math.inf]]
         assert high.tolist() == [[3.0], [-math.inf]]
+
+    def test_extremes_of_one_row_and_of_several_dimensions(self):
+        low, high = extremes(torch.tensor([3.0, -1.0, 9.0]), torch.ones(3, dtype=torch.bool))
+        assert (low.tolist(), high.tolist()) == ([-1.0], [9.0])
+        blocks = torch.arange(8.0).reshape(2, 2, 2)
+        low, high = extremes(blocks, torch.ones_like(blocks, dtype=torch.bool))
+        assert low.flatten().tolist() == [0.0, 2.0, 4.0, 6.0]
+        assert high.flatten().tolist() == [1.0, 3.0, 5.0, 7.0]
 
     def test_by_hand(self):
         scores = torch.tensor([1.0, 2.0, 5.0, 9.0, -3.0], dtype=torch.float64)
@@ -61,6 +76,11 @@ class TestRescaling:
         assert rescale(far, far[0], far[-1], eps=1e-6).tolist() == [0.0, 0.5, 1.0]
         near = torch.tensor([0.0, smallest], dtype=torch.float64)
         assert rescale(near, near[0], near[-1], eps=0.0).tolist() == [0.0, 1.0]
+        wide = torch.tensor([0.0, largest], dtype=torch.float64)
+        assert rescale(wide, wide[0], wide[1], eps=largest).tolist() == [
+            0.0,
+            0.5,
+        ]  # the spread fits, their sum does not
         # A large eps counts in full beside the spread, also where both are divided.
         half = rescale(far, far[0], far[-1], eps=largest)
         assert half.tolist() == pytest.approx([0.0, 1 / 3, 2 / 3])
