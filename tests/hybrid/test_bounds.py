@@ -38,7 +38,7 @@ class TestCalibratedBounds:
 
     @pytest.mark.parametrize("state", [{"low": 2.0, "high": 1.0}, {"low": NAN, "high": 1.0}])
     def test_state_that_holds_no_bounds(self, state):
-        with pytest.raises(ValueError, match="^The saved low and high must"):
+        with pytest.raises(ValueError, match=r"^The saved low and high must"):
             CalibratedBounds().load_state_dict(state)
 
     @pytest.mark.parametrize("state", [{"low": None, "high": 1.0}, {"low": 1.0, "high": None}])

@@ -7,7 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trl_hybrid.hybrid.combine import combine_hybrid_score, count_non_finite, hybrid_rewards, read_verdicts
+from trl_hybrid.hybrid.combine import (
+    check_bands,
+    combine_hybrid_score,
+    count_non_finite,
+    hybrid_rewards,
+    read_verdicts,
+)
 
 
 NAN = math.nan
@@ -48,7 +54,7 @@ class TestCombineHybridScore:
             ({"alpha": 0.6, "beta": 0.6}, "alpha \\+ beta"),
             ({"eps": 0.0}, "eps"),
             ({"eps": NAN}, "eps"),
-            ({"min_rm": 2.0, "max_rm": 1.0}, "min_rm"),
+            ({"min_rm": 2.0, "max_rm": 1.0}, "^min_rm and max_rm must"),
             ({"max_rm": math.inf}, "max_rm"),
             ({"verl_score": 0.5}, "verdict"),
         ],
@@ -56,6 +62,30 @@ class TestCombineHybridScore:
     def test_bad_input_names_the_argument(self, arguments, named):
         with pytest.raises(ValueError, match=named):
             combine_hybrid_score(**{"verl_score": 1.0, "rm_score": 0.0, "min_rm": 0.0, "max_rm": 1.0, **arguments})
+
+
+class TestCheckBands:
+    @pytest.mark.parametrize(
+        ("bands", "message"),
+        [
+            ((0.0, 0.1, 1e-6), r"^alpha must be above 0 and at most 1, got 0\.0"),
+            ((1.5, 0.1, 1e-6), r"^alpha must be above 0 and at most 1, got 1\.5"),
+            ((0.1, -0.1, 1e-6), r"^beta must be above 0 and at most 1, got -0\.1"),
+            ((1.0, 0.5, 1e-6), r"^alpha \+ beta must be at most 1, got 1\.0 \+ 0\.5 = 1\.5"),
+            ((0.1, 0.1, math.inf), r"^eps must be a positive finite number, got inf"),
+        ],
+    )
+    def test_the_broken_rule_is_named(self, bands, message):
+        with pytest.raises(ValueError, match=message):
+            check_bands(*bands)
+
+    @pytest.mark.parametrize(("alpha", "beta"), [(0.5, 0.5), (1.0, 1e-9), (0.1 + 0.2, 0.7)])
+    def test_bands_that_touch_are_bands_however_their_sum_is_rounded(self, alpha, beta):
+        check_bands(alpha, beta, 1e-6)
+
+    def test_a_prefix_stands_before_every_name(self):
+        with pytest.raises(ValueError, match=r"^hybrid_alpha \+ hybrid_beta must"):
+            check_bands(0.6, 0.6, 1e-6, prefix="hybrid_")
 
 
 class TestHybridRewards:
@@ -185,8 +215,8 @@ class TestBounds:
             ({"bounds": "batch"}, "bounds must be 'stratum', 'group' or 'calibrated', got 'batch'"),
             ({"bounds": "calibrated"}, "go together"),
             ({"calibrated": (0.0, 1.0)}, "go together"),
-            ({"bounds": "calibrated", "calibrated": (1.0, 0.0)}, "calibrated low and high"),
-            ({"bounds": "calibrated", "calibrated": (0.0, math.inf)}, "calibrated low and high"),
+            ({"bounds": "calibrated", "calibrated": (1.0, 0.0)}, "^The calibrated low and high must"),
+            ({"bounds": "calibrated", "calibrated": (0.0, math.inf)}, "^The calibrated low and high must"),
         ],
     )
     def test_bad_bounds_name_the_rule(self, arguments, named):
