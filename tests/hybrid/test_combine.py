@@ -12,6 +12,7 @@ from trl_hybrid.hybrid.combine import (
     combine_hybrid_score,
     count_non_finite,
     hybrid_rewards,
+    place_in_band,
     read_verdicts,
 )
 
@@ -121,6 +122,13 @@ class TestHybridRewards:
 
     def test_float32_scores_are_combined_in_float64(self):
         assert hybrid_rewards(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0]), 2).dtype == torch.float64
+
+    def test_single_precision_is_left_before_anything_is_computed(self):
+        scores = torch.tensor([0.0, 1.0, 3.0])
+        paid = hybrid_rewards(torch.zeros(3), scores, 3, eps=1e-6).tolist()
+        assert paid[1] == pytest.approx(-0.1 + 0.2 / (3.0 + 1e-6), rel=1e-12)
+        z = torch.tensor([1 / 3], dtype=torch.float32)
+        assert place_in_band(torch.zeros(1), z, 0.1, 0.1).item() == pytest.approx(-0.1 + 0.2 * z.item(), rel=1e-12)
 
     def test_matches_the_scalar_form_row_by_row(self):
         verdicts, scores = [1.0, 0.0, 1.0, 0.0, 1.0, 0.0], [0.3, -4.0, 2.0, 8.0, 1.1, 0.0]
@@ -259,15 +267,25 @@ class TestReadVerdicts:
     def test_single_precision_pay_equals_double_precision_rule(self, correct_reward):
         assert read_verdicts(torch.tensor([correct_reward], dtype=torch.float32), correct_reward).item() == 1.0
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_each_precision_is_compared_and_answered_in_itself(self, dtype):
+        verdicts = read_verdicts(torch.tensor([0.1, 0.05, NAN], dtype=dtype), 0.1)
+        assert verdicts.dtype == dtype
+        assert verdicts.tolist() == pytest.approx([1.0, 0.0, NAN], nan_ok=True)
+
+    def test_a_right_answer_is_paid_1_unless_said(self):
+        assert read_verdicts(torch.tensor([1.0, 0.99, 2.0])).tolist() == [1.0, 0.0, 1.0]
+
 
 class TestCountNonFinite:
     def test_one_row_or_one_percent_is_put_up_with(self):
         assert count_non_finite(torch.tensor([1.0, NAN])) == 1
-        assert count_non_finite(torch.tensor([1.0] * 298 + [NAN, math.inf])) == 2
+        assert count_non_finite(torch.tensor([1.0] * 198 + [NAN, math.inf])) == 2
 
-    def test_more_is_refused(self):
-        with pytest.raises(ValueError, match="3 of 299 reward model scores are NaN or infinite"):
-            count_non_finite(torch.tensor([1.0] * 296 + [NAN, math.inf, -math.inf]))
+    @pytest.mark.parametrize(("broken", "rows"), [(2, 2), (2, 199), (3, 299)])
+    def test_more_is_refused(self, broken, rows):
+        with pytest.raises(ValueError, match=f"^{broken} of {rows} reward model scores are NaN or infinite"):
+            count_non_finite(torch.tensor([1.0] * (rows - broken) + [NAN, math.inf, -math.inf][:broken]))
 
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
