@@ -12,10 +12,13 @@ tests/equal_mutants.toml with the reason. The exit status is 1 where more than [
 """
 
 import argparse
+import contextlib
 import difflib
+import math
 import os
 import pickle
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -39,6 +42,9 @@ from mutmut.utils.format_utils import mangled_name_from_mutant_name
 
 KEPT_DECORATORS = ("torch.no_grad()", "torch.inference_mode()")
 """Decorators that may stand around mutmut's switch between mutants; it leaves out functions with any other."""
+
+LONGEST = 300.0
+"""Seconds that a mutant has, most of which it waits: one that computes for ever is ended sooner."""
 
 NOT_COPIED = shutil.ignore_patterns(".venv", ".git", "runs", "__pycache__", ".*_cache", ".hypothesis")
 
@@ -145,8 +151,9 @@ class MutationLoop:
             chosen = [items[test] for test in sorted(near, key=seconds.__getitem__)]
             while len(running) >= self.jobs:
                 self._collect(running)
-            deadline = time.monotonic() + 60.0 + 20.0 * sum(seconds[test] for test in near)
-            running[start(lambda chosen=chosen: first_failure(chosen), mutant.name)] = (mutant, deadline)
+            limit = 5 + math.ceil(5.0 * sum(seconds[test] for test in near))
+            process = start(lambda chosen=chosen: first_failure(chosen), mutant.name, limit)
+            running[process] = mutant, time.monotonic()
         while running:
             self._collect(running)
         return True
@@ -154,16 +161,17 @@ class MutationLoop:
     def _collect(self, running: dict[int, tuple[Mutant, float]]) -> None:
         """Take the outcomes of processes that have ended, and end those that hang."""
         time.sleep(0.005)
-        for process, (mutant, deadline) in list(running.items()):
+        for process, (mutant, begin) in list(running.items()):
             ended, status = os.waitpid(process, os.WNOHANG)
-            if ended:
-                self._count(mutant, "killed" if status else "survived")
-            elif time.monotonic() > deadline:
-                os.killpg(process, signal.SIGKILL)
-                os.waitpid(process, 0)
-                self._count(mutant, "hung")
-            else:
+            hung = not ended and time.monotonic() > begin + LONGEST
+            if not ended and not hung:
                 continue
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process, signal.SIGKILL)  # and what it started
+            if hung:
+                os.waitpid(process, 0)
+            looped = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
+            self._count(mutant, "hung" if hung or looped else "killed" if status else "survived")
             del running[process]
 
     def _count(self, mutant: Mutant, outcome: str) -> None:
@@ -208,14 +216,18 @@ def with_next(items: Sequence[pytest.Item]) -> Iterator[tuple[pytest.Item, pytes
     return zip(items, [*items[1:], None], strict=True)
 
 
-def start(work: Callable[[], int], mutant: str) -> int:
-    """Fork a process, the leader of a group of its own, that works with a mutant in silence; return its number."""
+def start(work: Callable[[], int], mutant: str, limit: int) -> int:
+    """Fork a process, the leader of a group of its own, that works with a mutant in silence; return its number.
+
+    After `limit` seconds of computing the system ends it.
+    """
     process = os.fork()
     if process:
         return process
     status = 1
     try:
         os.setpgid(0, 0)
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
         silence = os.open(os.devnull, os.O_RDWR)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
