@@ -120,6 +120,23 @@ def test_processes_take_turns_and_make_the_same_number_of_calls(tokenizer, tasks
     assert shares == [1.0, 0.0]
 
 
+def test_64_problems_are_answered_at_once_unless_said(tokenizer, monkeypatch):
+    asked = []
+
+    def generate(model, tokenizer, prompts, numbers, decoding):
+        asked.append(len(prompts))
+        return [[SimpleNamespace(text="")] for _ in prompts]
+
+    class Right:
+        def verify_batch(self, completions, solutions, prompts):
+            return [SimpleNamespace(correct=True) for _ in completions]
+
+    monkeypatch.setattr(evaluate, "generate_completions", generate)
+    many: Any = [{"prompt": "P", "solution": "S"}] * 130
+    assert accuracy(None, tokenizer, many, Right(), Decoding(0), Accelerator(cpu=True)) == {"greedy": 1.0}
+    assert asked == [64, 64, 2]
+
+
 @pytest.mark.parametrize(
     ("rank", "description", "shown"), [(0, "Accuracy then", True), (1, "Accuracy then", False), (0, None, False)]
 )
@@ -136,6 +153,7 @@ def test_the_bar_is_the_main_processes_and_has_a_name(
     accuracy(policy, tokenizer, tasks.select(range(2)), Wrong(), decoding, accelerator, description=description)
     printed = capsys.readouterr().err
     assert ("Accuracy then" in printed) is shown
+    assert not printed.endswith("\n")  # it makes room for the next line
     assert bool(printed) is shown
 
 
