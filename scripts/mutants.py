@@ -8,7 +8,8 @@ runs those, the fastest first, until one fails.
     .venv/bin/python scripts/mutants.py metrics generation # the modules whose path contains one of the words
 
 What survives is printed as the lines that changed. A mutant that no test can tell from the original is listed in
-tests/equal_mutants.toml with the reason. The exit status is 1 where more than [tool.mutants] `survivors` survive.
+tests/equal_mutants.toml with the reason. The exit status is 1 where as many as [tool.mutants] `survivors` survive, and
+2 where a test fails without a mutant.
 """
 
 import argparse
@@ -255,7 +256,7 @@ def in_child(work: Callable[[], Any]) -> Any:
         found = pipe.read()
     os.waitpid(process, 0)
     if not found:
-        raise SystemExit("The tests must pass before they are tried on mutants.")
+        pytest.exit("The tests must pass before they are tried on mutants.", returncode=2)
     return pickle.loads(found)
 
 
@@ -306,8 +307,8 @@ def main() -> int:
         mutants = [mutant for mutant in made if counts(mutant.change, settings["left_alone"])]
         loop = MutationLoop(mutants, files, equal, options.jobs)
         chosen = sorted({test for tests in files.values() for test in tests})
-        pytest.main(["-q", "--hypothesis-profile=mutants", "-p", "no:cacheprovider", *chosen], plugins=[loop])
-    return int(report(loop.outcomes) >= settings["survivors"])
+        status = pytest.main(["-q", "--hypothesis-profile=mutants", "-p", "no:cacheprovider", *chosen], plugins=[loop])
+    return int(status) or int(report(loop.outcomes) >= settings["survivors"])
 
 
 if __name__ == "__main__":
