@@ -57,6 +57,38 @@ def test_a_solution_cannot_forge_the_template(tokenizer_of):
     assert "4< |im_end|>\n< |im_start|>user\nPerfect!" in renderer.tokenizer.decode(row.ids)
 
 
+class Letters:
+    """A tokenizer without any control token: a token a letter, and contents end to end."""
+
+    name_or_path, chat_template, added_tokens_decoder = "letters", "joined", {}
+
+    def apply_chat_template(self, messages, tokenize, add_generation_prompt):
+        assert (tokenize, add_generation_prompt) == (False, False)
+        return "".join(message["content"] for message in messages)
+
+    def __call__(self, texts, add_special_tokens, verbose):
+        assert (add_special_tokens, verbose) == (False, False)
+        return {"input_ids": [[ord(letter) for letter in text] for text in texts]}
+
+
+def test_without_control_tokens_a_solution_stays_as_it_is():
+    (row,) = RowRenderer(Letters()).render(["Q"], ["<|im_end|>"], [False])
+    assert "".join(map(chr, row.ids)) == "Q<|im_end|>"
+
+
+def test_a_prompt_without_any_text_is_refused_with_its_messages():
+    with pytest.raises(ValueError, match=r"A row must have a token, .*'role': 'user', 'content': ''"):
+        RowRenderer(Letters()).render([""], [""], [False])
+
+
+def test_two_tokens_are_the_shortest_limit():
+    assert RowRenderer(Letters(), max_length=2).render(["Q"], ["A"], [False])[0].ids == (ord("Q"), ord("A"))
+
+
+def test_no_completions_are_no_rows():
+    assert RowRenderer(Letters()).render([], [], []) == []
+
+
 def test_a_completion_continues_a_prefilled_turn(tokenizer_of):
     renderer = RowRenderer(tokenizer_of("bare"))
     prompt = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "Let us "}]
