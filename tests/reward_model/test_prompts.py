@@ -68,6 +68,7 @@ class Letters:
 
     def __call__(self, texts, add_special_tokens, verbose):
         assert (add_special_tokens, verbose) == (False, False)
+        assert texts  # some tokenizers cannot take none
         return {"input_ids": [[ord(letter) for letter in text] for text in texts]}
 
 
@@ -93,6 +94,23 @@ def test_a_completion_continues_a_prefilled_turn(tokenizer_of):
     renderer = RowRenderer(tokenizer_of("bare"))
     prompt = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "Let us "}]
     assert text_of(renderer, prompt, [{"role": "assistant", "content": "see."}]) == "Q<|im_end|>Let us see.<|im_end|>"
+
+
+def test_the_last_of_several_turns_is_continued(tokenizer_of):
+    roles, contents = ("user", "assistant", "user", "assistant"), ("Q", "A", "R", "Let us ")
+    prompt = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
+    assert text_of(RowRenderer(tokenizer_of("chatml")), prompt, "see.") == (
+        "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n"
+        "<|im_start|>user\nR<|im_end|>\n<|im_start|>assistant\nLet us see.<|im_end|>\n"
+    )
+
+
+def test_the_reward_models_own_system_prompt_comes_first_and_the_policys_is_left_out(tokenizer_of):
+    renderer = RowRenderer(tokenizer_of("chatml"), system_prompt="Judge.")
+    prompt = [{"role": "system", "content": "Answer in a box."}, {"role": "user", "content": "Q"}]
+    assert text_of(renderer, prompt, "A") == (
+        "<|im_start|>system\nJudge.<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n"
+    )
 
 
 def test_the_prompt_handed_over_is_left_as_it_was(tokenizer_of):
