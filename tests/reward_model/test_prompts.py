@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trl_hybrid.reward_model.prompts import RowRenderer
+from trl_hybrid.reward_model.prompts import SOLUTION_MARK, RowRenderer
 from trl_hybrid.reward_model.truncation import shorten
 
 
@@ -132,7 +132,30 @@ def test_a_row_at_the_limit_is_left_whole(tokenizer_of):
     renderer = RowRenderer(tokenizer_of("bare"), max_length=4)
     (row,) = renderer.render(["Q"], ["A"], [False])
     assert len(row.ids) == 4
-    assert not row.shortened
+    assert row.shortened is False
+
+
+def test_a_long_solution_keeps_every_turn_before_it():
+    roles, contents = ("user", "assistant", "user"), ("QQQQ", "AAAA", "RRRR")
+    prompt = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
+    (row,) = RowRenderer(Letters(), max_length=16).render([prompt], ["abcdefghij"], [False])
+    assert "".join(map(chr, row.ids)) == "QQQQAAAARRRRghij"
+    assert row.shortened is True
+
+
+def test_a_long_solution_keeps_the_start_of_its_own_turn(tokenizer_of):
+    renderer = RowRenderer(tokenizer_of("chatml"), system_prompt="S", max_length=44)
+    (row,) = renderer.render(["Q"], ["abcdefghijklmnopqrstuvwxyz"], [False])
+    assert renderer.tokenizer.decode(row.ids) == (  # 31 tokens and the last 13
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\npqrstuvwxyz<|im_end|>\n"
+    )
+
+
+def test_a_problem_may_hold_the_text_that_marks_the_solution(tokenizer_of):
+    renderer = RowRenderer(tokenizer_of("chatml"))
+    assert text_of(renderer, f"What is {SOLUTION_MARK}?", "A", cut_off=True) == (
+        f"<|im_start|>user\nWhat is {SOLUTION_MARK}?<|im_end|>\n<|im_start|>assistant\nA"
+    )
 
 
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(2, 39))
@@ -156,7 +179,9 @@ def test_a_tokenizer_without_template_is_refused(tokenizer_of):
 
 def test_a_template_without_system_turn_says_how_to_go_on(tokenizer_of):
     renderer = RowRenderer(tokenizer_of("without_system"), system_prompt="S")
-    with pytest.raises(ValueError, match="set the reward model's system prompt to none"):
+    with pytest.raises(
+        ValueError, match=r"roles \['system', 'user', 'assistant'\].*set the reward model's system prompt to none"
+    ):
         renderer.render(["Q"], ["A"], [False])
 
 
