@@ -92,6 +92,13 @@ class TestScoresByVerdict:
             "score_wrong_std": 1.5,
         }
 
+    def test_single_precision_is_averaged_in_double(self):
+        scores = torch.tensor([1e8, 1.0, 1.0, 1.0])
+        assert scores_by_verdict(torch.ones(4), scores)["score_right_mean"] == 25_000_000.75
+        # Four mixed groups of one right and one wrong answer each.
+        verdicts, weights = torch.tensor([1.0, 0.0] * 4), scores.repeat_interleave(2)
+        assert weights_by_kind(verdicts, weights, 2)["weight_mixed"] == 25_000_000.75
+
     def test_no_right_answer(self):
         figures = scores_by_verdict(tensor([0.0]), tensor([3.0]))
         assert list(figures.values()) == pytest.approx([NAN, NAN, 3.0, 0.0], nan_ok=True)
