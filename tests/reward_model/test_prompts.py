@@ -97,11 +97,10 @@ def test_a_completion_continues_a_prefilled_turn(tokenizer_of):
 
 
 def test_the_last_of_several_turns_is_continued(tokenizer_of):
-    roles, contents = ("user", "assistant", "user", "assistant"), ("Q", "A", "R", "Let us ")
+    roles, contents = ("user", "user", "assistant"), ("Q", "R", "Let us ")
     prompt = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
     assert text_of(RowRenderer(tokenizer_of("chatml")), prompt, "see.") == (
-        "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n"
-        "<|im_start|>user\nR<|im_end|>\n<|im_start|>assistant\nLet us see.<|im_end|>\n"
+        "<|im_start|>user\nQ<|im_end|>\n<|im_start|>user\nR<|im_end|>\n<|im_start|>assistant\nLet us see.<|im_end|>\n"
     )
 
 
