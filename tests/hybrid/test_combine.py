@@ -127,8 +127,9 @@ class TestHybridRewards:
         scores = torch.tensor([0.0, 1.0, 3.0])
         paid = hybrid_rewards(torch.zeros(3), scores, 3, eps=1e-6).tolist()
         assert paid[1] == pytest.approx(-0.1 + 0.2 / (3.0 + 1e-6), rel=1e-12)
-        z = torch.tensor([1 / 3], dtype=torch.float32)
-        assert place_in_band(torch.zeros(1), z, 0.1, 0.1).item() == pytest.approx(-0.1 + 0.2 * z.item(), rel=1e-12)
+        placed = place_in_band(torch.zeros(1), torch.tensor([0.75]), 0.1, 0.1)
+        assert placed.dtype == torch.float64
+        assert placed.item() == -0.1 + 0.2 * 0.75
 
     def test_matches_the_scalar_form_row_by_row(self):
         verdicts, scores = [1.0, 0.0, 1.0, 0.0, 1.0, 0.0], [0.3, -4.0, 2.0, 8.0, 1.1, 0.0]
