@@ -99,7 +99,8 @@ class Numbered:
     def answer(self, prompts, numbers, decoding):
         assert len(prompts) == len(numbers)
         self.asked.append(list(numbers))
-        return [[Completion(f"\\boxed{{{number}}}", False)] * decoding.answers for number in numbers]
+        places = range(decoding.answers)
+        return [[Completion(f"\\boxed{{{number}}}" + "!" * place, False) for place in places] for number in numbers]
 
 
 def numbered(path, rows, decoding=DECODING, **options):
