@@ -74,6 +74,7 @@ PANELS = (
             ("verifier/no_answer_rate", "no answer"),
             ("verifier/timeout_rate", "timed out"),
             ("verifier/unjudgeable_rate", "not judged"),
+            ("verifier/error_rate", "rules failed"),
         ),
         "Shares of the completions.",
         True,

@@ -7,7 +7,12 @@ from typing import Any
 from trl_hybrid.verifier.verdict import Verdict
 
 
-RATES = {"timeout_rate": "timeout", "no_answer_rate": "no_answer", "unjudgeable_rate": "unjudgeable"}
+RATES = {
+    "timeout_rate": "timeout",
+    "no_answer_rate": "no_answer",
+    "unjudgeable_rate": "unjudgeable",
+    "error_rate": "error",
+}
 
 
 def log_columns(verdicts: Sequence[Verdict], log_extra: Callable[[str, list[Any]], None]) -> None:

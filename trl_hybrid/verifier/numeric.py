@@ -30,7 +30,8 @@ class Number:
 
     Attributes:
         value: The value, with a percentage already divided by 100.
-        places: Decimals shown, or `None` for an exact form (an integer, a fraction, a repeating decimal).
+        places: Decimals shown, below 0 for 1.25e4, or `None` for an exact form (an integer, a fraction, a repeating
+            decimal).
         digits: Significant digits shown.
         percent: Whether a percent sign was there.
         base: The base it is written in.
@@ -95,7 +96,7 @@ def shown_as(value: Fraction, shown: Number) -> bool:
     """Whether a decimal shows an exact value, rounded or cut off."""
     if shown.places is None or shown.digits < MIN_SHOWN_DIGITS:
         return value == shown.value
-    unit = Fraction(1, 10**shown.places)
+    unit = Fraction(10) ** -shown.places
     error = (value - shown.value) * (-1 if shown.value < 0 else 1)
     return -unit / 2 <= error < unit
 

@@ -15,6 +15,7 @@ Reason = Literal[
     "timeout",  # wrong: past the deadline
     "memory",  # wrong: past the memory cap
     "crash",  # wrong: its worker died, twice
+    "error",  # wrong: the rules themselves failed on it
     "unjudgeable",  # neither: the gold is blank, does not parse or cannot be handled in time
 ]
 
@@ -30,6 +31,7 @@ class Judgement:
 
 MISMATCH = Judgement(False, "mismatch")
 NOT_AN_ANSWER = Judgement(False, "not_an_answer")
+ERROR = Judgement(False, "error")
 UNJUDGEABLE = Judgement(None, "unjudgeable")
 
 

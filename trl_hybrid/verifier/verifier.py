@@ -11,11 +11,12 @@ from typing import Any, Literal, get_args
 
 from trl_hybrid.verifier.answers import AnswerForm, ExtractedAnswer, extract_answer, extract_gold
 from trl_hybrid.verifier.equivalence import compare_strings, compare_without_algebra, is_blank
+from trl_hybrid.verifier.faults import contained
 from trl_hybrid.verifier.gsm8k import compare_numbers, flexible_answer, strict_answer
 from trl_hybrid.verifier.logs import log_columns, log_rates
 from trl_hybrid.verifier.pool import WorkerPool, default_num_workers
 from trl_hybrid.verifier.rows import completion_texts, prompt_texts, solution_texts
-from trl_hybrid.verifier.verdict import UNJUDGEABLE, Judgement, Verdict
+from trl_hybrid.verifier.verdict import ERROR, UNJUDGEABLE, Judgement, Verdict
 
 
 Method = Literal["math_verify", "boxed", "strict", "flexible"]
@@ -26,6 +27,15 @@ DEMANDED_FORMS: dict[Method, tuple[AnswerForm, ...]] = {
     "strict": ("hash",),
     "flexible": ("phrase",),
 }
+# What decides without algebra; `None` where it does not.
+QUICK_RULES: dict[Method, Callable[[str, str], Judgement | None]] = {
+    "math_verify": compare_without_algebra,
+    "boxed": compare_strings,
+    "strict": compare_numbers,
+    "flexible": compare_numbers,
+}
+UNREAD = ExtractedAnswer("", "text")
+"""Stands for the answer of a completion on which the rules failed."""
 MEMO_SIZE = 50_000
 MAX_LENGTH = 10_000  # characters; a longer answer is refused unread, a longer gold cannot be judged
 
@@ -114,7 +124,8 @@ class MathVerifier:
             completions: Strings or TRL messages.
             solution: The data set's column of references, one per completion.
             log_extra: Takes columns for the completions table: the gold, the extracted answer and the reason.
-            log_metric: Takes `verifier/timeout_rate`, `no_answer_rate`, `unjudgeable_rate` and milliseconds per row.
+            log_metric: Takes `verifier/timeout_rate`, `no_answer_rate`, `unjudgeable_rate`, `error_rate` and
+                milliseconds per row.
             **kwargs: The other columns, unused.
         """
         verdicts = self.verify_batch(completions, solution, prompts)  # pyright: ignore[reportArgumentType]
@@ -186,7 +197,8 @@ class MathVerifier:
         if self._owner != os.getpid():  # a fork has the pool but not its threads, and pairs that nobody will judge
             self._forget()
         texts = completion_texts(completions)
-        golds = {solution: extract_gold(solution) for solution in set(solution_texts(solutions, len(texts)))}
+        distinct = set(solution_texts(solutions, len(texts)))
+        golds = {solution: contained(extract_gold, solution, instead="") for solution in distinct}  # "": unjudgeable
         rows = []
         for text, solution, prompt in zip(
             texts, solution_texts(solutions, len(texts)), prompt_texts(prompts, len(texts)), strict=True
@@ -196,11 +208,8 @@ class MathVerifier:
         return rows
 
     def _extract(self, completion: str, prompt: str) -> ExtractedAnswer | None:
-        if self.method == "strict":
-            return strict_answer(completion)
-        if self.method == "flexible":
-            return flexible_answer(completion)
-        answer = extract_answer(completion, prompt)
+        extract = {"strict": strict_answer, "flexible": flexible_answer}.get(self.method, extract_answer)
+        answer = contained(extract, completion, prompt, instead=UNREAD)
         return None if self.method == "boxed" and answer is not None and answer.form != "box" else answer
 
     def _start(self, gold: str, answer: ExtractedAnswer | None) -> Judgement | Future[Judgement]:
@@ -208,6 +217,8 @@ class MathVerifier:
             return UNJUDGEABLE
         if answer is None:
             return Judgement(False, "no_answer")
+        if answer is UNREAD:
+            return ERROR
         if len(answer.text) > MAX_LENGTH:
             return Judgement(False, "guard")
         pair = gold, answer.text
@@ -221,12 +232,9 @@ class MathVerifier:
 
     def _judge(self, gold: str, answer: str) -> Judgement | Future[Judgement]:
         start = time.perf_counter()
-        if self.method in ("strict", "flexible"):
-            judgement = compare_numbers(gold, answer)
-        elif self.method == "boxed":
-            judgement = compare_strings(gold, answer)
-        elif (judgement := compare_without_algebra(gold, answer)) is None:
-            return self._in_worker(gold, answer)
+        judgement = contained(QUICK_RULES[self.method], gold, answer, instead=ERROR)
+        if judgement is None or (judgement is ERROR and self.method == "math_verify"):
+            return self._in_worker(gold, answer)  # which also finds out whether the gold is to blame
         return Judgement(judgement.correct, judgement.reason, 1000 * (time.perf_counter() - start))
 
     def _in_worker(self, gold: str, answer: str) -> Judgement | Future[Judgement]:
