@@ -26,7 +26,7 @@ def contained(rule: Callable[..., Result], *texts: str, instead: Result) -> Resu
 def report_fault(error: str, *texts: str) -> None:
     """Log a fault and the end of the texts, once: a run meets the same pair again and again."""
     logger.warning(
-        "The verifier's rules failed (%s) on %s. The answer counts as wrong, with the reason 'error'; please report it.",
+        "The verifier's rules failed (%s) on %s. The answer counts as wrong (reason: error). Please report it.",
         error,
         " and ".join(repr(text[-200:]) for text in texts),
     )
