@@ -139,8 +139,11 @@ def _right_or_wrong(correct: bool, reason: Reason) -> Judgement:
 def _by_algebra(gold: str, answer: str, algebra: Algebra) -> Judgement:
     if shapes.restates_problem(gold, answer):
         return NOT_AN_ANSWER
-    if shapes.SIDE_BY_SIDE.search(answer) and not shapes.SIDE_BY_SIDE.search(gold):
-        return NOT_AN_ANSWER
+    if shapes.SIDE_BY_SIDE.search(answer):  # equal strings are right already
+        return MISMATCH if shapes.SIDE_BY_SIDE.search(gold) else NOT_AN_ANSWER
+    if shapes.primes(gold) != shapes.primes(answer):
+        return MISMATCH
+    gold, answer = units.as_radians(gold, answer)
     if units.disagree(gold, answer):
         return MISMATCH
     if is_too_large(gold):

@@ -38,6 +38,7 @@ INVERSE = re.compile(r"(?<=[a-zA-Z])\^\{-1\}(?=\()")
 SUBSCRIPT = re.compile(r"_(?:\{[^{}]*\}|\w)")
 ARGUMENTS = re.compile(r"(?<=[a-zA-Z}])\([^()]*\)")
 NAME = re.compile(r"[A-Za-z\s|:'{}\[\](),]*[A-Za-z][A-Za-z\s|:'{}\[\](),]*")
+PRIMES = re.compile(r"([a-zA-Z])((?:'|\^\{?(?:\s*\\prime\s*)+\}?)+)")
 DEFINITION = re.compile(r"(?P<name>[a-zA-Z])\((?P<argument>[a-zA-Z])\)\s*=")
 RESTATED = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det|bigcup|bigcap)(?![a-zA-Z])|\\begin\{[vV]matrix\}")
 LABELLED = re.compile(
@@ -206,6 +207,16 @@ def letters(text: str) -> set[str]:
         ['R', 'x']
     """
     return set(re.findall(r"[a-zA-Z]", COMMAND.sub("", text)))
+
+
+def primes(text: str) -> list[str]:
+    r"""The letters that carry primes, one for each prime: y'' + y is another expression than y' + y.
+
+    Example:
+        >>> primes("y''+x'"), primes("f(x)")
+        (['x', 'y', 'y'], [])
+    """
+    return sorted(letter for letter, marks in PRIMES.findall(text) for _ in re.findall(r"'|\\prime", marks))
 
 
 def literals_disagree(members: list[str]) -> bool:

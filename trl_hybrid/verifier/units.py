@@ -21,6 +21,7 @@ CLOCK = re.compile(
     r"(?P<hours>\d{1,2}):(?P<minutes>[0-5]\d)(?::(?P<seconds>[0-5]\d))?"
     r"(?:\s*(?:\\text\s*\{)?\s*(?P<half>[AaPp])\.?\s?[Mm]\.?\s*\}?)?"
 )
+DEGREES = re.compile(r"([^\\]+|\\frac\{[^{}]*\}\{[^{}]*\})\s*(?:\^\\circ|\\text\{\s*degrees?\s*\}|\s+degrees?)")
 HALF_A_DAY = 12 * 3600
 # Spellings of units that are confused with one another; other words behind a number are dropped unread.
 SPELLINGS = {
@@ -97,6 +98,21 @@ def _seconds(time: re.Match[str]) -> int:
     if time["half"]:
         hours = hours % 12 + 12 * (time["half"].lower() == "p")
     return hours * 3600 + int(time["minutes"]) * 60 + int(time["seconds"] or 0)
+
+
+def as_radians(gold: str, answer: str) -> tuple[str, str]:
+    r"""Both angles in radians where one is in degrees and the other one speaks of pi.
+
+    Example:
+        >>> as_radians(r"\frac{3\pi}{4}", r"135^\circ"), as_radians("90", r"90^\circ")
+        (('\\frac{3\\pi}{4}', '(135)\\cdot\\frac{\\pi}{180}'), ('90', '90^\\circ'))
+    """
+    texts = [gold, answer]
+    for own, other in ((0, 1), (1, 0)):
+        degrees = DEGREES.fullmatch(texts[own].strip())
+        if degrees and r"\pi" in texts[other] and r"\circ" not in texts[other]:
+            texts[own] = rf"({degrees[1]})\cdot\frac{{\pi}}{{180}}"
+    return texts[0], texts[1]
 
 
 def unit_of(text: str) -> str | None:
