@@ -21,10 +21,11 @@ MAX_UNORDERED = 64
 
 def compare_lists(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
     """Several answers side by side, in any order: as many as the gold has, each matched by one."""
+    gold, answer = shapes.named_values(gold), shapes.named_values(answer)
     golds, answers = shapes.container(gold), shapes.container(answer)
     if golds.opening or answers.opening or len(golds.items) == len(answers.items) == 1:
         return None
-    gold_items, answer_items = _carry_names(golds.items), _carry_names(answers.items)
+    gold_items, answer_items = (_once(_carry_names(own.items)) for own in (golds, answers))
     if len(gold_items) != len(answer_items):
         if _is_coordinates(gold, answer_items):
             return None
@@ -46,6 +47,11 @@ def _carry_names(items: tuple[str, ...]) -> list[str]:
     if name is not None and len(values) == 1 and not any(shapes.EQUALS.search(item) for item in items[1:]):
         return [values[0], *items[1:]]
     return list(items)
+
+
+def _once(items: list[str]) -> list[str]:
+    """Points without their repetitions; a value that is there twice is meant twice."""
+    return list({key(item) if item.startswith("(") else number: item for number, item in enumerate(items)}.values())
 
 
 def _match(golds: Sequence[str], answers: Sequence[str], part: Judge, ordered: bool) -> Judgement:
@@ -157,7 +163,8 @@ def compare_relations(gold: str, answer: str, part: Judge, whole: Judge) -> Judg
         and not _is_interval_like(gold_parts)
     ):
         return NOT_AN_ANSWER
-    if len(gold_parts) == len(answer_parts) and all("," in part for part in gold_parts + answer_parts):
+    bounded = all("," in part or part.startswith(r"\{") for part in gold_parts + answer_parts)
+    if len(gold_parts) == len(answer_parts) and bounded:
         return _match(gold_parts, answer_parts, part, ordered=False)
     if _is_interval_like(answer_parts) and intervals.INEQUALITY.search(gold):
         answer = r"\cup ".join(answer_parts)  # math-verify solves the gold's inequality for the answer's set

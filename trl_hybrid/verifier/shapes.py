@@ -13,6 +13,8 @@ OPERATION = re.compile(
     r"\\(?:int|iint|oint|sum|prod|lim|det|log|ln|sin|cos|tan)(?![a-zA-Z])|\\frac\{d\^?\d?\w?\}\{d\w(?:\^\d)?\}"
 )
 PLUS_MINUS = re.compile(r"(?<!\^)[-+]")
+COMMA = re.compile(",")
+SEMICOLON = re.compile(";")
 COLON = re.compile(":")
 MODULUS = re.compile(r"\s*(?:\\pmod\s*|\(\s*(?:\\text\{)?\s*\\?b?mod\s*\}?\s*)\{?(\w+)[})]*$")
 LIST = re.compile(
@@ -99,6 +101,23 @@ def equation(text: str) -> tuple[str | None, list[str]]:
     if not values:
         return names[0], names[1:]
     return (names[0] if names else None), values
+
+
+def named_values(text: str) -> str:
+    """The values of points whose coordinates are named; any other text unchanged.
+
+    Example:
+        >>> named_values("(x, y) = (1, 2)"), named_values("a=1, b=2; a=3, b=2"), named_values("a=1, b=2")
+        ('(1, 2)', '(1,2),(3,2)', 'a=1, b=2')
+    """
+    name, values = equation(text)
+    if name is not None and name.startswith("(") and len(values) == 1 and values[0].startswith("("):
+        return values[0]
+    points = [[equation(item) for item in split_top(point, COMMA)] for point in split_top(text, SEMICOLON)]
+    names = {tuple(name for name, _ in point) for point in points}
+    if len(points) < 2 or len(names) > 1 or None in next(iter(names)) or len(next(iter(names))) < 2:
+        return text
+    return ",".join("(" + ",".join(values[-1] for _, values in point) + ")" for point in points)
 
 
 def with_one_argument(gold: str, answer: str) -> tuple[str, str]:

@@ -24,8 +24,8 @@ RELATIVE_TOLERANCE = sympy.Float("1e-12")
 NORMALIZATION = NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
 )
-CALLED = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z](?=\()|(?<=(?<![a-zA-Z\\])[a-zA-Z])[a-zA-Z](?=\()")
-VARIABLE = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z](?![a-zA-Z(])|(?<=(?<![a-zA-Z\\])[a-zA-Z])[a-zA-Z](?![a-zA-Z(])")
+CALLED = re.compile(r"\\[a-zA-Z]+|[a-zA-Z](?=\()")
+VARIABLE = re.compile(r"[a-zA-Z](?!\()")
 NATURAL = re.compile(r"\\ln(?![a-zA-Z])|(?<![a-zA-Z\\])e\^")
 COMMON_LOGARITHM = re.compile(r"\\log(?![a-zA-Z_]|\s*_)")
 DECIMALS = re.compile(r"\d*\.(\d+)")
@@ -71,16 +71,16 @@ def equal(gold: str, answer: str) -> bool | None:
 
 def alike(gold: str, answer: str) -> tuple[str, str]:
     """Both texts in the notation that the other one shows: what a letter before a bracket is, and which logarithm."""
-    variables = {letter for text in (gold, answer) for letter in VARIABLE.findall(text)}
-    texts = [CALLED.sub(lambda match: times_if(match, variables), text) for text in (gold, answer)]
-    if NATURAL.search(gold) or NATURAL.search(answer):
+    variables = {letter for text in (gold, answer) for letter in VARIABLE.findall(shapes.COMMAND.sub(" ", text))}
+    texts = [CALLED.sub(lambda match: _times_if(match[0], variables), text) for text in (gold, answer)]
+    if any(NATURAL.search(text) for text in texts):
         texts = [COMMON_LOGARITHM.sub(r"\\ln", text) for text in texts]
     return texts[0], texts[1]
 
 
-def times_if(match: re.Match[str], variables: set[str]) -> str:
-    """A letter before a bracket as a factor, where it stands elsewhere as a variable."""
-    return rf"{match[0]}\cdot " if match[0] in variables else match[0]
+def _times_if(called: str, variables: set[str]) -> str:
+    """A letter before a bracket as a factor, where it also stands without one; no function does."""
+    return rf"{called}\cdot " if called in variables else called
 
 
 def mixes_cases(text: str) -> bool:
