@@ -10,7 +10,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
-from trl_hybrid.verifier.boxes import BOX, PERCENT_AFTER, joined, last_box
+from trl_hybrid.verifier.boxes import BOX, PERCENT_AFTER, last_box
+from trl_hybrid.verifier.prose import MATH, NUMBER, PROSE, TEXT_COMMAND, last_claim, without_delimiters
 
 
 AnswerForm = Literal["box", "hash", "tag", "phrase", "text"]
@@ -31,10 +32,6 @@ TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 ANSWER_WORD = re.compile(r"\b(?:answers?|correct (?:option|choice))\b|\bréponse\b|答案", re.IGNORECASE)
 ANSWER_LINK = re.compile(r"[^.\n:：=]{0,60}?(?:\bis\b|\bare\b|[:：=])[\s*:]*", re.IGNORECASE)
 GOES_ON = re.compile(r"\s*(?:or\b|and\b|,|[-+*/=<>^])\s*[-+$\\\d(]")
-NOT_THE_ANSWER = re.compile(
-    r"\b(?:or\s+(?:maybe|perhaps|possibly|even)?|at (?:least|most)|not"
-    r"|(?:less|fewer|more|greater|smaller|larger) than)[(\s$]*$"
-)
 FILLER = re.compile(
     r"(?:(?:is|are|equals?|simply|just|exactly|approximately|about|clearly|so|thus|hence|therefore|equal to"
     r"|option|choice)\b[\s:,]*)+",
@@ -44,18 +41,6 @@ WORD_HEAD = re.compile(
     r"\(?([A-J]|yes|no|true|false)\)?(?=\s*(?:$|[.,:;)]|\b(?:because|since|as|for)\b))", re.IGNORECASE
 )
 REASON = re.compile(r"[\s,;]+(?:because|since|as|which|where)\b.*", re.DOTALL)
-
-MATH = re.compile(
-    r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$([^$\n]+?)(?<!\\)\$",
-    re.DOTALL,
-)
-NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.,\\])(?:(?<![A-Za-z0-9)\]}])[-+])?(?:\\?\$|[€£¥])?"
-    r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?(?![\d_])(?:\s*(?:\\?%|percent\b|pct\b))?"
-    r"|-?\\[dt]?frac\{-?\d+\}\{\d+\}"
-)
-PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}[,']?\s+[A-Za-z]{2,}|[^\W\d_A-Za-zα-ωΑ-Ω]{2,}")
-TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mbox|operatorname)\s*\{([^{}]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +70,7 @@ def extract_answer(completion: str, prompt: str = "") -> ExtractedAnswer | None:
     if hashes := HASH.findall(text):
         return _nonempty(_without_phrase(hashes[-1]), "hash")
     if tags := TAG.findall(text):
-        return _nonempty(_without_phrase(_strip_math(tags[-1])), "tag")
+        return _nonempty(_without_phrase(without_delimiters(tags[-1])), "tag")
     if (answer := _after_answer_phrase(text)) is not None:
         return _nonempty(answer, "phrase")
     return _nonempty(_whole_or_last(text), "text")
@@ -106,7 +91,7 @@ def extract_gold(solution: str) -> str:
         return (last_box(text, boxes, trusted=True) or "").strip()
     if hashes := HASH.findall(text):
         return hashes[-1].strip()
-    bare = _strip_math(text)
+    bare = without_delimiters(text)
     if bare != text or not PROSE.search(TEXT_COMMAND.sub("", text)):
         return bare
     answer = _after_answer_phrase(text)
@@ -158,13 +143,6 @@ def _own_words(text: str, prompt: str) -> str | None:
     return text if token is None else text[: token.start()]
 
 
-def _strip_math(text: str) -> str:
-    """Text without the mathematics delimiters that enclose all of it."""
-    text = text.strip()
-    match = MATH.fullmatch(text.rstrip(". "))
-    return next(group for group in match.groups() if group is not None).strip() if match else text
-
-
 def _after_answer_phrase(text: str) -> str | None:
     """What follows the last "answer is" or "answer:"; `None` when no such phrase is followed by anything."""
     text = TEXT_COMMAND.sub(lambda match: match[1] if ANSWER_WORD.search(match[1]) else match[0], text)
@@ -196,7 +174,7 @@ def _head_of(tail: str) -> str | None:
     sentence = REASON.sub("", sentence)
     display = MATH.match(tail)
     if display and (display[1] or display[2]):
-        return _strip_math(display[0])
+        return without_delimiters(display[0])
     if not sentence:
         return None
     head = display or NUMBER.match(sentence)
@@ -205,8 +183,8 @@ def _head_of(tail: str) -> str | None:
     if head is not None and not GOES_ON.match(sentence, head.end()):
         return _with_percent(sentence, head)
     if not PROSE.search(TEXT_COMMAND.sub("", MATH.sub("", sentence))):
-        return _strip_math(sentence)
-    return _last_in(sentence)
+        return without_delimiters(sentence)
+    return last_claim(sentence)
 
 
 def _whole_or_last(text: str) -> str | None:
@@ -217,29 +195,10 @@ def _whole_or_last(text: str) -> str | None:
     one_line = "\n" not in text and len(text) <= 400
     if one_line and not MATH.search(text) and not PROSE.search(TEXT_COMMAND.sub("", text)):
         return text
-    if _strip_math(text) != text:
-        return _strip_math(text)
-    return _last_in(text)
-
-
-def _last_in(text: str) -> str | None:
-    """The last mathematics or number of a text; none where the number is one of several, or a bound."""
-    formulas = list(MATH.finditer(text))
-    math = formulas[-1] if formulas else None
-    if math is not None and PROSE.search(TEXT_COMMAND.sub("", math[0])):
-        math = None
-    after = 0 if math is None else math.end()
-    number = next(iter(list(NUMBER.finditer(text, after))[-1:]), None)
-    if number is not None:
-        before = text[max(0, number.start() - 20) : number.start()]
-        return None if NOT_THE_ANSWER.search(before) else number[0]
-    if math is None:
-        return None
-    first = len(formulas) - 1
-    while first and joined(text[formulas[first - 1].end() : formulas[first].start()], trusted=False):
-        first -= 1
-    return ",".join([*(_strip_math(formula[0]) for formula in formulas[first:-1]), _with_percent(text, math)])
+    if without_delimiters(text) != text:
+        return without_delimiters(text)
+    return last_claim(text)
 
 
 def _with_percent(text: str, math: re.Match[str]) -> str:
-    return _strip_math(math[0]) + ("\\%" if PERCENT_AFTER.match(text, math.end()) else "")
+    return without_delimiters(math[0]) + ("\\%" if PERCENT_AFTER.match(text, math.end()) else "")
