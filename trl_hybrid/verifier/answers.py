@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trl_hybrid.verifier.boxes import BOX, PERCENT_AFTER, last_box
-from trl_hybrid.verifier.prose import MATH, NUMBER, PROSE, TEXT_COMMAND, last_claim, without_delimiters
+from trl_hybrid.verifier.prose import LATER_CLAUSE, MATH, NUMBER, PROSE, TEXT_COMMAND, last_claim, without_delimiters
 
 
 AnswerForm = Literal["box", "hash", "tag", "phrase", "text"]
@@ -28,9 +28,25 @@ VULGAR_FRACTIONS = re.compile("[¼½¾⅐-⅞]")
 MAX_TAIL = 4000  # characters at the end in which unmarked answers are looked for
 
 HASH = re.compile(r"####[ \t]*([^\n]*)")
-TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
+TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)(?:</answer>|\s*$)", re.DOTALL | re.IGNORECASE)
+JSON_FIELD = re.compile(
+    r"[\"'](?:final[_ ]?)?answer[\"']\s*:\s*(\"(?:[^\"\\]|\\.)*\"|'[^']*'|\[[^\]]*\]|[^,}\n]+)", re.IGNORECASE
+)
+LABEL = re.compile(r"^[\W_]*(?:ans|a|answer|result|solution)\s*[:=：]\s*(?=\S)", re.IGNORECASE | re.MULTILINE)
+FINAL = re.compile(r"\bfinal answer\b", re.IGNORECASE)
 ANSWER_WORD = re.compile(r"\b(?:answers?|correct (?:option|choice))\b|\bréponse\b|答案", re.IGNORECASE)
-ANSWER_LINK = re.compile(r"[^.\n:：=]{0,60}?(?:\bis\b|\bare\b|[:：=])[\s*:]*", re.IGNORECASE)
+# A number may stand between the word and its link, as in "The answer to 12 + 30 is": `=` is none, but right behind it.
+ANSWER_LINK = re.compile(
+    r"[^.\n:：]{0,60}?(?:\bis\b|\bare\b|\b(?:would|should|must|will) be\b|[:：是为]|(?<=nswer) ?=)[\s*:]*",
+    re.IGNORECASE,
+)
+NEGATED_LINK = re.compile(
+    r"[^.\n:：]{0,60}?\b(?:(?:is|are|was|should|would|could|can|must|will)(?:n't|n’t|\s?not)|can't|won't)\b",
+    re.IGNORECASE,
+)
+CHOICE_IN_PROSE = re.compile(
+    r"(?:故选|应选|选择|选项|选)\s*[:：]?\s*[(（]?\s*([A-J])(?![a-zA-Z])|\b(?:options?|choice)\s*\(?([A-J])\)?\s+is (?:the )?correct",
+)
 GOES_ON = re.compile(r"\s*(?:or\b|and\b|,|[-+*/=<>^])\s*[-+$\\\d(]")
 FILLER = re.compile(
     r"(?:(?:is|are|equals?|simply|just|exactly|approximately|about|clearly|so|thus|hence|therefore|equal to"
@@ -51,8 +67,14 @@ class ExtractedAnswer:
     form: AnswerForm
 
 
-def extract_answer(completion: str, prompt: str = "") -> ExtractedAnswer | None:
+def extract_answer(completion: str, prompt: str = "", finished: bool = True) -> ExtractedAnswer | None:
     r"""The final answer of a completion, or `None` when there is none.
+
+    Args:
+        completion: The text.
+        prompt: Its echo does not count.
+        finished: Whether the text came to its end by itself. The last number of one that was cut off is where it
+            happened to stop.
 
     Example:
         >>> extract_answer(r"So 6 + 7 = 13 and the answer is $\boxed{\frac{1}{2}}$.").text
@@ -66,14 +88,18 @@ def extract_answer(completion: str, prompt: str = "") -> ExtractedAnswer | None:
     if text is None:
         return None
     if boxes := list(BOX.finditer(text)):
-        return _nonempty(_without_phrase(last_box(text, boxes) or ""), "box")
+        if final := FINAL.search(text, boxes[-1].end()):
+            return _nonempty(_after_answer_phrase(text[final.start() :]) or _box(text, boxes), "box")
+        return _nonempty(_box(text, boxes), "box")
     if hashes := HASH.findall(text):
         return _nonempty(_without_phrase(hashes[-1]), "hash")
     if tags := TAG.findall(text):
         return _nonempty(_without_phrase(without_delimiters(tags[-1])), "tag")
+    if "{" in text and (fields := JSON_FIELD.findall(text)):
+        return _nonempty(fields[-1].strip().strip("\"'[]"), "tag")
     if (answer := _after_answer_phrase(text)) is not None:
         return _nonempty(answer, "phrase")
-    return _nonempty(_whole_or_last(text), "text")
+    return _nonempty(_whole_or_last(text), "text") if finished else None
 
 
 def extract_gold(solution: str) -> str:
@@ -143,17 +169,42 @@ def _own_words(text: str, prompt: str) -> str | None:
     return text if token is None else text[: token.start()]
 
 
+def _box(text: str, boxes: list[re.Match[str]]) -> str:
+    return _without_phrase(last_box(text, boxes) or "")
+
+
 def _after_answer_phrase(text: str) -> str | None:
-    """What follows the last "answer is" or "answer:"; `None` when no such phrase is followed by anything."""
+    """What the last "answer is", "A:" or "option B is correct" says.
+
+    Returns:
+        `None` when no such phrase is followed by anything, an empty string when all that is said is what it is not.
+    """
     text = TEXT_COMMAND.sub(lambda match: match[1] if ANSWER_WORD.search(match[1]) else match[0], text)
-    for anchor in reversed(list(ANSWER_WORD.finditer(text))[-8:]):
-        link = ANSWER_LINK.match(text, anchor.end())
-        if link is None:
-            continue
-        tail = text[link.end() : link.end() + 2000]
-        if (answer := _head_of(tail)) is not None:
+    anchors = sorted(
+        (match for pattern in (ANSWER_WORD, LABEL, CHOICE_IN_PROSE) for match in pattern.finditer(text)),
+        key=lambda match: match.end(),
+    )
+    negated = False
+    for anchor in reversed(anchors[-12:]):
+        if anchor.re is CHOICE_IN_PROSE:
+            return anchor[1] or anchor[2]
+        link = anchor if anchor.re is LABEL else ANSWER_LINK.match(text, anchor.end())
+        denial = NEGATED_LINK.match(text, anchor.end())
+        if denial and (link is None or denial.end() <= link.end()):
+            negated = True
+        elif link is not None and (answer := _said_behind(text, link.end())) is not None:
             return answer
-    return None
+    return "" if negated else None
+
+
+def _said_behind(text: str, start: int) -> str | None:
+    """The answer behind a link. On a new line it is one only where nothing else stands on that line."""
+    tail = text[start : start + 2000]
+    if "\n" in text[start - 3 : start] + tail[: len(tail) - len(tail.lstrip())]:
+        line = tail.strip().partition("\n")[0]
+        if PROSE.search(TEXT_COMMAND.sub("", MATH.sub("", line))) and not ANSWER_WORD.search(line):
+            return None
+    return _head_of(tail)
 
 
 def _without_phrase(answer: str) -> str:
@@ -193,6 +244,8 @@ def _whole_or_last(text: str) -> str | None:
     if filler := FILLER.match(text):
         text = text[filler.end() :]
     one_line = "\n" not in text and len(text) <= 400
+    if one_line:
+        text = LATER_CLAUSE.split(text)[-1]
     if one_line and not MATH.search(text) and not PROSE.search(TEXT_COMMAND.sub("", text)):
         return text
     if without_delimiters(text) != text:
