@@ -32,7 +32,10 @@ TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)(?:</answer>|\s*$)", re.DOTALL |
 JSON_FIELD = re.compile(
     r"[\"'](?:final[_ ]?)?answer[\"']\s*:\s*(\"(?:[^\"\\]|\\.)*\"|'[^']*'|\[[^\]]*\]|[^,}\n]+)", re.IGNORECASE
 )
-LABEL = re.compile(r"^[\W_]*(?:ans|a|answer|result|solution)\s*[:=：]\s*(?=\S)", re.IGNORECASE | re.MULTILINE)
+LABEL = re.compile(r"^[\W_]*(?:ans|a|answer|result)\s*[:=：]\s*(?=\S)", re.IGNORECASE | re.MULTILINE)
+NEXT_PROBLEM = re.compile(
+    r"\n\s*\W{0,4}(?:problem|question|exercise|q|user|human|instruction)\s*\d*\s*:", re.IGNORECASE
+)
 FINAL = re.compile(r"\bfinal answer\b", re.IGNORECASE)
 ANSWER_WORD = re.compile(r"\b(?:answers?|correct (?:option|choice))\b|\bréponse\b|答案", re.IGNORECASE)
 # A number may stand between the word and its link, as in "The answer to 12 + 30 is": `=` is none, but right behind it.
@@ -87,6 +90,7 @@ def extract_answer(completion: str, prompt: str = "", finished: bool = True) -> 
     text = _own_words(clean(completion), clean(prompt))
     if text is None:
         return None
+    text = _first_problem(text)
     if boxes := list(BOX.finditer(text)):
         if final := FINAL.search(text, boxes[-1].end()):
             return _nonempty(_after_answer_phrase(text[final.start() :]) or _box(text, boxes), "box")
@@ -171,6 +175,16 @@ def _own_words(text: str, prompt: str) -> str | None:
 
 def _box(text: str, boxes: list[re.Match[str]]) -> str:
     return _without_phrase(last_box(text, boxes) or "")
+
+
+def _first_problem(text: str) -> str:
+    """Text up to where the policy, its answer given, runs on with a problem of its own."""
+    following = NEXT_PROBLEM.search(text, 1)
+    if following is None:
+        return text
+    before = text[: following.start()]
+    marked = BOX.search(before) or HASH.search(before) or TAG.search(before) or _after_answer_phrase(before)
+    return before if marked else text
 
 
 def _after_answer_phrase(text: str) -> str | None:

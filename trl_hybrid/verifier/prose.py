@@ -70,6 +70,7 @@ THERE_ARE = re.compile(
 )
 ASIDE_IN_BRACKETS = re.compile(r"\([^()]*[A-Za-z]{3,}[^()]*\)")
 OPERATOR_BEFORE = re.compile(r"[\w)\]}|!%\ue001]\s*(?:[-+*/^×·÷−|]|\\times|\\cdot|\\div)\s*\(*$")
+OPERATOR_AFTER = re.compile(r"\s*(?:[+*/^×·÷]|\\times|\\cdot|\\div)\s*[\w\\($\ue000]")
 AND = re.compile(r"^\s*(?:,|,?\s*and)\s*(?:[a-zA-Z](?:_\{?\d\}?)?\s*=\s*)?$")
 LATER_CLAUSE = re.compile(r"[,;]\s*(?:so|then|thus|hence|therefore|and so|which gives)\b\s*", re.IGNORECASE)
 
@@ -150,7 +151,7 @@ def claim_of(sentence: str, formulas: list[str]) -> str | None:
     before = sentence[max(0, chosen.start - 24) : chosen.start]
     if NOT_THE_ANSWER.search(before) and chosen.is_number:
         return None
-    if chosen.is_number and OPERATOR_BEFORE.search(before):
+    if chosen.is_number and (OPERATOR_BEFORE.search(before) or OPERATOR_AFTER.match(sentence, chosen.end)):
         return None
     return _with_its_list(sentence, values, chosen)
 

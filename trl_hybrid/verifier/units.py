@@ -10,7 +10,7 @@ UNITS_TAIL = re.compile(
     rf"(?<=[a-zA-Z\d}}).])\s*(?:(?:(?:/|\\cdot)?\s*\\text\s*\{{{NOT_A_UNIT}(?:[^{{}}\d^]|{UNIT_POWER})*\}}\.?(?:{UNIT_POWER})?\s*)+"
     r"|\^\\circ\s*(?:\\text\{\s*)?[CFK]?\}?)\s*$"
 )
-SPELLED_OUT = re.compile(r"(?<=\d)\s*\((?!\s*(?:or|and|not|mod)\b)[a-z][a-z -]{2,}\)$")
+SPELLED_OUT = re.compile(r"(?<=\d)\s*\((?=[^()]*[a-z]{3})(?!\s*(?:or|and|not|mod)\b)[a-z][a-z -]{2,}\)$")
 PLAIN_UNITS = re.compile(
     rf"(?<=\d)\s+(?:{NOT_A_UNIT}[a-zA-Z]{{2,}}\.?\s?){{1,3}}$|(?<=\d)\s*[a-zA-Z]{{1,7}}/[a-zA-Z]{{1,4}}$|(?<=\d)\s*(?:cm|km|mm|kg|ft|mph|sq)(?:\^?\{{?[23]\}}?)?$"
 )
