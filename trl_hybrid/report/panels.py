@@ -79,6 +79,17 @@ PANELS = (
         "Shares of the completions.",
         True,
     ),
+    Panel(
+        "Right answers by form",
+        (
+            ("verifier/right_in_box", "in a box"),
+            ("verifier/right_in_hash", "behind ####"),
+            ("verifier/right_in_phrase", "by a phrase"),
+            ("verifier/right_in_text", "last value of the text"),
+        ),
+        "Shares of the right answers. Many in another form than the prompt asks for are judged less surely.",
+        True,
+    ),
 )
 
 ACCURACY = re.compile(r"eval[/_](?:.*/)?(accuracy.*)")

@@ -8,13 +8,11 @@ text when it is nothing but an answer; the last mathematics or number. The time 
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Literal
 
 from trl_hybrid.verifier.boxes import BOX, PERCENT_AFTER, last_box
 from trl_hybrid.verifier.prose import LATER_CLAUSE, MATH, NUMBER, PROSE, TEXT_COMMAND, last_claim, without_delimiters
+from trl_hybrid.verifier.verdict import AnswerForm
 
-
-AnswerForm = Literal["box", "hash", "tag", "phrase", "text"]
 
 REASONING_END = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷")
 REASONING_START = re.compile(r"<(?:think|thinking|thought|reasoning)>|◁think▷")
@@ -48,7 +46,8 @@ NEGATED_LINK = re.compile(
     re.IGNORECASE,
 )
 CHOICE_IN_PROSE = re.compile(
-    r"(?:故选|应选|选择|选项|选)\s*[:：]?\s*[(（]?\s*([A-J])(?![a-zA-Z])|\b(?:options?|choice)\s*\(?([A-J])\)?\s+is (?:the )?correct",
+    r"(?:故选|应选|选择|选项|选)\s*[:：]?\s*[(（]?\s*([A-J])(?![a-zA-Z])"
+    r"|\b(?:options?|choice)\s*\(?([A-J])\)?\s+is (?:the )?correct",
 )
 GOES_ON = re.compile(r"\s*(?:or\b|and\b|,|[-+*/=<>^])\s*[-+$\\\d(]")
 FILLER = re.compile(

@@ -4,7 +4,6 @@ r"""Are two answers equal? By string, then as exact numbers, then part by part, 
 that function raises `NeedsAlgebraError`, which sends the pair to a worker; in a worker it is math-verify.
 """
 
-import re
 from collections.abc import Callable
 
 from trl_hybrid.verifier import shapes, units

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 
 logger = logging.getLogger(__name__)
@@ -11,14 +11,14 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-def contained(rule: Callable[..., Result], *texts: str, instead: Result) -> Result:
+def contained(rule: Callable[..., Result], *arguments: Any, instead: Result) -> Result:
     """Return what a rule says of some texts, and `instead` where it fails on them, which is logged once."""
     try:
-        return rule(*texts)
+        return rule(*arguments)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001  # whatever a rule of ours raises on a text, the text is not to blame
-        report_fault(repr(error)[:500], *texts)
+        report_fault(repr(error)[:500], *(argument for argument in arguments if isinstance(argument, str)))
         return instead
 
 

@@ -1,6 +1,6 @@
-r"""Mathematics in the notation of programs, as LaTeX: `3*cos(sqrt(x))` and `x**2*exp(-x)` become what a parser reads.
+r"""Mathematics in the notation of programs, as LaTeX: `3*cos(sqrt(x))` and `x**2*exp(-x)` as a parser reads them.
 
-Python's, sympy's and calculators' notation: functions without a backslash, `pi`, `oo`, powers as `**` or with brackets.
+Python's, sympy's and calculators' notation: functions without a backslash, `pi`, `oo`, powers with round brackets.
 """
 
 import re

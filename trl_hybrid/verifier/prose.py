@@ -33,7 +33,7 @@ RATIO = re.compile(r"(?<![\d:.])\d+(?:\s?:\s?\d+)+(?:\s?[AaPp]\.?\s?[Mm]\b\.?)?(
 MASK = re.compile("\ue000(\\d+)\ue001")
 SENTENCE_END = re.compile(r"(?<=[.!?])(?:\*{1,2}|[\"')])*\s+|(?<=[。！？])|\n+")
 ASIDE = re.compile(
-    r"\W*(?:check\b|checking\b|to check|verif|we can verify|let me know|i hope|hope |note\b|feel free|remember|proof\b)",
+    r"\W*(?:check\b|checking\b|to check|verif|we can verify|let me know|i hope|hope |note\b|feel free|remember)",
     re.IGNORECASE,
 )
 REFUSAL = re.compile(
@@ -44,7 +44,8 @@ REFUSAL = re.compile(
 )
 BLANK = re.compile(r"_{2,}|\\_{2,}|\[\s*\]|\.{4,}\s*\w")
 NOT_THE_ANSWER = re.compile(
-    r"(?:\bor\s+(?:maybe|perhaps|possibly|even)?|\bat (?:least|most)|(?:n't|\bnot|\bnever|\bcannot)(?:\s+(?:be|equal|equal to))?"
+    r"(?:\bor\s+(?:maybe|perhaps|possibly|even)?|\bat (?:least|most)"
+    r"|(?:n't|\bnot|\bnever|\bcannot)(?:\s+(?:be|equal|equal to))?"
     r"|\b(?:less|fewer|more|greater|smaller|larger) than)[(\s$]*$",
     re.IGNORECASE,
 )
@@ -74,8 +75,11 @@ OPERATOR_AFTER = re.compile(r"\s*(?:[+*/^×·÷]|\\times|\\cdot|\\div)\s*[\w\\($
 AND = re.compile(r"^\s*(?:,|,?\s*and)\s*(?:[a-zA-Z](?:_\{?\d\}?)?\s*=\s*)?$")
 LATER_CLAUSE = re.compile(r"[,;]\s*(?:so|then|thus|hence|therefore|and so|which gives)\b\s*", re.IGNORECASE)
 
-SMALL = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()  # fmt: skip
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+SMALL = [
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+]
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 WORD_VALUES = {word: value for value, word in enumerate(SMALL)} | {word: 20 + 10 * i for i, word in enumerate(TENS)}
 ONES = "|".join(SMALL[1:10])
 NUMBER_WORD = re.compile(
@@ -192,7 +196,7 @@ def _alike(first: str, second: str) -> bool:
 
 
 def values_in(sentence: str, formulas: list[str]) -> list[Value]:
-    """The values of a sentence in order: formulas, points, ratios and numbers; words for numbers where there are none."""
+    """The values of a sentence in order: formulas, points, ratios and numbers, or else numbers in words."""
     found: list[Value] = []
     for match in MASK.finditer(sentence):
         percent = r"\%" if PERCENT_AFTER.match(sentence, match.end()) else ""
