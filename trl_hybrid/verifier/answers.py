@@ -10,7 +10,8 @@ import unicodedata
 from dataclasses import dataclass
 
 from trl_hybrid.verifier.boxes import BOX, PERCENT_AFTER, last_box
-from trl_hybrid.verifier.prose import LATER_CLAUSE, MATH, NUMBER, PROSE, TEXT_COMMAND, last_claim, without_delimiters
+from trl_hybrid.verifier.prose import LATER_CLAUSE, MATH, PROSE, TEXT_COMMAND, last_claim, without_delimiters
+from trl_hybrid.verifier.values import NUMBER
 from trl_hybrid.verifier.verdict import AnswerForm
 
 
