@@ -25,7 +25,7 @@ SENTENCE_END = re.compile(r"(?<=[.!?])(?:\*{1,2}|[\"')])*\s+|(?<=[。！？])|\n
 ASIDE = re.compile(
     r"\W*(?:(?:check|checking|verif\w+|verification|note|remember|indeed|hope|substituting|plugging|source|remark)\b"
     r"|(?:to|let's|let us|we can|you can|please|as a|double)[ -](?:check|verify|note|double-check|confirm|see)\b"
-    r"|let me know|i hope|feel free|(?:if|do|don't|would|should|can) (?:you|not hesitate)\b|thanks?\b|good luck"
+    r"|let me (?:know|double|check|verify|confirm)|that(?:'s| is) because|i hope|feel free|(?:if|do|don't|would|should|can) (?:you|not hesitate)\b|thanks?\b|good luck"
     r"|this (?:(?:value|number|one) )?(?:appears|occurs|is because|can be (?:checked|verified|seen)|matches|works))",
     re.IGNORECASE,
 )
@@ -36,36 +36,62 @@ ABLE_TO_TELL = (
 REFUSAL = re.compile(
     r"\b(?:(?:do|does|did|can|could|is|are|am|was|were)(?:n't|n’t| not| no longer)|can ?not|can't|couldn[o']t|unable to|impossible to"
     rf"|not possible to|sorry|not enough|insufficient|no)\b[^.]*?{ABLE_TO_TELL}"
-    r"|\b(?:unsure|unclear|unknown|is missing|are missing|(?:would|will) need (?:the|more|to see))\b",
+    r"|\b(?:unsure|unclear|unknown|apolog\w+|i'm afraid|gi?ve up|none of|too (?:hard|difficult)|lacks?|(?:is|are) missing"
+    r"|(?:would|will) need (?:the|more|to see)|please (?:provide|share|give|upload|clarify)"
+    r"|not (?:allowed|sufficient|given|provided)|no (?:solution|answer|way))\b",
     re.IGNORECASE,
 )
-BUT = re.compile(r"[,;:]\s*(?:but|however|yet|still)\b|\bbut\b", re.IGNORECASE)
+BUT = re.compile(r"[,;:]\s*(?:but|however|yet|still|so|therefore|thus|hence)\b|\bbut\b", re.IGNORECASE)
 BLANK = re.compile(r"_{2,}|\\_{2,}|\[\s*\]|\.{4,}\s*\w")
 NOT_THE_ANSWER = re.compile(
     r"(?:\bor\s+(?:maybe|perhaps|possibly|even)?|\bat (?:least|most)"
-    r"|(?:n't|\bnot|\bnever|\bcannot|\bno longer)(?:\s+(?:be|equal|equal to))?|\bdifferent from|\bother than|\brather than"
+    r"|(?:n't|\bnot|\bnever|\bcannot|\bno longer)(?:\s+(?:be|equal|equal to))?|\bdifferent from|\bother than|\brather than|\bany\w+ but|\bexceeds?"
     r"|\b(?:less|fewer|more|greater|smaller|larger|higher|lower) than|\b(?:is|be|are|was) (?:well |just )?(?:under|over|above|below)"
     r"|\bup to|≠)[(\s$]*$",
     re.IGNORECASE,
 )
 DENIED_BEHIND = re.compile(
-    r"\W*(?:(?:is|was|are|would be|can|could)(?:n't|n’t|\s*not)\b|(?:is|was|would be|must be) (?:wrong|incorrect|impossible|false))"
+    r"\W*(?:(?:but|and|which)\s+)?(?:(?:that|this|it|which)\s+)?(?:(?:is|was|are|would be|can|could)(?:n't|n’t|\s*not)\b"
+    r"|(?:is|was|would be|must be) (?:wrong|incorrect|impossible|false)\b)"
+    r"|\W*or (?:less|more|fewer|above|below|higher|lower|greater)\b",
+    re.IGNORECASE,
+)
+DOUBTED = re.compile(r"\bdoubt\b|\bimpossible that\b", re.IGNORECASE)
+# A value that another one is set against: "18, not 20", "18 instead of 20".
+SET_AGAINST = re.compile(
+    r"(?:(?:,|\band|\bbut)\s*not|\b(?:instead of|rather than|unlike|versus|compared (?:to|with)))[\s$]*$", re.IGNORECASE
 )
 CONCLUDES = re.compile(r"\b(?:so|therefore|thus|hence|total|finally|altogether|answer)\b|=|∴", re.IGNORECASE)
+TAKEN_BACK = re.compile(
+    r"(?:^|[.!?\n]\s*|[-–—,]\s+)(?:oh |hmm,? |oops,? )?(?:wait|hmm+|oops|no,|actually|correction|sorry|on second thought"
+    r"|let me (?:re|correct)|i made (?:a|an) (?:mistake|error))",
+    re.IGNORECASE,
+)
+CONCLUDES_AGAIN = re.compile(
+    r"\b(?:so|therefore|thus|hence|it is|it's|it should be|correct(?:ed)?|must be|should be)\b", re.IGNORECASE
+)
 BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*")
 
 # Conditions, by what stands before their number.
 CONDITION = re.compile(
-    r"(?:\b(?:below|above|under|over|beyond|than|first|last|next|every|each|per|within|between|out of|of the|horse"
+    r"(?:\b(?:at least|at most|below|above|under|over|beyond|than|first|last|next|every|each|per|within|between|out of|of the|horse"
     r"|number|problem|question|step|case|part|day|year|page|in|on|after|before|until|since|during|with|transport)|#)"
     r"\s*(?:about|exactly|only|all|the|a|an|year|size)?\s*#?$",
     re.IGNORECASE,
 )
+# A number that only names something, or a quantity that the problem gave.
+NAMES_ONLY = re.compile(
+    r"\b(?:problem|question|case|step|figure|row|column|table|option|exercise|example|error|item|part)\s*#?$"
+    r"|\b(?:about|of|for|on|with|without|all|count|that) (?:the|these|those)\s*$",
+    re.IGNORECASE,
+)
+GIVEN = re.compile(r"\b(?:by [a-z]+ing|(?:at|with) (?:a |an )?(?:\w+ )?(?:\w+ )?of|side|radius)\s*\$?$", re.IGNORECASE)
+RATE_BEHIND = re.compile(r"(?:\s[a-z]+)?\s(?:each|apiece)\b|\s?(?:/|per\s)[a-z]", re.IGNORECASE)
 RELATIVE = re.compile(
     r"\b(?:that|who|which|whose|where|with (?:a |an )?\w+s? (?:\w+ )?(?:above|below|than|over|under))\b"
 )
 SUBORDINATE = re.compile(
-    r",\s*(?:one|with|which|where|since|because|while|whereas|compared|as|given)\b|\b(?:since|because)\b"
+    r",\s*(?:one|with|which|where|when|since|because|while|whereas|though|although|compared|as|given)\b|\b(?:since|because)\b"
     r"|\bto (?!(?:get|find|obtain|give|yield|make|see|calculate|compute|determine|a|an|the|be|equal|arrive|conclude|show|only"
     r"|about|exactly|just|reach|have|total|produce)\b)[a-z]+\b",
     re.IGNORECASE,
@@ -113,8 +139,36 @@ def last_claim(text: str) -> str | None:
 
 
 def is_aside(sentence: str) -> bool:
-    """Whether a sentence is a check, a courtesy or a question, and claims nothing."""
-    return ASIDE.match(sentence) is not None or sentence.rstrip("*_ \n").endswith(("?", "？"))
+    """Whether a sentence is a check, a courtesy, in brackets or a question, and claims nothing."""
+    if ASIDE.match(sentence) or sentence.rstrip("*_ \n").endswith(("?", "？")):
+        return True
+    return ASIDE_IN_BRACKETS.fullmatch(sentence.strip(" *_.\n")) is not None
+
+
+def without_asides(text: str) -> str:
+    """A text without the checks, courtesies and questions at its end.
+
+    Example:
+        >>> without_asides("x = 12. Check: 12 + 3 = 15. Any questions?")
+        'x = 12.'
+    """
+    starts = [0, *(match.end() for match in SENTENCE_END.finditer(text))]
+    while len(starts) > 1 and is_aside(text[starts[-1] :]):
+        text = text[: starts.pop()].rstrip()
+    return text
+
+
+def later_claim(text: str) -> str | None:
+    """The conclusion that a text comes to behind a word that takes back what stands before it, if there is one.
+
+    Example:
+        >>> later_claim("41. Wait, 6 * 7 = 42. So it is 42."), later_claim("7. Wait, is 7 + 3 = 10? Yes.")
+        ('42', None)
+    """
+    parts = TAKEN_BACK.split(text)
+    if len(parts) == 1 or not CONCLUDES_AGAIN.search(parts[-1]):
+        return None
+    return last_claim(parts[-1])
 
 
 def _bold_before(sentences: list[str], formulas: list[str]) -> str | None:
@@ -133,12 +187,15 @@ def claim_of(sentence: str, formulas: list[str]) -> str | None:
     """The value that one sentence claims."""
     if REFUSAL.search(sentence) and not (sentence := _behind_refusal(sentence)):
         return None
-    if BLANK.search(sentence):
+    if BLANK.search(sentence) or DOUBTED.search(sentence):
         return None
     sentence = ASIDE_IN_BRACKETS.sub(lambda match: " " * len(match[0]), sentence)
-    values = values_in(sentence, formulas)
+    values = [
+        value for value in values_in(sentence, formulas) if not NAMES_ONLY.search(sentence[max(0, value.start - 30) : value.start])
+    ]
     if not values:
         return None
+    values = [value for value in values if not SET_AGAINST.search(sentence[: value.start])] or values
     counted = next((value for value in values if THERE_ARE.search(sentence[: value.start])), None)
     if counted is not None and not OPERATOR_AFTER.match(sentence, counted.end):
         return counted.text
@@ -175,7 +232,8 @@ def _of_main_clause(sentence: str, values: list[Value]) -> list[Value]:
 
 
 def _is_condition(sentence: str, value: Value) -> bool:
-    return CONDITION.search(sentence[max(0, value.start - 30) : value.start]) is not None
+    before = sentence[max(0, value.start - 30) : value.start]
+    return bool(CONDITION.search(before) or GIVEN.search(before) or RATE_BEHIND.match(sentence, value.end))
 
 
 def _with_its_list(sentence: str, values: list[Value], chosen: Value) -> str:

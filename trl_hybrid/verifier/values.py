@@ -34,8 +34,10 @@ EXPRESSION = re.compile(rf"(?<![\w\\.,/])(?:-\s?)?{ATOM}(?:{ATOM}|\s?(?:\*\*|[-+
 SYMBOL = re.compile(r"[a-zA-Zπ√∞]")
 COMPOSED = re.compile(r"[-+*/^=·×π√]|\d[a-zA-Z(]|[a-zA-Z)]\(|sqrt|pi\b|\d\)")
 UNIT_POWER = re.compile(r"(?:mm|cm|dm|km|m|in|ft|yd|mi|s)\^?\{?[23]\}?|[a-zA-Z]{1,2}/[a-zA-Z]{1,3}")
+FIRST = re.compile(r"\W*(?:(?:so|thus|therefore|hence|then|only|exactly)\b\W*)*$", re.IGNORECASE)
 PRONOUN = re.compile(
-    r"\b(?:one of|one can|one could|one may|one must|one (?:sees?|gets?|has|needs)|no one|this one|that one|the one"
+    r"\b(?:(?<!\bonly )(?<!\bis )(?<!\bhas )(?<!\bjust )(?<!\bexactly )(?<!\bequals )one(?![-\s](?:hundred|half|third|quarter|\w+th))"
+    r"|one (?:way|thing|solution|of)|one of|one can|one could|one may|one must|one (?:sees?|gets?|has|needs)|no one|this one|that one|the one"
     r"|which one|each one|(?:of |between |which |these |those |the |both |other |all )(?:two|three|four|five))\b",
     re.IGNORECASE,
 )
@@ -52,7 +54,7 @@ class Value:
 
 
 def values_in(sentence: str, formulas: list[str]) -> list[Value]:
-    """The values of a sentence in order, where they stand; numbers in words count where there are no others.
+    """The values of a sentence in order, where they stand. Numbers in words count where there are no others, or first of all.
 
     Example:
         >>> [value.text for value in values_in("It is minus 8, or 3π, or x^2 + 1 in the ratio 3:1.", [])]
@@ -61,6 +63,7 @@ def values_in(sentence: str, formulas: list[str]) -> list[Value]:
         ['5/2']
     """
     found: list[Value] = []
+    named: list[Value] = []
     for match in MASK.finditer(sentence):
         percent = r"\%" if PERCENT_AFTER.match(sentence, match.end()) else ""
         found.append(Value(match.start(), match.end(), formulas[int(match[1])] + percent, is_number=False))
@@ -70,14 +73,12 @@ def values_in(sentence: str, formulas: list[str]) -> list[Value]:
                 continue
             if not any(value.start < match.end() and match.start() < value.end for value in found):
                 found.append(_value(sentence, match))
-    if not found:
-        pronouns = [match.span() for match in PRONOUN.finditer(sentence)]
-        found = [
-            Value(match.start(), match.end(), str(value_of(match)), is_number=True)
-            for match in NUMBER_WORDS.finditer(sentence)
-            if not any(start <= match.start() < end for start, end in pronouns)
-        ]
-    return sorted(found, key=lambda value: value.start)
+    pronouns = [match.span() for match in PRONOUN.finditer(sentence)]
+    for match in NUMBER_WORDS.finditer(sentence):
+        counts = not found or all(value.start >= match.end() for value in found) and FIRST.match(sentence, 0, match.start())
+        if counts and not any(start <= match.start() < end for start, end in pronouns):
+            named.append(Value(match.start(), match.end(), str(value_of(match)), is_number=True))
+    return sorted(named + found, key=lambda value: value.start)
 
 
 def _value(sentence: str, match: re.Match[str]) -> Value:
