@@ -54,7 +54,7 @@ NEGATED_LINK = re.compile(
 )
 CHOICE_IN_PROSE = re.compile(
     r"(?:故选|应选|选择|选项|选)\s*[:：]?\s*[(（]?\s*([A-J])(?![a-zA-Z])"
-    r"|\b(?:options?|choice)\s*\(?([A-J])\)?\s+is (?:the )?(?:correct|right)"
+    r"|\b(?:[Oo]ptions?|[Cc]hoice)\s*\(?([A-J])\)?\s+is (?:the )?(?:correct|right)"
     r"|\b(?:choose|chose|pick|select)\s+(?:(?:option|choice|answer)\s+)?\(?([A-J])(?:\)|\b)",
 )
 GOES_ON = re.compile(r"\s*(?:or\b|and\b|,|[-+*/=<>^])\s*[-+$\\\d(]")

@@ -36,7 +36,7 @@ COMPOSED = re.compile(r"[-+*/^=·×π√]|\d[a-zA-Z(]|[a-zA-Z)]\(|sqrt|pi\b|\d\)
 UNIT_POWER = re.compile(r"(?:mm|cm|dm|km|m|in|ft|yd|mi|s)\^?\{?[23]\}?|[a-zA-Z]{1,2}/[a-zA-Z]{1,3}")
 FIRST = re.compile(r"\W*(?:(?:so|thus|therefore|hence|then|only|exactly)\b\W*)*$", re.IGNORECASE)
 PRONOUN = re.compile(
-    r"\b(?:(?<!\bonly )(?<!\bis )(?<!\bhas )(?<!\bjust )(?<!\bexactly )(?<!\bequals )one(?![-\s](?:hundred|half|third|quarter|\w+th))"
+    r"\b(?:(?<!\bonly )(?<!\bis )(?<!\bhas )(?<!\bjust )(?<!\bexactly )(?<!\bequals )one(?![-\s](?:hundred|thousand|million|half|third|quarter|and\b|\w+th\b))"
     r"|one (?:way|thing|solution|of)|one of|one can|one could|one may|one must|one (?:sees?|gets?|has|needs)|no one|this one|that one|the one"
     r"|which one|each one|(?:of |between |which |these |those |the |both |other |all )(?:two|three|four|five))\b",
     re.IGNORECASE,
