@@ -56,7 +56,7 @@ def test_mean_of_samples_is_a_mean_and_not_the_best_of_them(policy, tokenizer, t
     class Alternating:
         """Calls every second completion right; of three answers a problem, the greedy one first."""
 
-        def verify_batch(self, completions, solutions, prompts):
+        def verify_batch(self, completions, solutions, prompts, truncated):
             assert prompts == [row["prompt"] for row in tasks for _ in range(3)]
             assert solutions == [row["solution"] for row in tasks for _ in range(3)]
             return [SimpleNamespace(correct=i % 3 == 1) for i in range(len(completions))]
@@ -67,7 +67,7 @@ def test_mean_of_samples_is_a_mean_and_not_the_best_of_them(policy, tokenizer, t
 
 def test_problems_that_cannot_be_judged_do_not_count(policy, tokenizer, tasks):
     class OneUnjudged:
-        def verify_batch(self, completions, solutions, prompts):
+        def verify_batch(self, completions, solutions, prompts, truncated):
             return [SimpleNamespace(correct=[None, True, True, False][i // 2]) for i in range(len(completions))]
 
     four = tasks.select(range(4))
@@ -77,7 +77,7 @@ def test_problems_that_cannot_be_judged_do_not_count(policy, tokenizer, tasks):
 
 def test_where_nothing_can_be_judged_accuracy_is_unknown(policy, tokenizer, tasks):
     class Unjudged:
-        def verify_batch(self, completions, solutions, prompts):
+        def verify_batch(self, completions, solutions, prompts, truncated):
             return [SimpleNamespace(correct=None) for _ in completions]
 
     for decoding, names in ((Decoding(1), {"greedy", "mean_of_1"}), (Decoding(2, greedy=False), {"mean_of_2"})):
@@ -88,7 +88,7 @@ def test_where_nothing_can_be_judged_accuracy_is_unknown(policy, tokenizer, task
 
 def test_without_a_greedy_answer_every_answer_is_a_sample(policy, tokenizer, tasks):
     class FirstRight:
-        def verify_batch(self, completions, solutions, prompts):
+        def verify_batch(self, completions, solutions, prompts, truncated):
             return [SimpleNamespace(correct=i % 4 == 0) for i in range(len(completions))]
 
     decoding = Decoding(4, greedy=False, max_completion_length=4)
@@ -104,10 +104,10 @@ def test_processes_take_turns_and_make_the_same_number_of_calls(tokenizer, tasks
     def generate(model, tokenizer, prompts, numbers, decoding, broken_off):
         assert prompts == [tasks[number]["prompt"] for number in numbers]
         asked.append(numbers)
-        return [[SimpleNamespace(text=str(right[number]))] for number in numbers]
+        return [[SimpleNamespace(text=str(right[number]), truncated=False)] for number in numbers]
 
     class Read:
-        def verify_batch(self, completions, solutions, prompts):
+        def verify_batch(self, completions, solutions, prompts, truncated):
             return [SimpleNamespace(correct=text == "True") for text in completions]
 
     monkeypatch.setattr(evaluate, "generate_completions", generate)
@@ -125,10 +125,10 @@ def test_64_problems_are_answered_at_once_unless_said(tokenizer, monkeypatch):
 
     def generate(model, tokenizer, prompts, numbers, decoding, broken_off):
         asked.append(len(prompts))
-        return [[SimpleNamespace(text="")] for _ in prompts]
+        return [[SimpleNamespace(text="", truncated=False)] for _ in prompts]
 
     class Right:
-        def verify_batch(self, completions, solutions, prompts):
+        def verify_batch(self, completions, solutions, prompts, truncated):
             return [SimpleNamespace(correct=True) for _ in completions]
 
     monkeypatch.setattr(evaluate, "generate_completions", generate)
@@ -144,7 +144,7 @@ def test_the_bar_is_the_main_processes_and_has_a_name(
     rank, description, shown, policy, tokenizer, tasks, capsys, monkeypatch
 ):
     class Wrong:
-        def verify_batch(self, completions, solutions, prompts):
+        def verify_batch(self, completions, solutions, prompts, truncated):
             return [SimpleNamespace(correct=False) for _ in completions]
 
     monkeypatch.setattr("trl_hybrid.evaluate.gather_object", lambda rows: rows)
