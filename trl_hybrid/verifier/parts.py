@@ -115,7 +115,7 @@ def _compare_identities(gold: str, answer: str, part: Judge) -> Judgement | None
     members = [split_top(text, shapes.EQUALS) for text in (gold, answer)]
     if len(members[0]) > 1 and sorted(map(key, members[0])) == sorted(map(key, members[1])):
         return Judgement(True, "exact")
-    gold_states, answer_states = (len(own) > 1 and not any(map(shapes.letters, own)) for own in members)
+    gold_states, answer_states = (len(own) > 1 and all(own) and not any(map(shapes.letters, own)) for own in members)
     if gold_states and len(members[1]) == 1:
         return _compare_with_result(members[0], answer, part)
     if not answer_states:

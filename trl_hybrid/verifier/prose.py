@@ -26,6 +26,7 @@ ASIDE = re.compile(
     r"\W*(?:(?:check|checking|verif\w+|verification|note|remember|indeed|hope|substituting|plugging|source|remark)\b"
     r"|(?:to|let's|let us|we can|you can|please|as a|double)[ -](?:check|verify|note|double-check|confirm|see)\b"
     r"|let me (?:know|double|check|verify|confirm)|that(?:'s| is) (?:because|more|less)|for (?:more|further)|references?\b|i hope|feel free|(?:if|do|don't|would|should|can) (?:you|not hesitate)\b|thanks?\b|good luck"
+    r"|(?:we|i) (?:need to|must|have to|should|will) (?:consider|think|look|examine|analy[sz]e)\b|let (?:me|us) (?:think|consider)"
     r"|this (?:(?:value|number|one) )?(?:appears|occurs|is because|can be (?:checked|verified|seen)|matches|works))",
     re.IGNORECASE,
 )
@@ -46,14 +47,14 @@ BUT = re.compile(r"[,;:]\s*(?:but|however|yet|still|so|therefore|thus|hence)\b|\
 BLANK = re.compile(r"_{2,}|\\_{2,}|\[\s*\]|\.{4,}\s*\w")
 NOT_THE_ANSWER = re.compile(
     r"(?:\bor\s+(?:maybe|perhaps|possibly|even)?|\bat (?:least|most)"
-    r"|(?:n't|\bnot|\bnever|\bcannot|\bno longer)(?:\s+(?:be|equal|equal to))?|\bdifferent from|\bother than|\brather than|\bany\w+ but|\bexceeds?"
-    r"|\b(?:less|fewer|more|greater|smaller|larger|higher|lower) than|\b(?:is|be|are|was) (?:well |just )?(?:under|over|above|below)"
+    r"|(?:n't|\bnot|\bnever|\bcannot|\bno longer)(?:\s+(?:be|equal|equal to))?|\b(?:different|differs?|far) from|\bby no means|\bother than|\brather than|\bany\w+ but|\bexceeds?"
+    r"|\b(?:less|fewer|more|greater|smaller|larger|higher|lower) than(?: or equal to)?|\b(?:is|be|are|was) (?:well |just )?(?:under|over|above|below)"
     r"|\bup to|≠)[(\s$]*$",
     re.IGNORECASE,
 )
 DENIED_BEHIND = re.compile(
     r"\W*(?:(?:but|and|which)\s+)?(?:(?:that|this|it|which)\s+)?(?:(?:is|was|are|would be|can|could)(?:n't|n’t|\s*not)\b"
-    r"|(?:is|was|would be|must be) (?:wrong|incorrect|impossible|false)\b)"
+    r"|(?:is|was|would be|must be) (?:wrong|incorrect|impossible|false|too \w+)\b)"
     r"|\W*or (?:less|more|fewer|above|below|higher|lower|greater)\b",
     re.IGNORECASE,
 )
@@ -76,7 +77,7 @@ BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*")
 # Conditions, by what stands before their number.
 CONDITION = re.compile(
     r"(?:\b(?:at least|at most|below|above|under|over|beyond|than|first|last|next|every|each|per|within|between|out of|of the|horse"
-    r"|number|problem|question|step|case|part|day|year|page|in|on|after|before|until|since|during|with|transport)|#)"
+    r"|number|problem|question|step|case|part|day|year|page|in|on|after|before|until|since|from|during|with|transport)|#)"
     r"\s*(?:about|exactly|only|all|the|a|an|year|size)?\s*#?$",
     re.IGNORECASE,
 )
