@@ -3,7 +3,7 @@ import time
 import pytest
 
 from trl_hybrid.verifier import extract_answer, extract_gold
-from trl_hybrid.verifier.answers import clean
+from trl_hybrid.verifier.cleaning import clean
 
 
 def text_of(completion, prompt=""):
@@ -164,8 +164,33 @@ def test_gold_is_read_from_a_bare_answer_or_a_whole_solution(solution, gold):
 @pytest.mark.parametrize(
     "unit",
     [
-        *(r"\boxed{", r"\boxed{1} and ", "answer is ", "$a$ and ", "1 ", r"\ ", "<answer>", "#### ", r"\[", "(", "<think>"),
-        *("sqrt(", "(1,", "1:", "**1**", "there are ", "\n- ", "\n", "!*", "one hundred and ", "2x+", "no ", "is not "),
+        *(
+            r"\boxed{",
+            r"\boxed{1} and ",
+            "answer is ",
+            "$a$ and ",
+            "1 ",
+            r"\ ",
+            "<answer>",
+            "#### ",
+            r"\[",
+            "(",
+            "<think>",
+        ),
+        *(
+            "sqrt(",
+            "(1,",
+            "1:",
+            "**1**",
+            "there are ",
+            "\n- ",
+            "\n",
+            "!*",
+            "one hundred and ",
+            "2x+",
+            "no ",
+            "is not ",
+        ),
         *("1 hours 2 ", "Wait, ", '{"answer": ', "___", "because "),
     ],
 )

@@ -61,7 +61,8 @@ DENIED_BEHIND = re.compile(
 DOUBTED = re.compile(r"\bdoubt\b|\bimpossible that\b", re.IGNORECASE)
 # A value that another one is set against: "18, not 20", "18 instead of 20".
 SET_AGAINST = re.compile(
-    r"(?:(?:,|\band|\bbut)\s*not|\b(?:instead of|rather than|unlike|versus|compared (?:to|with)))[\s$]*$", re.IGNORECASE
+    r"(?:(?:,|\band|\bbut)\s*not|\b(?:instead of|rather than|unlike|versus|compared (?:to|with)))[\s$]*$",
+    re.IGNORECASE,
 )
 CONCLUDES = re.compile(r"\b(?:so|therefore|thus|hence|total|finally|altogether|answer)\b|=|∴", re.IGNORECASE)
 TAKEN_BACK = re.compile(
@@ -87,7 +88,10 @@ NAMES_ONLY = re.compile(
     r"|\b(?:about|of|for|on|with|without|all|count|that) (?:the|these|those)\s*$",
     re.IGNORECASE,
 )
-GIVEN = re.compile(r"(?:%|percent) of\s*\$?$|\b(?:by [a-z]+ing|(?:at|with) (?:a |an )?(?:\w+ )?(?:\w+ )?of|side|radius)\s*\$?$", re.IGNORECASE)
+GIVEN = re.compile(
+    r"(?:%|percent) of\s*\$?$|\b(?:by [a-z]+ing|(?:at|with) (?:a |an )?(?:\w+ )?(?:\w+ )?of|side|radius)\s*\$?$",
+    re.IGNORECASE,
+)
 RATE_BEHIND = re.compile(r"(?:\s[a-z]+)?\s(?:each|apiece)\b|\s?(?:/|per\s)[a-z]", re.IGNORECASE)
 RELATIVE = re.compile(
     r"\b(?:that|who|which|whose|where|with (?:a |an )?\w+s? (?:\w+ )?(?:above|below|than|over|under))\b"
@@ -110,6 +114,7 @@ OPERATOR_BEFORE = re.compile(
 OPERATOR_AFTER = re.compile(r"\s*(?:[+*/^×·÷]|\\times|\\cdot|\\div)\s*[\w\\($\ue000]")
 AND = re.compile(r"^\s*(?:,|,?\s*and)\s*(?:[a-zA-Z](?:_\{?\d\}?)?\s*=\s*)?$")
 LATER_CLAUSE = re.compile(r"[,;]\s*(?:so|then|thus|hence|therefore|and so|which gives)\b\s*", re.IGNORECASE)
+
 
 def last_claim(text: str) -> str | None:
     """What a text without marks ends up with; `None` where its last sentence with a value makes no claim.
@@ -194,9 +199,7 @@ def claim_of(sentence: str, formulas: list[str]) -> str | None:
     if BLANK.search(sentence) or DOUBTED.search(sentence):
         return None
     sentence = ASIDE_IN_BRACKETS.sub(lambda match: " " * len(match[0]), sentence)
-    values = [
-        value for value in values_in(sentence, formulas) if not NAMES_ONLY.search(_before(sentence, value))
-    ]
+    values = [value for value in values_in(sentence, formulas) if not NAMES_ONLY.search(_before(sentence, value))]
     if not values:
         return None
     values = [value for value in values if not SET_AGAINST.search(_before(sentence, value))] or values
@@ -220,7 +223,9 @@ def _behind_refusal(sentence: str) -> str:
 
 def _is_denied(sentence: str, chosen: Value) -> bool:
     """Whether a value is only a bound, what the answer is not, or the end of an unfinished operation."""
-    if NOT_THE_ANSWER.search(_before(sentence, chosen)) and chosen.is_number or DENIED_BEHIND.match(sentence, chosen.end):
+    if (NOT_THE_ANSWER.search(_before(sentence, chosen)) and chosen.is_number) or DENIED_BEHIND.match(
+        sentence, chosen.end
+    ):
         return True
     operand = OPERATOR_BEFORE.search(_before(sentence, chosen, reach=80))
     return chosen.is_number and bool(operand or OPERATOR_AFTER.match(sentence, chosen.end))

@@ -15,7 +15,9 @@ PARTS = {
     **{"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7},
     **{"eighth": 8, "ninth": 9, "tenth": 10, "twelfth": 12, "hundredth": 100},
 }
-UNIT = rf"(?:(?:{'|'.join(TENS)})(?:[-\s](?:{'|'.join(SMALL[1:10])}))?|{'|'.join(sorted(SMALL, key=len, reverse=True))})"
+UNIT = (
+    rf"(?:(?:{'|'.join(TENS)})(?:[-\s](?:{'|'.join(SMALL[1:10])}))?|{'|'.join(sorted(SMALL, key=len, reverse=True))})"
+)
 SCALE = rf"\s+(?:{'|'.join(SCALES)})\b"
 COUNT = rf"(?:{UNIT}|an?(?={SCALE}))"
 WHOLE = rf"(?:{COUNT}(?:{SCALE}){{1,2}}(?:\s+and)?\s+){{0,3}}{COUNT}(?:{SCALE}){{0,2}}"
