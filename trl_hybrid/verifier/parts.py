@@ -135,7 +135,7 @@ def _compare_identities(gold: str, answer: str, part: Judge) -> Judgement | None
 
 
 def _compare_with_result(gold: list[str], answer: str, part: Judge) -> Judgement | None:
-    """A single value against an identity: its result, a number by value and an expression, such as 2^3 * 5, as such."""
+    """A single value against an identity: its result, a number by value, an expression such as 2^3 * 5 as such."""
     if parse_number(gold[-1]) is not None:
         return part(gold[-1], answer)
     return Judgement(True, "exact") if shapes.as_written(gold[-1]) == shapes.as_written(answer) else None

@@ -3,29 +3,23 @@ r"""What a phrase such as "the answer is", "A:" or "option B is correct" says. P
 import re
 
 from trl_hybrid.verifier.boxes import PERCENT_AFTER
-from trl_hybrid.verifier.prose import (
-    DENIED_BEHIND,
-    DOUBTED,
-    MATH,
-    PROSE,
-    TEXT_COMMAND,
-    last_claim,
-    later_claim,
-    without_delimiters,
-)
+from trl_hybrid.verifier.prose import MATH, PROSE, TEXT_COMMAND, last_claim, later_claim, without_delimiters
 from trl_hybrid.verifier.values import NUMBER
+from trl_hybrid.verifier.wordings import DENIED_BEHIND, DOUBTED
 
 
 MAX_MARKED = 4000  # characters of a marked answer in which a phrase is looked for
 
 LABEL = re.compile(r"^(?:[^\w\n]|_){0,12}(?:ans|a|answer|result)\s*[:=：]\s*(?=\S)", re.IGNORECASE | re.MULTILINE)
 ANSWER_WORD = re.compile(
-    r"\b(?:answers?|ans\.|correct (?:option|choice))|\b(?:réponse|respuesta|risposta|resposta|antwort|odpowiedź)\b|答案|ответ",
+    r"\b(?:answers?|ans\.|correct (?:option|choice))|\b(?:réponse|respuesta|risposta|resposta|antwort"
+    r"|odpowiedź)\b|答案|ответ",
     re.IGNORECASE,
 )
 # A number may stand between the word and its link, as in "The answer to 12 + 30 is": `=` is none, but right behind it.
 ANSWER_LINK = re.compile(
-    r"[^.\n:：]{0,60}?(?:\bis\b|\bare\b|\best\b|\bes\b|\bist\b|\b(?:would|should|must|will) be\b|[:：是为]|(?<=nswer) ?=|(?<=nswer) [-–—](?= ))[\s*:]*",
+    r"[^.\n:：]{0,60}?(?:\bis\b|\bare\b|\best\b|\bes\b|\bist\b|\b(?:would|should|must|will) be\b|[:：是为]"
+    r"|(?<=nswer) ?=|(?<=nswer) [-–—](?= ))[\s*:]*",
     re.IGNORECASE,
 )
 # What the answer is, behind what it is not: "not 42 but 41", "isn't 42, it's 41".
@@ -43,7 +37,8 @@ CHOICE_IN_PROSE = re.compile(
 )
 GOES_ON = re.compile(r"\s*(?:or\b|and\b|,|[-+*/=<>^])\s*[-+$\\\d(]")
 FILLER = re.compile(
-    r"(?:(?:is|are|equals?|simply|just|exactly|approximately|about|around|roughly|clearly|so|thus|hence|therefore|equal to"
+    r"(?:(?:is|are|equals?|simply|just|exactly|approximately|about|around|roughly|clearly|so|thus|hence"
+    r"|therefore|equal to"
     r"|option|choice)\b[\s:,]*)+",
     re.IGNORECASE,
 )
