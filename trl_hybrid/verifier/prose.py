@@ -26,6 +26,7 @@ from trl_hybrid.verifier.wordings import (
     GIVEN,
     NAMES_ONLY,
     NOT_THE_ANSWER,
+    PLACE,
     RATE_BEHIND,
     REFUSAL,
     RELATIVE,
@@ -184,6 +185,8 @@ def _of_main_clause(sentence: str, values: list[Value]) -> list[Value]:
 
 def _is_condition(sentence: str, value: Value) -> bool:
     before = _before(sentence, value)
+    if "=" in value.text and PLACE.search(before):
+        return True
     return bool(CONDITION.search(before) or GIVEN.search(before) or RATE_BEHIND.match(sentence, value.end))
 
 

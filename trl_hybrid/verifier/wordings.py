@@ -30,7 +30,7 @@ REFUSAL = re.compile(
     r"|couldn[o']t|impossible to"
     rf"|not possible to|sorry|not enough|insufficient|no)\b[^.]{{0,120}}?{ABLE_TO_TELL}"
     r"|\b(?:unsure|unable to|unclear|unknown|apolog\w+|i'm afraid|gi?ve up|none of|too (?:hard|difficult)"
-    r"|lacks?|(?:is|are) missing"
+    r"|lacks?|(?:is|are) missing|cut off"
     r"|(?:would|will) need (?:the|more|to see)|please (?:provide|share|give|upload|clarify)"
     r"|not (?:allowed|sufficient|given|provided)|no (?:solution|answer|way))\b",
     re.IGNORECASE,
@@ -40,7 +40,7 @@ BLANK = re.compile(r"_{2,}|\\_{2,}|\[\s*\]|\.{4,}\s*\w")
 NOT_THE_ANSWER = re.compile(
     r"(?:\bor\s+(?:maybe|perhaps|possibly|even)?|\bat (?:least|most)"
     r"|(?:n't|\bnot|\bnever|\bcannot|\bno longer)(?:\s+(?:be|equal|equal to))?|\b(?:different|differs?"
-    r"|far) from|\bby no means|\bother than|\brather than|\bany\w+ but|\bexceeds?"
+    r"|far) from|\bby no means|\brule[sd]? out|\bwrong to say|\bother than|\brather than|\bany\w+ but|\bexceeds?"
     r"|\b(?:less|fewer|more|greater|smaller|larger|higher|lower) than(?: or equal to)?|\b(?:is|be|are"
     r"|was) (?:well |just )?(?:under|over|above|below)"
     r"|\bup to|≠)[(\s$]*$",
@@ -85,6 +85,8 @@ NAMES_ONLY = re.compile(
     r"|\b(?:about|of|for|on|with|without|all|count|that) (?:the|these|those)\s*$",
     re.IGNORECASE,
 )
+# Where a value is taken: "16, attained at x = 4", "16 when x = 4".
+PLACE = re.compile(r"\b(?:at|when|for|where|if|with)\s*$", re.IGNORECASE)
 GIVEN = re.compile(
     r"(?:%|percent) of\s*\$?$|\b(?:by [a-z]+ing|(?:at|with) (?:a |an )?(?:\w+ )?(?:\w+ )?of|side|radius)\s*\$?$",
     re.IGNORECASE,
