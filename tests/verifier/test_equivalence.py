@@ -176,6 +176,7 @@ def test_memory_that_runs_out_is_reported_as_such(monkeypatch):
         (r"\gamma+3", r"3+\gamma", r"\gamma+4"),
         ("6", "2(3)", "2(4)"),
         ("twenty-five", "25", "26"),
+        ("7", r"\text{seven}", r"\text{eight}"),
         ("12,5\\%", "12.5", "125"),
         (r"\ln(ab)", r"\ln a+\ln b", r"\ln a\ln b"),
         (r"\sqrt{x^2y}", r"x\sqrt y", r"y\sqrt x"),

@@ -21,6 +21,7 @@ UNIT = (
 SCALE = rf"\s+(?:{'|'.join(SCALES)})\b"
 COUNT = rf"(?:{UNIT}|an?(?={SCALE}))"
 WHOLE = rf"(?:{COUNT}(?:{SCALE}){{1,2}}(?:\s+and)?\s+){{0,3}}{COUNT}(?:{SCALE}){{0,2}}"
+TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 PART = rf"(?:{'|'.join(sorted(PARTS, key=len, reverse=True))})s?"
 NUMBER_WORDS = re.compile(
     rf"\b(?P<sign>negative\s+|minus\s+)?(?:"
@@ -58,7 +59,9 @@ def number_in_words(text: str) -> Fraction | None:
         >>> number_in_words("Twenty-five"), number_in_words("two apples") is None
         (Fraction(25, 1), True)
     """
-    match = NUMBER_WORDS.fullmatch(text.strip()) if len(text) < 100 else None
+    if len(text) > 100:
+        return None
+    match = NUMBER_WORDS.fullmatch(TEXT.sub(r"\1", text.strip()).strip())
     return None if match is None else value_of(match)
 
 
