@@ -149,7 +149,7 @@ def main() -> None:
         check_writable(named or RUNS)
         policy = policy_of(model, args)
         merged = policy.base_bytes if model.use_peft else 0
-        check_room(named or RUNS, run_bytes(policy, args) + merged, resumed=args.resume_from_checkpoint is not None)
+        check_room(named or RUNS, run_bytes(policy, args) + merged, resumed=checkpoint is not None)
         # What is wrong with the problems or their samples is said before a folder is made or cleared.
         problems = [] if sampling.samples else load_problems(tasks, sampling, source)
         rows = read_rows(Path(sampling.samples), FIELDS, "--samples") if sampling.samples else []

@@ -180,6 +180,19 @@ def settle(folder: Path) -> None:
         shutil.rmtree(discarded, ignore_errors=True)
 
 
+def let_go(folder: Path) -> None:
+    """Remove the run that was set aside, once the one over it has come to something; before that, change nothing.
+
+    While a run lasts, [`settle`] must not judge it: other processes may still be writing, and sharded weights (FSDP,
+    or ZeRO-3 that does not gather them) never count as a whole checkpoint.
+
+    Args:
+        folder: The run's folder. Call it in the main process only.
+    """
+    if (folder / PREVIOUS).is_dir() and _has_come_to_something(folder):
+        settle(folder)
+
+
 def _has_come_to_something(folder: Path) -> bool:
     # The trainer saves its arguments last.
     saved = (folder / "training_args.bin").exists() and weights_are_whole(folder)
