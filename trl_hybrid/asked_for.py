@@ -1,10 +1,10 @@
 """What a run's settings ask for and this machine or transformers would refuse later: packages, ways of sampling."""
 
-import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
+from accelerate.utils import parse_flag_from_env
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 from trl import ModelConfig
 
@@ -86,7 +86,7 @@ def _wanted(args: Any, model: ModelConfig, judges: JudgeArguments | None) -> Ite
     flags = {
         "use_vllm": (getattr(args, "use_vllm", False), "vllm", "'trl[vllm]'"),
         "use_liger_kernel": (args.use_liger_kernel, "liger_kernel", "liger-kernel"),
-        "deepspeed": (args.deepspeed or _accelerate_uses_deepspeed(), "deepspeed", "deepspeed"),
+        "deepspeed": (args.deepspeed or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"), "deepspeed", "deepspeed"),
         "load_in_4bit": (model.load_in_4bit, "bitsandbytes", "bitsandbytes"),
         "load_in_8bit": (model.load_in_8bit, "bitsandbytes", "bitsandbytes"),
     }
@@ -98,7 +98,3 @@ def _wanted(args: Any, model: ModelConfig, judges: JudgeArguments | None) -> Ite
             "reward_model_load_in_8bit": (judges.reward_model_load_in_8bit, "bitsandbytes", "bitsandbytes"),
         }
     yield from ((name, module, distribution) for name, (on, module, distribution) in flags.items() if on)
-
-
-def _accelerate_uses_deepspeed() -> bool:
-    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
