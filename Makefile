@@ -1,6 +1,6 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow canary check format clean
+.PHONY: help setup train test test-slow canary mutants check format clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -38,6 +38,9 @@ canary: ## Run the fast tests with the newest versions that pyproject.toml allow
 	@diff <(grep -v '^#' constraints.txt | sort) <($(CANARY) -m pip freeze --exclude-editable | sed 's/+.*//' | sort) \
 		| grep '^[<>]' || echo none
 	$(CANARY) -m pytest -q $(TWICE) --tb=short
+
+mutants: setup ## Break the core in small ways and see whether its tests notice
+	OMP_NUM_THREADS=1 nice $(BIN)/python scripts/mutants.py
 
 check: setup ## Lint, check the format and the types
 	$(BIN)/ruff check .

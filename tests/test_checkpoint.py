@@ -445,7 +445,7 @@ class TellsToStop:
     def __init__(self, batch):
         self.batch, self.batches = batch, 0
 
-    def verify_batch(self, completions, solutions, prompts):
+    def verify_batch(self, completions, solutions, prompts, truncated):
         self.batches += 1
         if self.batches == self.batch:
             os.kill(os.getpid(), signal.SIGTERM)

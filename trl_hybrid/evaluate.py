@@ -77,6 +77,7 @@ def accuracy(
             [answer.text for group in answers for answer in group],
             [row["solution"] for row in rows for _ in range(decoding.answers)],
             [prompt for prompt in prompts for _ in range(decoding.answers)],
+            [answer.truncated for group in answers for answer in group],
         )
         for place, (_, real) in enumerate(own[start : start + batch_size]):
             group = [v.correct for v in verdicts[place * decoding.answers : (place + 1) * decoding.answers]]

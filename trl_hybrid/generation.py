@@ -111,7 +111,7 @@ def generate_completions(
             eos_token_id=ends,
             pad_token_id=tokenizer.pad_token_id,
         ),
-        logits_processor=LogitsProcessorList([*_warpers(decoding), SeededDraw(numbers, decoding, width)]),
+        logits_processor=LogitsProcessorList([*warpers(decoding), SeededDraw(numbers, decoding, width)]),
         stopping_criteria=StoppingCriteriaList([BreakOff(broken_off)] if broken_off else []),
     )
     new = out[:, width:].tolist()
@@ -169,8 +169,8 @@ class SeededDraw(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(-1, chosen, 0.0)
 
 
-def _warpers(decoding: Decoding) -> list[LogitsProcessor]:
-    """Transformers' own, in the order in which `generate` applies them."""
+def warpers(decoding: Decoding) -> list[LogitsProcessor]:
+    """Make transformers' own processors of a decoding's settings, in the order in which `generate` applies them."""
     return [
         *([TemperatureLogitsWarper(decoding.temperature)] if decoding.temperature != 1.0 else []),
         *([TopKLogitsWarper(decoding.top_k)] if decoding.top_k else []),
