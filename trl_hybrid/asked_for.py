@@ -24,9 +24,9 @@ BNB_OPTIMIZERS = ("adamw_bnb_8bit", "adamw_8bit", "ademamix", "lion_", "paged_",
 
 
 def check_asked_for(args: HybridGRPOConfig, model: ModelConfig, judges: JudgeArguments) -> None:
-    """Look at what the settings ask for, before anything is loaded; see [`check_sampling`] and [`check_packages`]."""
+    """Look at what the settings ask for, before anything is loaded; see [`check_sampling`] and [`check_installed`]."""
     check_sampling(args)
-    check_packages(args, model, judges)
+    check_installed(args, model, judges)
 
 
 def check_sampling(args: HybridGRPOConfig) -> None:
@@ -51,7 +51,7 @@ def check_sampling(args: HybridGRPOConfig) -> None:
             raise InputError(f"{name} must be {rule}; got {getattr(args, name)}.")
 
 
-def check_packages(args: Any, model: ModelConfig, judges: JudgeArguments | None = None) -> None:
+def check_installed(args: Any, model: ModelConfig, judges: JudgeArguments | None = None) -> None:
     """Look for each package that a setting asks for, without importing it.
 
     Args:

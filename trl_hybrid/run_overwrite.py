@@ -28,12 +28,12 @@ MODEL = (
 )  # fmt: skip
 """What a run writes at its end, as patterns."""
 
-SAMPLES = "samples.jsonl"
+SAMPLES_FILE = "samples.jsonl"
 """A cold start's answers: an interrupted one goes on with them before it has any checkpoint."""
 
 WRITTEN = (
     *MODEL, SETTINGS_FILE, "history.jsonl", "accuracy_before.json", "checkpoint-*", "completions", "abandoned",
-    SAMPLES,
+    SAMPLES_FILE,
 )  # fmt: skip
 """All that a run writes into its folder; what else lies there is the user's."""
 
@@ -165,7 +165,7 @@ def settle(folder: Path) -> None:
     if previous.is_dir():
         if _has_come_to_something(folder):
             previous.rename(discarded)
-        elif (folder / SAMPLES).exists():
+        elif (folder / SAMPLES_FILE).exists():
             logger.warning("The run that was in %s before lies in %s until there is a checkpoint.", folder, previous)
         else:
             for path in of_a_run(folder):
