@@ -26,7 +26,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantiz
 
 from trl_hybrid import MathVerifier
 from trl_hybrid.arguments import CPU_DEFAULTS, TaskArguments, parse_arguments
-from trl_hybrid.asked_for import check_packages
+from trl_hybrid.asked_for import check_installed
 from trl_hybrid.attention import turn_off_cudnn_attention
 from trl_hybrid.carried_prompt import save_system_prompt
 from trl_hybrid.checkpoint import TrainsToTheLastStep, check_save_strategy
@@ -56,7 +56,7 @@ from trl_hybrid.run_folder import (
     write_json,
 )
 from trl_hybrid.run_history import RunHistory
-from trl_hybrid.run_overwrite import SAMPLES
+from trl_hybrid.run_overwrite import SAMPLES_FILE
 from trl_hybrid.run_settings import SETTINGS_FILE, settings_of, write_settings
 from trl_hybrid.sampling import Judges, sample_rows, samples_file
 from trl_hybrid.splits import mapping_of, train_location
@@ -140,7 +140,7 @@ def main() -> None:
             epilog=EXAMPLES,
         )
         refuse_what_is_not_done(tasks, args)
-        check_packages(args, model)
+        check_installed(args, model)
         source = find_policy(str(model.model_name_or_path), model.model_revision)
         if source.adapter is not None:
             raise InputError(adapter_message(source.name, "policy", source.base))
@@ -149,11 +149,11 @@ def main() -> None:
         check_writable(named or RUNS)
         policy = policy_of(model, args)
         merged = policy.base_bytes if model.use_peft else 0
-        check_room(named or RUNS, run_bytes(policy, args) + merged, resumed=args.resume_from_checkpoint is not None)
+        check_room(named or RUNS, run_bytes(policy, args) + merged, resumed=checkpoint is not None)
         # What is wrong with the problems or their samples is said before a folder is made or cleared.
         problems = [] if sampling.samples else load_problems(tasks, sampling, source)
         rows = read_rows(Path(sampling.samples), FIELDS, "--samples") if sampling.samples else []
-        check_samples(rows, sampling.samples or SAMPLES)
+        check_samples(rows, sampling.samples or SAMPLES_FILE)
         anew = tasks.overwrite_output_dir and not goes_on(args.resume_from_checkpoint)
         folder = prepare_folder(named, args, clear=anew)
         if PartialState().is_main_process and not (folder / SETTINGS_FILE).exists():
@@ -247,7 +247,7 @@ def sampled_rows(
     )
     way_out = "To sample anew, add --overwrite_output_dir and leave resume_from_checkpoint out."
     made_by = {**source.describe(), **asdict(decoding), "dtype": model.dtype}
-    file = samples_file(folder / SAMPLES, problems, made_by, way_out)
+    file = samples_file(folder / SAMPLES_FILE, problems, made_by, way_out)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and len(file.read()[0]) < len(problems):
         raise InputError(
             "Problems are answered by one process. Start with --num_processes 1, or give --samples FILE with answers "
@@ -316,7 +316,7 @@ def finish(
     )
     whole_model = relative_path(str(start))
     say(
-        f"\nWhat was learned:  {settings['sampling']['samples'] or f'{name}/{SAMPLES}'}\n"
+        f"\nWhat was learned:  {settings['sampling']['samples'] or f'{name}/{SAMPLES_FILE}'}\n"
         f"Is it better?      trl-hybrid eval --model {name} --base\n"
         f"Go on with GRPO:   python recipes/tinyllama_grpo.py --config CONFIG "
         f"--model_name_or_path {whole_model}\n"

@@ -142,8 +142,9 @@ class TestWithoutGpu:
 
     def test_where_it_is_asked_for(self, monkeypatch):
         assert self.parse(monkeypatch, True, "--use_cpu") == (True, False, False, "float32")
-        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-        assert self.parse(monkeypatch, True) == (True, False, False, "float32")
+        for told in ("true", "1"):  # as accelerate reads it
+            monkeypatch.setenv("ACCELERATE_USE_CPU", told)
+            assert self.parse(monkeypatch, True) == (True, False, False, "float32")
 
     def test_a_gpu_keeps_the_recipes_own(self, monkeypatch):
         monkeypatch.setenv("ACCELERATE_USE_CPU", "false")

@@ -122,12 +122,13 @@ class Regression(nn.Module):
         return {"loss": ((self.weight * x - labels) ** 2).mean()}
 
 
-def train(folder, settings, checkpoint=None, overwrite=False, stop_at=None):
+def train(folder, settings, checkpoint=None, overwrite=False, stop_at=None, **more):
     """Train for `max_steps`, saving after each; die in the step after `stop_at`."""
     wanted = settings["training"]
     args = TrainingArguments(
         str(folder), max_steps=wanted["max_steps"], learning_rate=wanted["learning_rate"], save_steps=1,
         logging_steps=1, report_to="none", use_cpu=True, disable_tqdm=True, per_device_train_batch_size=1,
+        **more,
     )  # fmt: skip
 
     class Failing(Trainer):
@@ -187,6 +188,13 @@ class TestRunStart:
         assert rates(folder) == pytest.approx({1: 0.4, 2: 0.3, 3: 0.1, 4: 0.05})
         changes = json.loads((folder / "settings.json").read_text())["changes"]
         assert changes == [{"step": 2, "settings": {"learning_rate": [0.4, 0.2]}}]
+
+    def test_an_optimizer_that_starts_anew_has_the_new_learning_rate_as_it_is(self, tmp_path):
+        folder = tmp_path / "run"
+        train(folder, changed(max_steps=4, learning_rate=0.4), save_only_model=True)
+        found = str(folder / "checkpoint-2")
+        train(folder, changed(max_steps=4, learning_rate=0.8), checkpoint=found, save_only_model=True)
+        assert rates(folder) == pytest.approx({1: 0.4, 2: 0.3, 3: 0.8, 4: 0.6})  # its schedule starts anew, too
 
 
 @pytest.mark.slow

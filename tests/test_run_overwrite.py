@@ -10,7 +10,7 @@ from run_folders import SETTINGS, changed, checkpoint, finished_run, save_settin
 from safetensors.torch import save_file
 
 from trl_hybrid.errors import InputError
-from trl_hybrid.run_overwrite import check_overwrite, set_aside, settle
+from trl_hybrid.run_overwrite import check_overwrite, let_go, set_aside, settle
 
 
 @pytest.fixture
@@ -151,6 +151,20 @@ class TestSettingAside:
         settle(run)
         assert {path.name for path in run.iterdir()} == {
             "notes.txt", "adapter_model.safetensors", "training_args.bin",
+        }  # fmt: skip
+
+    def test_a_save_that_is_not_whole_undoes_nothing_while_the_new_run_lasts(self, run):
+        set_aside(run)
+        begin_new_run(run)
+        (run / "checkpoint-1" / "trainer_state.json").write_text('{"global_step": 1}')
+        (run / "checkpoint-1" / "adapter_model.safetensors").unlink()  # its weights are sharded
+        during = tree(run)
+        let_go(run)
+        assert tree(run) == during
+        checkpoint(run, 2)
+        let_go(run)
+        assert {path.name for path in run.iterdir()} == {
+            "notes.txt", "settings.json", "history.jsonl", "completions", "checkpoint-1", "checkpoint-2",
         }  # fmt: skip
 
     def test_it_is_back_when_the_new_one_leaves_nothing(self, run, caplog):

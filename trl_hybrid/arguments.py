@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
+from accelerate.utils import parse_flag_from_env
 from trl import DatasetMixtureConfig, ScriptArguments, TrlParser
 from trl.scripts.utils import DatasetConfig
 
@@ -253,8 +254,7 @@ def parse_arguments(
 def _no_gpu() -> bool:
     import torch  # heavy, and here only
 
-    told = os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"  # by `accelerate launch --cpu`
-    return told or not torch.accelerator.is_available()
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 
 def _split_config(arg: str) -> list[str]:

@@ -1,10 +1,10 @@
 """What a run's settings ask for and this machine or transformers would refuse later: packages, ways of sampling."""
 
-import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
+from accelerate.utils import parse_flag_from_env
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 from trl import ModelConfig
 
@@ -24,9 +24,9 @@ BNB_OPTIMIZERS = ("adamw_bnb_8bit", "adamw_8bit", "ademamix", "lion_", "paged_",
 
 
 def check_asked_for(args: HybridGRPOConfig, model: ModelConfig, judges: JudgeArguments) -> None:
-    """Look at what the settings ask for, before anything is loaded; see [`check_sampling`] and [`check_packages`]."""
+    """Look at what the settings ask for, before anything is loaded; see [`check_sampling`] and [`check_installed`]."""
     check_sampling(args)
-    check_packages(args, model, judges)
+    check_installed(args, model, judges)
 
 
 def check_sampling(args: HybridGRPOConfig) -> None:
@@ -51,7 +51,7 @@ def check_sampling(args: HybridGRPOConfig) -> None:
             raise InputError(f"{name} must be {rule}; got {getattr(args, name)}.")
 
 
-def check_packages(args: Any, model: ModelConfig, judges: JudgeArguments | None = None) -> None:
+def check_installed(args: Any, model: ModelConfig, judges: JudgeArguments | None = None) -> None:
     """Look for each package that a setting asks for, without importing it.
 
     Args:
@@ -86,7 +86,7 @@ def _wanted(args: Any, model: ModelConfig, judges: JudgeArguments | None) -> Ite
     flags = {
         "use_vllm": (getattr(args, "use_vllm", False), "vllm", "'trl[vllm]'"),
         "use_liger_kernel": (args.use_liger_kernel, "liger_kernel", "liger-kernel"),
-        "deepspeed": (args.deepspeed or _accelerate_uses_deepspeed(), "deepspeed", "deepspeed"),
+        "deepspeed": (args.deepspeed or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"), "deepspeed", "deepspeed"),
         "load_in_4bit": (model.load_in_4bit, "bitsandbytes", "bitsandbytes"),
         "load_in_8bit": (model.load_in_8bit, "bitsandbytes", "bitsandbytes"),
     }
@@ -98,7 +98,3 @@ def _wanted(args: Any, model: ModelConfig, judges: JudgeArguments | None) -> Ite
             "reward_model_load_in_8bit": (judges.reward_model_load_in_8bit, "bitsandbytes", "bitsandbytes"),
         }
     yield from ((name, module, distribution) for name, (on, module, distribution) in flags.items() if on)
-
-
-def _accelerate_uses_deepspeed() -> bool:
-    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"

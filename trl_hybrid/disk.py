@@ -8,7 +8,7 @@ from typing import Any
 
 from trl_hybrid.checks.finding import size
 from trl_hybrid.errors import InputError
-from trl_hybrid.memory import Policy
+from trl_hybrid.memory import Policy, moment_bytes
 
 
 BESIDE_BYTES = 50 * 10**6
@@ -70,8 +70,7 @@ def run_bytes(policy: Policy, args: Any, steps: int | None = None) -> int:
     """
     weights = policy.trained_bytes if policy.adapters else policy.weight_bytes
     optimizer = str(getattr(args.optim, "value", args.optim))
-    moments = 2 * (policy.trained_parameters if "8bit" in optimizer else policy.trained_bytes)
-    checkpoint = weights + (0 if args.save_only_model or "sgd" in optimizer else moments)
+    checkpoint = weights + (0 if args.save_only_model else moment_bytes(policy, optimizer))
     if getattr(args, "sync_ref_model", False):  # the reference model moves and travels along
         checkpoint += policy.weight_bytes
     return BESIDE_BYTES + weights + checkpoint * _kept(args, steps)

@@ -1,6 +1,5 @@
 """From a recipe's settings, and the launch's, to the estimates of `memory.py` and `zero_memory.py`."""
 
-import inspect
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from trl import ModelConfig, SFTConfig, get_peft_config
 
 from trl_hybrid.config import HybridGRPOConfig
 from trl_hybrid.errors import InputError
-from trl_hybrid.evaluate import HeldOutAccuracy
+from trl_hybrid.evaluate import SAMPLES
 from trl_hybrid.memory import (
     CONTEXT_BYTES,
     Policy,
@@ -109,8 +108,7 @@ def workload_of(
     if training.use_vllm:
         generated = 0
     if measures:  # held-out answers are transformers' either way
-        samples = inspect.signature(HeldOutAccuracy).parameters["num_samples"].default
-        generated = max(generated, training.per_device_eval_batch_size * samples)
+        generated = max(generated, training.per_device_eval_batch_size * SAMPLES)
     return Workload(
         rows=training.per_device_train_batch_size,
         generated_rows=generated,

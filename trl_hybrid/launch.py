@@ -22,7 +22,7 @@ from trl_hybrid.run_folder import (
     relative_path,
 )
 from trl_hybrid.run_line import finish_going_back, leave_behind
-from trl_hybrid.run_overwrite import check_not_under_way, check_overwrite, set_aside, settle
+from trl_hybrid.run_overwrite import check_not_under_way, check_overwrite, let_go, set_aside, settle
 from trl_hybrid.run_settings import SETTINGS_FILE, write_settings
 
 
@@ -134,9 +134,8 @@ class RunStart(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Set aside what is not the run, and write its settings."""
-        if self.changes.get("learning_rate", (0, 0))[0]:
-            before, now = self.changes["learning_rate"]
-            scale_learning_rate(kwargs["optimizer"], kwargs["lr_scheduler"], now / before)
+        if "learning_rate" in self.changes:
+            set_learning_rate(kwargs["optimizer"], kwargs["lr_scheduler"], self.changes["learning_rate"][1])
         if not state.is_world_process_zero:
             return
         if self.checkpoint:
@@ -157,21 +156,26 @@ class RunStart(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Let go of the run that was written over."""
         if state.is_world_process_zero:
-            settle(self.folder)
+            let_go(self.folder)
 
 
-def scale_learning_rate(optimizer: Any, lr_scheduler: Any, factor: float) -> None:
-    """Make a resumed optimizer follow another learning rate; both remember the one that they were saved with.
+def set_learning_rate(optimizer: Any, lr_scheduler: Any, learning_rate: float) -> None:
+    """Make a resumed optimizer follow another learning rate than the one that it and its schedule were saved with.
+
+    Those that started anew, as after a save without optimizer, follow it already and stay as they are.
 
     Args:
         optimizer: Changed in place.
         lr_scheduler: Its schedule, with `base_lrs`; changed in place.
-        factor: The new learning rate over the old one.
+        learning_rate: The schedule's highest.
     """
+    schedule = getattr(lr_scheduler, "scheduler", lr_scheduler)  # accelerate wraps it
+    if not schedule.base_lrs[0]:
+        return
+    factor = learning_rate / schedule.base_lrs[0]
     for group in optimizer.param_groups:
         group["lr"] *= factor
         group["initial_lr"] *= factor
-    schedule = getattr(lr_scheduler, "scheduler", lr_scheduler)  # accelerate wraps it
     schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
     schedule._last_lr = [rate * factor for rate in schedule.get_last_lr()]  # what is logged of the first step
 

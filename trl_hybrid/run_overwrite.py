@@ -28,12 +28,12 @@ MODEL = (
 )  # fmt: skip
 """What a run writes at its end, as patterns."""
 
-SAMPLES = "samples.jsonl"
+SAMPLES_FILE = "samples.jsonl"
 """A cold start's answers: an interrupted one goes on with them before it has any checkpoint."""
 
 WRITTEN = (
     *MODEL, SETTINGS_FILE, "history.jsonl", "accuracy_before.json", "checkpoint-*", "completions", "abandoned",
-    SAMPLES,
+    SAMPLES_FILE,
 )  # fmt: skip
 """All that a run writes into its folder; what else lies there is the user's."""
 
@@ -165,7 +165,7 @@ def settle(folder: Path) -> None:
     if previous.is_dir():
         if _has_come_to_something(folder):
             previous.rename(discarded)
-        elif (folder / SAMPLES).exists():
+        elif (folder / SAMPLES_FILE).exists():
             logger.warning("The run that was in %s before lies in %s until there is a checkpoint.", folder, previous)
         else:
             for path in of_a_run(folder):
@@ -178,6 +178,19 @@ def settle(folder: Path) -> None:
         logger.warning("The run that was in %s before is back: the one over it ended without a checkpoint.", folder)
     if discarded.is_dir():
         shutil.rmtree(discarded, ignore_errors=True)
+
+
+def let_go(folder: Path) -> None:
+    """Remove the run that was set aside, once the one over it has come to something; before that, change nothing.
+
+    While a run lasts, [`settle`] must not judge it: other processes may still be writing, and sharded weights (FSDP,
+    or ZeRO-3 that does not gather them) never count as a whole checkpoint.
+
+    Args:
+        folder: The run's folder. Call it in the main process only.
+    """
+    if (folder / PREVIOUS).is_dir() and _has_come_to_something(folder):
+        settle(folder)
 
 
 def _has_come_to_something(folder: Path) -> bool:

@@ -17,6 +17,7 @@ from trl_hybrid.evaluate import ANSWERS, MOST, problems_to_measure
 from trl_hybrid.launch import say
 from trl_hybrid.outlook import work_of
 from trl_hybrid.run_folder import read_json
+from trl_hybrid.run_settings import SETTINGS_FILE
 from trl_hybrid.verifier import MathVerifier
 
 
@@ -74,7 +75,7 @@ def checked_splits(
 
 def _measured_before(checkpoint: str | None) -> int | None:
     """Return how many problems a run measured that goes on."""
-    settings = read_json(Path(checkpoint).parent / "settings.json").get("settings", {}) if checkpoint else {}
+    settings = read_json(Path(checkpoint).parent / SETTINGS_FILE).get("settings", {}) if checkpoint else {}
     return settings.get("tasks", {}).get("max_test_rows")
 
 

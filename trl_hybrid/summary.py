@@ -140,5 +140,5 @@ def next_steps(folder: str, model: dict[str, Any]) -> str:
         f"Look at the run:     {folder}/report.html   (curves, settings, every completion; open it in a browser)\n"
         f"Measure the model:   trl-hybrid eval --model {folder} --base{base}\n"
         f"Use it:              from {package} import {load}; {load}.from_pretrained({folder!r})\n"
-        f"Share it:            trl-hybrid push {folder} --hub-model-id YOUR_NAME/MODEL"
+        f"Share it:            trl-hybrid push {folder} --hub_model_id YOUR_NAME/MODEL"
     )

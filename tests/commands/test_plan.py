@@ -123,7 +123,7 @@ def test_without_a_gpu_there_is_a_table_and_a_hint_but_no_recommendation(models,
     assert re.search(r"reward model +14\.14 +1\.40 +0\.00 +0\.00\n", out)
     # 16384 tokens: 16384 x (137,216 + 8 x 7,680) bytes streamed, two layers and the embedding more under zero3.
     assert re.search(r"scoring .1. +2\.25 +3\.25 +4\.27 +0\.00\nall", out)
-    assert "give --gpu-memory" in out
+    assert "give --gpu_memory" in out
     assert "Recommended" not in out
 
 
@@ -131,7 +131,7 @@ def test_the_table_recommends_and_says_why(models, capsys):
     assert main(["plan", *models, "--gpu-memory", "80"]) == 0
     out = capsys.readouterr().out
     assert "Recommended placement: resident: needs 14." in out
-    assert "--gpu-memory" not in out
+    assert "--gpu_memory" not in out
     assert out.endswith("80.00 GB are free on each GPU.\n")
 
 
@@ -301,7 +301,7 @@ def test_help_teaches(capsys):
         main(["plan", "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    assert "--gpu-memory 24" in out
+    assert "--gpu_memory 24" in out
     assert "streamed  in pinned host memory" in out
 
 

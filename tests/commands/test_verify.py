@@ -40,6 +40,14 @@ def test_verdicts_go_to_a_file_and_a_table(tmp_path, capsys):
     assert "right of all                       2   50.0%" in capsys.readouterr().out
 
 
+def test_a_completion_that_was_cut_off_is_judged_as_in_training(tmp_path):
+    texts = ("First 3 + 1 makes 4", "So \\boxed{4}. Then 4 + 1")
+    rows = [{"completion": text, "answer": "4", "truncated": cut} for text in texts for cut in (False, True)]
+    output = tmp_path / "verdicts.jsonl"
+    verify("--completions", write(tmp_path / "c.jsonl", rows), "--output", output)
+    assert [json.loads(line)["correct"] for line in output.read_text().splitlines()] == [True, False, True, True]
+
+
 def test_golds_of_a_data_set_by_line_and_by_index(tmp_path):
     data = write(tmp_path / "tasks.jsonl", [{"question": "a", "answer": "1"}, {"question": "b", "answer": "2"}])
     by_line = write(tmp_path / "c.jsonl", [{"completion": "\\boxed{1}"}, {"completion": "\\boxed{1}"}])
@@ -56,6 +64,7 @@ def test_golds_of_a_data_set_by_line_and_by_index(tmp_path):
         ('{"completion": "x"', [], "Line 1"),
         ('{"text": "x"}', [], "must be a JSON object with `completion`"),
         ("\n", [], "holds no rows"),
+        ('{"completion": "x", "answer": "1", "truncated": "no"}', [], "true or false as `truncated`, got 'no'"),
         ('{"completion": "x"}', [], "answer, solution or gold; it has completion"),
         ('{"completion": "x", "answer": "1"}', ["--method", "guess"], "method must be one of"),
         ('{"completion": "x"}', ["--dataset_name", "data/dummy_math_tasks.jsonl"], "got 1 completions for 16 rows"),

@@ -17,10 +17,10 @@ Exits with 0 where it fits or the size of the GPU is not known, and with 1 where
 """
 
 EXAMPLES = """examples:
-  trl-hybrid plan --config recipes/configs/tinyllama_grpo.yaml --gpu-memory 24
-  trl-hybrid plan --config recipes/configs/tinyllama_grpo.yaml --gpu-memory 24 --per_device_train_batch_size 4
-  trl-hybrid plan --model_name_or_path Qwen/Qwen3-4B --gpu-memory 80 --gpus 2 --json
-  trl-hybrid plan --use_peft false --gpu-memory 24 --gpus 4 --launch-config accelerate_configs/zero2.yaml
+  trl-hybrid plan --config recipes/configs/tinyllama_grpo.yaml --gpu_memory 24
+  trl-hybrid plan --config recipes/configs/tinyllama_grpo.yaml --gpu_memory 24 --per_device_train_batch_size 4
+  trl-hybrid plan --model_name_or_path Qwen/Qwen3-4B --gpu_memory 80 --gpus 2 --json
+  trl-hybrid plan --use_peft false --gpu_memory 24 --gpus 4 --launch_config accelerate_configs/zero2.yaml
 
 placements of the reward model (--reward_model_placement):
   resident  on the GPU, whole: fastest
@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> None:
     plan = commands.add_parser(
         "plan",
         help="estimate the memory of a run, and choose the reward model's placement",
-        usage="trl-hybrid plan [--config FILE] [--launch-config FILE] [--gpu-memory GB] [--gpus N] [--json] "
+        usage="trl-hybrid plan [--config FILE] [--launch_config FILE] [--gpu_memory GB] [--gpus N] [--json] "
         "[--OPTION VALUE ...]",
         description=DESCRIPTION,
         epilog=EXAMPLES,
@@ -46,25 +46,25 @@ def add_parser(commands: Any) -> None:
         "--config", metavar="FILE", help="the recipe's YAML file; any option of the recipe may follow and goes over it"
     )
     add(
-        *("--gpu-memory", "--gpu_memory"),
+        "--gpu_memory",
         type=_positive_float,
         metavar="GB",
         help="memory of one GPU (default: what is free on this machine's)",
     )
     add(
-        *("--host-memory", "--host_memory"),
+        "--host_memory",
         type=_positive_float,
         metavar="GB",
         help="memory of the machine (default: what is free here, where the GPU is this machine's)",
     )
     add("--gpus", type=_positive_int, metavar="N", help="GPUs, one process each (default: the launch's, or 1)")
     add(
-        *("--launch-config", "--launch_config"),
+        "--launch_config",
         metavar="FILE",
         help="accelerate's YAML file: the number of GPUs, and what DeepSpeed shares out between them",
     )
     add(
-        *("--prompt-tokens", "--prompt_tokens"),
+        "--prompt_tokens",
         type=_positive_int,
         default=256,
         metavar="N",

@@ -175,10 +175,10 @@ def _free_bytes(given: int | None, training: Any) -> int | None:
 def _notes(plan: dict[str, Any], training: Any, launch: Launch) -> Iterator[str]:
     """Say what the numbers leave out."""
     if plan["free"] is None:
-        yield "There is no GPU here: give --gpu-memory (GB of one GPU) for a recommendation."
+        yield "There is no GPU here: give --gpu_memory (GB of one GPU) for a recommendation."
     elif plan["training"]["total"] > plan["free"]:
         yield "Training alone does not fit."
     if training.use_vllm:
         yield "vLLM's own memory is not in the table; in colocate mode its share is taken off what is free."
     if training.fsdp or (training.deepspeed and launch.sharing is None):
-        yield "The policy is counted whole on each GPU: DeepSpeed (give --launch-config) or FSDP may need less."
+        yield "The policy is counted whole on each GPU: DeepSpeed (give --launch_config) or FSDP may need less."

@@ -46,11 +46,11 @@ class Estimate:
 
 Options = dict[str, str]
 
-Estimator = Callable[[Options], Estimate | None]
+TryOptions = Callable[[Options], Estimate | None]
 """Estimates with options added; None where the recipe does not take them together."""
 
 
-def settings_that_fit(asked: Estimate, estimate: Estimator) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+def settings_that_fit(asked: Estimate, estimate: TryOptions) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """Look for options to add, for one placement of the reward model after the other.
 
     Args:
@@ -71,7 +71,7 @@ def settings_that_fit(asked: Estimate, estimate: Estimator) -> tuple[list[dict[s
     return [], _suggestion(*min(found, key=lambda one: max(one[2].excess(one[0]), one[2].host_excess(one[0]))))
 
 
-def _shrink(placement: str, asked: Estimate, estimate: Estimator) -> tuple[Options, Estimate]:
+def _shrink(placement: str, asked: Estimate, estimate: TryOptions) -> tuple[Options, Estimate]:
     """Add options until the placement fits, or nothing is left to make smaller."""
     options: Options = {} if placement == asked.plan["chosen"] else {"reward_model_placement": placement}
     found = asked

@@ -21,7 +21,7 @@ def read_rows(path: Path, needed: Sequence[str], option: str = "--completions") 
 
     Raises:
         InputError: There is no such file, it is not UTF-8, it holds no rows, or a line is not an object with the
-            fields.
+            fields, or its `truncated` is neither true nor false.
     """
     from trl_hybrid.data.text_rows import decoded_lines  # with datasets, which takes a second to import
 
@@ -43,4 +43,6 @@ def _parse(line: str, place: str, needed: Sequence[str]) -> dict[str, Any]:
     if not isinstance(row, dict) or not all(name in row for name in needed):
         names = " and ".join(f"`{name}`" for name in needed)
         raise InputError(f"{place} must be a JSON object with {names}, got {line.strip()[:80]}")
+    if not isinstance(row.get("truncated", False), bool):
+        raise InputError(f"{place} must have true or false as `truncated`, got {row['truncated']!r}.")
     return row

@@ -190,8 +190,6 @@ def _check_row(row: dict[str, Any], place: str) -> None:
                 f"{place} must have text or chat messages such as "
                 f'[{{"role": "user", "content": "..."}}] as `{name}`, got {str(row[name])[:80]!r}.'
             )
-    if not isinstance(row.get("truncated", False), bool):
-        raise InputError(f"{place} must have true or false as `truncated`, got {row['truncated']!r}.")
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:

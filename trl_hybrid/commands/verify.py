@@ -30,8 +30,9 @@ EXAMPLES = r"""examples:
 
 answers.jsonl holds one JSON object a line, such as {"completion": "so \\boxed{4}", "answer": "4"}. The gold is looked
 for as in training ("answer", "solution", "reward_model.ground_truth", ...) and under "gold"; "prompt" may be there
-too. With --dataset_name the gold answers are those of the data set: line 1 belongs to its first row and so on, or each
-line says which row by "index", counted from 0. A gold that training would leave out judges nothing.
+too. "truncated": true marks a completion that was cut off by a length limit: its last number is no answer, as in
+training. With --dataset_name the gold answers are those of the data set: line 1 belongs to its first row and so on, or
+each line says which row by "index", counted from 0. A gold that training would leave out judges nothing.
 """
 
 
@@ -103,7 +104,10 @@ def _judged(
 ) -> list[Verdict]:
     """Judge a batch; the golds by which training leaves a problem out judge nothing."""
     verdicts = verifier.verify_batch(
-        [row["completion"] for row in rows], golds, [row.get("prompt", "") for row in rows]
+        [row["completion"] for row in rows],
+        golds,
+        [row.get("prompt", "") for row in rows],
+        [row.get("truncated", False) for row in rows],
     )
     return [
         replace(verdict, correct=None, reward=None, reason="unjudgeable") if gold in faults else verdict

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from transformers import PreTrainedConfig
 
 from trl_hybrid.reward_model.footprint import Footprint, Need, gigabytes, measure_footprint
@@ -174,9 +175,8 @@ def local_device() -> torch.device:
     """
     if PartialState._shared_state:
         return torch.device(PartialState().device or "cpu")
-    wants_cpu = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("true", "1", "yes")
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if wants_cpu or accelerator is None:
+    if parse_flag_from_env("ACCELERATE_USE_CPU") or accelerator is None:
         return torch.device("cpu")
     return torch.device(accelerator.type, int(os.environ.get("LOCAL_RANK", "0")))
 
