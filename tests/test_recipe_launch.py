@@ -1,6 +1,8 @@
 """What recipes do around training: one folder for all processes, and how the policy is loaded."""
 
+import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -148,6 +150,10 @@ def rates(folder):
     return {row["step"]: row["learning_rate"] for row in read_history(folder) if "learning_rate" in row}
 
 
+def lock(folder):
+    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
 class TestRunStart:
     def test_the_folder_is_touched_when_training_begins(self, tmp_path):
         folder = finished_run(tmp_path / "run", steps=2)
@@ -165,6 +171,16 @@ class TestRunStart:
             train(folder, changed(max_steps=3), overwrite=True, stop_at=1)
         assert not (folder / ".previous").exists()
         assert newest_whole_checkpoint(folder).name == "checkpoint-1"
+
+    def test_a_run_under_way_holds_its_folder_whatever_it_began_with(self, args, tmp_path, monkeypatch):
+        args.output_dir = str(tmp_path / "run")
+        train(tmp_path / "run", changed(max_steps=1))
+        with pytest.raises(BlockingIOError):
+            lock(tmp_path / "run")  # as another process would
+        monkeypatch.setattr("trl_hybrid.run_overwrite.HELD", {})  # as another process sees it
+        for args.resume_from_checkpoint, overwrite in ((None, True), ("latest", False)):
+            with pytest.raises(InputError, match="is under way"):
+                check_folder(args, overwrite, SETTINGS)
 
     def test_going_back_leaves_the_later_line_and_the_new_learning_rate_holds(self, tmp_path):
         folder = tmp_path / "run"

@@ -22,7 +22,7 @@ from trl_hybrid.run_folder import (
     relative_path,
 )
 from trl_hybrid.run_line import finish_going_back, leave_behind
-from trl_hybrid.run_overwrite import check_not_under_way, check_overwrite, let_go, set_aside, settle
+from trl_hybrid.run_overwrite import check_not_under_way, check_overwrite, hold, let_go, set_aside, settle
 from trl_hybrid.run_settings import SETTINGS_FILE, write_settings
 
 
@@ -138,6 +138,7 @@ class RunStart(TrainerCallback):
             set_learning_rate(kwargs["optimizer"], kwargs["lr_scheduler"], self.changes["learning_rate"][1])
         if not state.is_world_process_zero:
             return
+        hold(self.folder)
         if self.checkpoint:
             left = leave_behind(self.folder, state.global_step)
             if left:

@@ -43,7 +43,7 @@ READ_TOO = ("samples", "data_dir", "data_files", "chat_template_path", "reward_m
 PREVIOUS, MOVING, DISCARDED = ".previous", ".previous.moving", ".previous.discarded"
 
 HELD: dict[Path, int] = {}
-"""Folders that this process writes over, each with its lock's handle: another start sees that this process lives."""
+"""Folders in which this process runs, each with its lock's handle: another start sees that this process lives."""
 
 
 def check_overwrite(folder: Path, settings: dict[str, Any]) -> None:
@@ -113,9 +113,8 @@ def set_aside(folder: Path) -> None:
     Raises:
         InputError: Another process is just doing the same.
     """
-    if folder.resolve() not in HELD:
-        HELD[folder.resolve()] = _lock(folder, fcntl.LOCK_EX)
-        atexit.register(settle, folder.resolve())
+    hold(folder)
+    atexit.register(settle, folder.resolve())
     entries, moving = [path for path in of_a_run(folder) if path.is_file() or holds_files(path)], folder / MOVING
     if (folder / PREVIOUS).is_dir():
         # A cold start that left its answers only: the run before it is still the one to come back.
@@ -128,13 +127,26 @@ def set_aside(folder: Path) -> None:
         moving.rename(folder / PREVIOUS)
 
 
+def hold(folder: Path) -> None:
+    """Mark the folder as that of a run under way, until this process ends.
+
+    Args:
+        folder: The run's folder. Call it in the main process only.
+
+    Raises:
+        InputError: It is another process's.
+    """
+    if folder.resolve() not in HELD:
+        HELD[folder.resolve()] = _lock(folder, fcntl.LOCK_EX)
+
+
 def check_not_under_way(folder: Path) -> None:
-    """Refuse a folder in which another process is writing over a run right now: [`settle`] would pull it away.
+    """Refuse a folder in which another process runs: two would write over each other's checkpoints.
 
     Raises:
         InputError: There is such a process.
     """
-    if folder.is_dir():
+    if folder.is_dir() and folder.resolve() not in HELD:
         os.close(_lock(folder, fcntl.LOCK_SH))
 
 
