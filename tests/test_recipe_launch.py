@@ -257,6 +257,13 @@ def test_a_real_run_is_written_over_gone_back_in_and_never_lost(tmp_path):
 
 def test_what_is_left_names_the_way_on(tmp_path):
     assert what_is_left(tmp_path).endswith(f"--output_dir {tmp_path} --overwrite_output_dir")
+    for step in (2, 4):
+        checkpoint(tmp_path, step)
+    assert what_is_left(tmp_path).endswith(f"--output_dir {tmp_path} --resume_from_checkpoint latest")
+    (tmp_path / "summary.json").write_text('{"steps": 2}')  # of the run before it went on
+    assert what_is_left(tmp_path).endswith("--resume_from_checkpoint latest")
+    (tmp_path / "summary.json").write_text('{"steps": 4}')
+    assert what_is_left(tmp_path).startswith("Training is done and the model is saved.")
 
 
 def test_only_safetensors_are_read_and_own_arguments_go_over_the_model_s():

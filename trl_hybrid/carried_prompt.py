@@ -1,13 +1,21 @@
 """The system prompt that a model was trained with, in a file beside its weights: whoever gets them knows it."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RemoteEntryNotFoundError,
+)
 
 from trl_hybrid.run_folder import read_json, write_json
 
+
+logger = logging.getLogger(__name__)
 
 CARRIED = "trl_hybrid.json"
 
@@ -25,13 +33,16 @@ def carried_prompt(name: str, revision: str | None = None) -> dict[str, Any]:
         revision: Branch, tag or commit of an id.
 
     Returns:
-        `system_prompt`, which may be `None`; empty where the model says nothing, or cannot be asked.
+        `system_prompt`, which may be `None`; empty where the model says nothing, or cannot be asked, which is logged.
     """
     if Path(name).is_dir():
         return _prompt(Path(name) / CARRIED)
     try:
         return _prompt(Path(hf_hub_download(name, CARRIED, revision=revision)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
+    except (RemoteEntryNotFoundError, HFValidationError):
+        return {}
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        logger.warning("Whether %s carries a system prompt of its own could not be asked: %s", name, error)
         return {}
 
 

@@ -205,8 +205,11 @@ def loading_arguments(args: Any, model: ModelConfig) -> dict[str, Any]:
 def what_is_left(folder: Path) -> str:
     """Say how to go on with an interrupted run, or how to start it anew."""
     name = relative_path(str(folder))
-    if newest_whole_checkpoint(folder) is None:
+    newest = newest_whole_checkpoint(folder)
+    if newest is None:
         return f"There is no checkpoint yet. To start anew, add: --output_dir {name} --overwrite_output_dir"
+    if read_json(folder / "summary.json").get("steps") == int(newest.name.rpartition("-")[2]):
+        return f"Training is done and the model is saved. To look at it: trl-hybrid report {name}"
     return (
         f"To look at it: trl-hybrid report {name}\nTo go on, add: --output_dir {name} --resume_from_checkpoint latest"
     )
