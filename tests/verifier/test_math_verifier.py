@@ -63,6 +63,7 @@ def test_columns_and_rates_are_logged(verifier):
         "gold": ["4", "4", "", "4"],
         "extracted_answer": ["4", "", "5", "2^{10^{11}}"],
         "reason": ["exact", "no_answer", "unjudgeable", "guard"],
+        "answer_form": ["box", "", "box", "box"],
     }
     assert {name: metrics[f"verifier/{name}_rate"] for name in ("timeout", "no_answer", "unjudgeable")} == {
         "timeout": 0.0,

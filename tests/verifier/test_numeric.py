@@ -61,7 +61,8 @@ def test_everything_else_is_no_number(text):
         (r"10\%", "10", True),
         (r"10\%", "0.1", True),
         ("0.1", r"10\%", True),
-        ("9", r"9\%", False),
+        ("9", r"9\%", True),
+        ("9", "0.09", False),
         ("3.14159", "22/7", False),
         ("22/7", "3.15", False),  # neither rounded nor cut off
         ("22/7", "3.14", True),

@@ -74,8 +74,20 @@ PANELS = (
             ("verifier/no_answer_rate", "no answer"),
             ("verifier/timeout_rate", "timed out"),
             ("verifier/unjudgeable_rate", "not judged"),
+            ("verifier/error_rate", "rules failed"),
         ),
         "Shares of the completions.",
+        True,
+    ),
+    Panel(
+        "Right answers by form",
+        (
+            ("verifier/right_in_box", "in a box"),
+            ("verifier/right_in_hash", "behind ####"),
+            ("verifier/right_in_phrase", "by a phrase"),
+            ("verifier/right_in_text", "last value of the text"),
+        ),
+        "Shares of the right answers. Many in another form than the prompt asks for are judged less surely.",
         True,
     ),
 )

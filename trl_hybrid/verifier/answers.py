@@ -8,12 +8,11 @@ text when it is nothing but an answer; the last mathematics or number. The time 
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Literal
 
-from trl_hybrid.verifier.boxes import BOX, PERCENT_AFTER, joined, last_box
+from trl_hybrid.verifier.boxes import BOX, PERCENT_AFTER, last_box
+from trl_hybrid.verifier.prose import LATER_CLAUSE, MATH, NUMBER, PROSE, TEXT_COMMAND, last_claim, without_delimiters
+from trl_hybrid.verifier.verdict import AnswerForm
 
-
-AnswerForm = Literal["box", "hash", "tag", "phrase", "text"]
 
 REASONING_END = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷")
 REASONING_START = re.compile(r"<(?:think|thinking|thought|reasoning)>|◁think▷")
@@ -27,14 +26,30 @@ VULGAR_FRACTIONS = re.compile("[¼½¾⅐-⅞]")
 MAX_TAIL = 4000  # characters at the end in which unmarked answers are looked for
 
 HASH = re.compile(r"####[ \t]*([^\n]*)")
-TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
-ANSWER_WORD = re.compile(r"\b(?:answers?|correct (?:option|choice))\b|\bréponse\b|答案", re.IGNORECASE)
-ANSWER_LINK = re.compile(r"[^.\n:：=]{0,60}?(?:\bis\b|\bare\b|[:：=])[\s*:]*", re.IGNORECASE)
-GOES_ON = re.compile(r"\s*(?:or\b|and\b|,|[-+*/=<>^])\s*[-+$\\\d(]")
-NOT_THE_ANSWER = re.compile(
-    r"\b(?:or\s+(?:maybe|perhaps|possibly|even)?|at (?:least|most)|not"
-    r"|(?:less|fewer|more|greater|smaller|larger) than)[(\s$]*$"
+TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)(?:</answer>|\s*$)", re.DOTALL | re.IGNORECASE)
+JSON_FIELD = re.compile(
+    r"[\"'](?:final[_ ]?)?answer[\"']\s*:\s*(\"(?:[^\"\\]|\\.)*\"|'[^']*'|\[[^\]]*\]|[^,}\n]+)", re.IGNORECASE
 )
+LABEL = re.compile(r"^[\W_]*(?:ans|a|answer|result)\s*[:=：]\s*(?=\S)", re.IGNORECASE | re.MULTILINE)
+NEXT_PROBLEM = re.compile(
+    r"\n\s*\W{0,4}(?:problem|question|exercise|q|user|human|instruction)\s*\d*\s*:", re.IGNORECASE
+)
+FINAL = re.compile(r"\bfinal answer\b", re.IGNORECASE)
+ANSWER_WORD = re.compile(r"\b(?:answers?|correct (?:option|choice))\b|\bréponse\b|答案", re.IGNORECASE)
+# A number may stand between the word and its link, as in "The answer to 12 + 30 is": `=` is none, but right behind it.
+ANSWER_LINK = re.compile(
+    r"[^.\n:：]{0,60}?(?:\bis\b|\bare\b|\b(?:would|should|must|will) be\b|[:：是为]|(?<=nswer) ?=)[\s*:]*",
+    re.IGNORECASE,
+)
+NEGATED_LINK = re.compile(
+    r"[^.\n:：]{0,60}?\b(?:(?:is|are|was|should|would|could|can|must|will)(?:n't|n’t|\s?not)|can't|won't)\b",
+    re.IGNORECASE,
+)
+CHOICE_IN_PROSE = re.compile(
+    r"(?:故选|应选|选择|选项|选)\s*[:：]?\s*[(（]?\s*([A-J])(?![a-zA-Z])"
+    r"|\b(?:options?|choice)\s*\(?([A-J])\)?\s+is (?:the )?correct",
+)
+GOES_ON = re.compile(r"\s*(?:or\b|and\b|,|[-+*/=<>^])\s*[-+$\\\d(]")
 FILLER = re.compile(
     r"(?:(?:is|are|equals?|simply|just|exactly|approximately|about|clearly|so|thus|hence|therefore|equal to"
     r"|option|choice)\b[\s:,]*)+",
@@ -45,18 +60,6 @@ WORD_HEAD = re.compile(
 )
 REASON = re.compile(r"[\s,;]+(?:because|since|as|which|where)\b.*", re.DOTALL)
 
-MATH = re.compile(
-    r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$([^$\n]+?)(?<!\\)\$",
-    re.DOTALL,
-)
-NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.,\\])(?:(?<![A-Za-z0-9)\]}])[-+])?(?:\\?\$|[€£¥])?"
-    r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?(?![\d_])(?:\s*(?:\\?%|percent\b|pct\b))?"
-    r"|-?\\[dt]?frac\{-?\d+\}\{\d+\}"
-)
-PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}[,']?\s+[A-Za-z]{2,}|[^\W\d_A-Za-zα-ωΑ-Ω]{2,}")
-TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mbox|operatorname)\s*\{([^{}]*)\}")
-
 
 @dataclass(frozen=True, slots=True)
 class ExtractedAnswer:
@@ -66,8 +69,14 @@ class ExtractedAnswer:
     form: AnswerForm
 
 
-def extract_answer(completion: str, prompt: str = "") -> ExtractedAnswer | None:
+def extract_answer(completion: str, prompt: str = "", finished: bool = True) -> ExtractedAnswer | None:
     r"""The final answer of a completion, or `None` when there is none.
+
+    Args:
+        completion: The text.
+        prompt: Its echo does not count.
+        finished: Whether the text came to its end by itself. The last number of one that was cut off is where it
+            happened to stop.
 
     Example:
         >>> extract_answer(r"So 6 + 7 = 13 and the answer is $\boxed{\frac{1}{2}}$.").text
@@ -80,15 +89,20 @@ def extract_answer(completion: str, prompt: str = "") -> ExtractedAnswer | None:
     text = _own_words(clean(completion), clean(prompt))
     if text is None:
         return None
+    text = _first_problem(text)
     if boxes := list(BOX.finditer(text)):
-        return _nonempty(_without_phrase(last_box(text, boxes) or ""), "box")
+        if final := FINAL.search(text, boxes[-1].end()):
+            return _nonempty(_after_answer_phrase(text[final.start() :]) or _box(text, boxes), "box")
+        return _nonempty(_box(text, boxes), "box")
     if hashes := HASH.findall(text):
         return _nonempty(_without_phrase(hashes[-1]), "hash")
     if tags := TAG.findall(text):
-        return _nonempty(_without_phrase(_strip_math(tags[-1])), "tag")
+        return _nonempty(_without_phrase(without_delimiters(tags[-1])), "tag")
+    if "{" in text and (fields := JSON_FIELD.findall(text)):
+        return _nonempty(fields[-1].strip().strip("\"'[]"), "tag")
     if (answer := _after_answer_phrase(text)) is not None:
         return _nonempty(answer, "phrase")
-    return _nonempty(_whole_or_last(text), "text")
+    return _nonempty(_whole_or_last(text), "text") if finished else None
 
 
 def extract_gold(solution: str) -> str:
@@ -106,7 +120,7 @@ def extract_gold(solution: str) -> str:
         return (last_box(text, boxes, trusted=True) or "").strip()
     if hashes := HASH.findall(text):
         return hashes[-1].strip()
-    bare = _strip_math(text)
+    bare = without_delimiters(text)
     if bare != text or not PROSE.search(TEXT_COMMAND.sub("", text)):
         return bare
     answer = _after_answer_phrase(text)
@@ -158,24 +172,52 @@ def _own_words(text: str, prompt: str) -> str | None:
     return text if token is None else text[: token.start()]
 
 
-def _strip_math(text: str) -> str:
-    """Text without the mathematics delimiters that enclose all of it."""
-    text = text.strip()
-    match = MATH.fullmatch(text.rstrip(". "))
-    return next(group for group in match.groups() if group is not None).strip() if match else text
+def _box(text: str, boxes: list[re.Match[str]]) -> str:
+    return _without_phrase(last_box(text, boxes) or "")
+
+
+def _first_problem(text: str) -> str:
+    """Text up to where the policy, its answer given, runs on with a problem of its own."""
+    following = NEXT_PROBLEM.search(text, 1)
+    if following is None:
+        return text
+    before = text[: following.start()]
+    marked = BOX.search(before) or HASH.search(before) or TAG.search(before) or _after_answer_phrase(before)
+    return before if marked else text
 
 
 def _after_answer_phrase(text: str) -> str | None:
-    """What follows the last "answer is" or "answer:"; `None` when no such phrase is followed by anything."""
+    """What the last "answer is", "A:" or "option B is correct" says.
+
+    Returns:
+        `None` when no such phrase is followed by anything, an empty string when all that is said is what it is not.
+    """
     text = TEXT_COMMAND.sub(lambda match: match[1] if ANSWER_WORD.search(match[1]) else match[0], text)
-    for anchor in reversed(list(ANSWER_WORD.finditer(text))[-8:]):
-        link = ANSWER_LINK.match(text, anchor.end())
-        if link is None:
-            continue
-        tail = text[link.end() : link.end() + 2000]
-        if (answer := _head_of(tail)) is not None:
+    anchors = sorted(
+        (match for pattern in (ANSWER_WORD, LABEL, CHOICE_IN_PROSE) for match in pattern.finditer(text)),
+        key=lambda match: match.end(),
+    )
+    negated = False
+    for anchor in reversed(anchors[-12:]):
+        if anchor.re is CHOICE_IN_PROSE:
+            return anchor[1] or anchor[2]
+        link = anchor if anchor.re is LABEL else ANSWER_LINK.match(text, anchor.end())
+        denial = NEGATED_LINK.match(text, anchor.end())
+        if denial and (link is None or denial.end() <= link.end()):
+            negated = True
+        elif link is not None and (answer := _said_behind(text, link.end())) is not None:
             return answer
-    return None
+    return "" if negated else None
+
+
+def _said_behind(text: str, start: int) -> str | None:
+    """The answer behind a link. On a new line it is one only where nothing else stands on that line."""
+    tail = text[start : start + 2000]
+    if "\n" in text[start - 3 : start] + tail[: len(tail) - len(tail.lstrip())]:
+        line = tail.strip().partition("\n")[0]
+        if PROSE.search(TEXT_COMMAND.sub("", MATH.sub("", line))) and not ANSWER_WORD.search(line):
+            return None
+    return _head_of(tail)
 
 
 def _without_phrase(answer: str) -> str:
@@ -196,7 +238,7 @@ def _head_of(tail: str) -> str | None:
     sentence = REASON.sub("", sentence)
     display = MATH.match(tail)
     if display and (display[1] or display[2]):
-        return _strip_math(display[0])
+        return without_delimiters(display[0])
     if not sentence:
         return None
     head = display or NUMBER.match(sentence)
@@ -205,8 +247,8 @@ def _head_of(tail: str) -> str | None:
     if head is not None and not GOES_ON.match(sentence, head.end()):
         return _with_percent(sentence, head)
     if not PROSE.search(TEXT_COMMAND.sub("", MATH.sub("", sentence))):
-        return _strip_math(sentence)
-    return _last_in(sentence)
+        return without_delimiters(sentence)
+    return last_claim(sentence)
 
 
 def _whole_or_last(text: str) -> str | None:
@@ -215,31 +257,14 @@ def _whole_or_last(text: str) -> str | None:
     if filler := FILLER.match(text):
         text = text[filler.end() :]
     one_line = "\n" not in text and len(text) <= 400
+    if one_line:
+        text = LATER_CLAUSE.split(text)[-1]
     if one_line and not MATH.search(text) and not PROSE.search(TEXT_COMMAND.sub("", text)):
         return text
-    if _strip_math(text) != text:
-        return _strip_math(text)
-    return _last_in(text)
-
-
-def _last_in(text: str) -> str | None:
-    """The last mathematics or number of a text; none where the number is one of several, or a bound."""
-    formulas = list(MATH.finditer(text))
-    math = formulas[-1] if formulas else None
-    if math is not None and PROSE.search(TEXT_COMMAND.sub("", math[0])):
-        math = None
-    after = 0 if math is None else math.end()
-    number = next(iter(list(NUMBER.finditer(text, after))[-1:]), None)
-    if number is not None:
-        before = text[max(0, number.start() - 20) : number.start()]
-        return None if NOT_THE_ANSWER.search(before) else number[0]
-    if math is None:
-        return None
-    first = len(formulas) - 1
-    while first and joined(text[formulas[first - 1].end() : formulas[first].start()], trusted=False):
-        first -= 1
-    return ",".join([*(_strip_math(formula[0]) for formula in formulas[first:-1]), _with_percent(text, math)])
+    if without_delimiters(text) != text:
+        return without_delimiters(text)
+    return last_claim(text)
 
 
 def _with_percent(text: str, math: re.Match[str]) -> str:
-    return _strip_math(math[0]) + ("\\%" if PERCENT_AFTER.match(text, math.end()) else "")
+    return without_delimiters(math[0]) + ("\\%" if PERCENT_AFTER.match(text, math.end()) else "")

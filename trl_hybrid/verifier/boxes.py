@@ -2,8 +2,13 @@ r"""The boxes of a text: `\boxed{...}`, `\fbox{...}`, `\boxed 5`. Pure strings, 
 
 import re
 
+from trl_hybrid.verifier.latex import normalize
+from trl_hybrid.verifier.numeric import parse_number
 
-BOX = re.compile(r"boxed(?![a-zA-Z])|\\fbox(?![a-zA-Z])")
+
+BOX = re.compile(r"(?:\\[a-z]*|(?<![a-zA-Z]))boxed(?=\s*\{)|\\boxed(?![a-zA-Z])|\\fbox(?![a-zA-Z])")
+FACTOR_BEFORE = re.compile(r"(?:=|\$|\\\(|\\\[)\s*([-+]|[-+]?\d+\s*/|[-+]?\d+\s*(?:\\cdot|\\times|\*)?)\s*$")
+FACTOR_AFTER = re.compile(r"\s*(\\sqrt\s*(?:\{[^{}]*\}|\d)|\\pi(?![a-zA-Z])|\^\s*(?:\{[^{}]*\}|\d))")
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 BARE_BOX = re.compile(r"\s*([^\s{}$\\]+)")
 SPACING = re.compile(r"\\(?:q?quad|text|mathrm|textbf)(?![a-zA-Z])|\\[,;:!()\[\] ]|[${}\s.*~]")
@@ -24,13 +29,32 @@ def last_box(text: str, boxes: list[re.Match[str]], trusted: bool = False) -> st
         start, end, resume = span
         if contents and (resume > next_start or not joined(text[resume:next_start], trusted)):
             break
-        content = text[start:end].strip() + ("\\%" if not contents and PERCENT_AFTER.match(text, resume) else "")
-        if content not in contents:
+        begin = box.start() - (text[box.start() - 1 : box.start()] == "\\")
+        content = _with_factors(text, begin, text[start:end].strip(), resume)
+        content += "\\%" if not contents and PERCENT_AFTER.match(text, resume) else ""
+        if not any(_is_same(content, other) for other in contents):
             contents.append(content)
-        next_start = box.start() - (text[box.start() - 1 : box.start()] == "\\")
+        next_start = begin
         if len(contents) > MAX_JOINED_BOXES:
             return contents[0]
     return ",".join(reversed(contents)) if contents else None
+
+
+def _with_factors(text: str, begin: int, content: str, resume: int) -> str:
+    r"""A box's content with the sign or factor that stands outside of it: -\boxed{3}, 2\boxed{3}\sqrt{5}."""
+    before, after = FACTOR_BEFORE.search(text, max(0, begin - 24), begin), FACTOR_AFTER.match(text, resume)
+    if not content or not (before or after):
+        return content
+    inside = (
+        content if content.replace(".", "", 1).isdigit() and not (after and after[1][0] == "^") else f"({content})"
+    )
+    return (before[1] if before else "") + inside + (after[1] if after else "")
+
+
+def _is_same(content: str, other: str) -> bool:
+    """Whether two boxes hold one value, written in two ways."""
+    numbers = parse_number(normalize(content)), parse_number(normalize(other))
+    return content == other or (None not in numbers and numbers[0].value == numbers[1].value)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def _matching_braces(text: str, start: int) -> dict[int, int]:

@@ -4,14 +4,14 @@ r"""Are two answers equal? By string, then as exact numbers, then part by part, 
 that function raises `NeedsAlgebraError`, which sends the pair to a worker; in a worker it is math-verify.
 """
 
-import re
 from collections.abc import Callable
 
 from trl_hybrid.verifier import shapes, units
 from trl_hybrid.verifier.guard import is_too_large
 from trl_hybrid.verifier.latex import key, normalize
-from trl_hybrid.verifier.numeric import Number, parse_number, same_number
+from trl_hybrid.verifier.numeric import IN_BASE, Number, parse_number, same_number, with_decimal_point
 from trl_hybrid.verifier.parts import RULES
+from trl_hybrid.verifier.plaintext import to_latex
 from trl_hybrid.verifier.verdict import MISMATCH, NOT_AN_ANSWER, UNJUDGEABLE, Judgement, Reason
 
 
@@ -50,7 +50,7 @@ def compare(gold: str, answer: str, algebra: Algebra) -> Judgement:
     """
     if is_blank(gold):
         return UNJUDGEABLE
-    gold, answer = normalize(gold), normalize(answer)
+    gold, answer = to_latex(normalize(gold)), to_latex(normalize(answer))
     if key(gold) == key(answer):
         return Judgement(True, "exact")
     if shapes.is_prose(gold):
@@ -116,25 +116,19 @@ def _compare_normal(gold: str, answer: str, algebra: Algebra, depth: int) -> Jud
 
 
 def _number(text: str) -> Number | None:
-    return parse_number(text) or parse_number(units.without_unit(text))
+    bare = units.without_unit(text)
+    return parse_number(text) or parse_number(bare) or parse_number(with_decimal_point(bare))
 
 
 def _compare_numbers(gold: str, answer: str) -> Judgement | None:
-    times = units.clock_time(gold), units.clock_time(answer)
-    if any(time is not None for time in times):
-        plain = [_minutes(text) if time is None else time for text, time in zip((gold, answer), times, strict=True)]
-        return _right_or_wrong(plain[0] == plain[1], "numeric")
+    if (same := units.same_time(gold, answer)) is not None:
+        return _right_or_wrong(same, "numeric")
     gold_number, answer_number = _number(gold), _number(answer)
     if gold_number is None or answer_number is None:
-        return None
+        return MISMATCH if any(IN_BASE.fullmatch(text) for text in (gold, answer)) else None
     if units.disagree(gold, answer):
         return MISMATCH
     return _right_or_wrong(same_number(gold_number, answer_number), "numeric")
-
-
-def _minutes(text: str) -> int | None:
-    match = re.fullmatch(r"(\d{1,2}):(\d{2})", text.strip())
-    return int(match[1]) * 60 + int(match[2]) if match else None
 
 
 def _right_or_wrong(correct: bool, reason: Reason) -> Judgement:
@@ -144,8 +138,11 @@ def _right_or_wrong(correct: bool, reason: Reason) -> Judgement:
 def _by_algebra(gold: str, answer: str, algebra: Algebra) -> Judgement:
     if shapes.restates_problem(gold, answer):
         return NOT_AN_ANSWER
-    if shapes.SIDE_BY_SIDE.search(answer) and not shapes.SIDE_BY_SIDE.search(gold):
-        return NOT_AN_ANSWER
+    if shapes.SIDE_BY_SIDE.search(answer):  # equal strings are right already
+        return MISMATCH if shapes.SIDE_BY_SIDE.search(gold) else NOT_AN_ANSWER
+    if shapes.primes(gold) != shapes.primes(answer):
+        return MISMATCH
+    gold, answer = units.as_radians(gold, answer)
     if units.disagree(gold, answer):
         return MISMATCH
     if is_too_large(gold):

@@ -31,6 +31,17 @@ def as_interval(text: str) -> str:
     return text
 
 
+def as_point(text: str) -> str:
+    r"""A value given to a variable as the set of that point, beside inequalities; any other text unchanged.
+
+    Example:
+        >>> as_point("a = 1"), as_point("a < 1")
+        ('\\{1\\}', 'a < 1')
+    """
+    name, equals, value = text.partition("=")
+    return rf"\{{{value.strip()}\}}" if equals and is_variable(name) and not INEQUALITY.search(value) else text
+
+
 def variable_of(text: str) -> str | None:
     """The one-letter variable that an inequality is about."""
     parts = split_top(text, INEQUALITY)

@@ -24,7 +24,8 @@ REWRITES = tuple(
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
         (r"\{([^{}]*)\\choose(?![a-zA-Z])([^{}]*)\}", r"\\binom{\1}{\2}"),
-        (r"(?<!\\)\\!\s*|\\mathrm\{th\}", ""),
+        (r"(?<!\\)\\!\s*", ""),
+        (r"(?<=\d)\s*(?:\^\s*\{?\s*)?(?:\\(?:text|mathrm)\{\s*)?(?:st|nd|rd|th)(?![a-zA-Z])\s*\}{0,2}", ""),
         (r"\{\s*,\s*\}", ","),
         (r"(?<=\d)(?:\\[,;: ]|~)+(?=\d{3}(?!\d))", ""),
         (r"(?<!\\)\\[,;:> ]|~|\\q?quad|[\t\n]+", " "),
@@ -48,10 +49,11 @@ REWRITES = tuple(
         (r"\\(?:ldots|cdots|dotsc|dotsb)(?![a-zA-Z])|(?<=,)\s*\.{3}", r"\\dots "),
         (r"\\lg(?![a-zA-Z])", r"\\log_{10}"),
         (r"\\equiv(?![a-zA-Z])|(?<![\\a-zA-Z])(?:is )?equals?(?: to)?(?![a-zA-Z])", "="),
-        (r"^\s*(?:\\approx|\\text\{\s*(?:approximately|about)\s*\}|(?:approximately|about)(?![a-zA-Z]))\s*", ""),
+        (r"^[\s$]*(?:\\approx|\\text\{\s*(?:approximately|about)\s*\}|(?:approximately|about)(?![a-zA-Z]))\s*", ""),
         (r"\\(?:cdotp|ast)(?![a-zA-Z])|\\bullet", r"\\cdot "),
         (r"\\?\$", ""),
         (r"[\"]", ""),
+        (r"[,.;]?\s*(?:\\text\{[,\s]*for (?:all|every|any|each)[^{}]*\}|\\forall).*$", ""),
         (r"\\text\{\s*\}", ""),
         (r"\^\s*\{\s*\\(?:circ|degree)\s*\}|\^\s*\\circ(?![a-zA-Z])|\\degree(?![a-zA-Z])", r"^\\circ "),
         (r"(?<![a-zA-Z\\])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
@@ -69,6 +71,8 @@ REWRITES = tuple(
         (r" {2,}", " "),
     )
 )
+# A new equation behind nothing but space.
+NEXT_EQUATION = re.compile(r"(?<=[^,;\s\\])\s*(?<!\\)\\(?:q?quad\b|[ ;])\s*(?=[a-zA-Z](?:_\{?\w+\}?|\([a-z]\))?\s*=)")
 PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 SPACED_NUMBER = re.compile(r"-?\d{1,3}(?: \d{3})+")
 DOUBLED = re.compile(r"\\\\(?=[a-zA-Z(){}\[\]])")
@@ -79,7 +83,9 @@ TEXT_BODY = re.compile(r"\\text\s*\{([^{}]*)\}")
 TOKEN = re.compile(r"\\[a-zA-Z]+|\\.", re.DOTALL)
 SINGLE_SCRIPT = re.compile(r"([_^])\{(\w|-?\d+)\}")
 # A number, or several choices, that stand in \text as a whole.
-WHOLE_TEXT = re.compile(r"\\text\{\s*([-+]?\d[^{}]*|\(?[A-Z]\)?(?:\s*(?:,|&|and|or)\s*\(?[A-Z]\)?)+)\s*\}")
+WHOLE_TEXT = re.compile(
+    r"\\text\{\s*(?:\(([-+]?\d[\d.,/]*)\)|([-+]?\d[^{}]*|\(?[A-Z]\)?(?:\s*(?:,|&|and|or)\s*\(?[A-Z]\)?)+))\s*\}"
+)
 WHOLE_ANSWERS = {
     **dict.fromkeys(
         (r"\mathbb{r}", r"\mathbb r", r"\text{all real numbers}", "all real numbers"), r"(-\infty,\infty)"
@@ -106,11 +112,12 @@ def normalize(text: str) -> str:
         text = text.replace("\\\\", "\\")  # escaped twice on its way through JSON
     elif "matrix" not in text and "array" not in text and "cases" not in text:
         text = DOUBLED.sub(r"\\", text)
+    text = NEXT_EQUATION.sub(lambda match: ", " if "=" in text[: match.start()] else match[0], text)
     for pattern, replacement in REWRITES:
         text = pattern.sub(replacement, text)
     text = _without_delimiters(text.strip())
     if whole_text := WHOLE_TEXT.fullmatch(text):
-        text = whole_text[1].strip()
+        text = (whole_text[1] or whole_text[2]).strip()
     text = text.rstrip(TRAILING)
     if SPACED_NUMBER.fullmatch(text):
         return text.replace(" ", "")

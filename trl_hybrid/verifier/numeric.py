@@ -1,7 +1,7 @@
 r"""Exact numbers: what a string such as `1,234`, `1\frac{1}{2}`, `33.5\%` or `1.5 \times 10^3` is worth."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 
@@ -18,7 +18,8 @@ FRACTION = re.compile(rf"([-+]?)\s*\\frac\{{([-+]?{UNSIGNED})\}}\{{([-+]?{UNSIGN
 SLASH = re.compile(rf"([-+]?)\(?([-+]?{UNSIGNED})\)?\s*/\s*\(?([-+]?{UNSIGNED})\)?")
 MIXED = re.compile(r"([-+]?)(\d+)\s*(?:\\frac\{(\d+)\}\{(\d+)\}|(?<=\s)(\d+)\s*/\s*(\d+))")
 REPEATING = re.compile(r"([-+]?)(\d+)\.(\d*)(?:\\overline|\\bar|\\dot)\{(\d+)\}")
-IN_BASE = re.compile(r"([-+]?)(\d+)_\{?(\d{1,2})\}?")
+IN_BASE = re.compile(r"([-+]?)(?=[A-Z]*\d)([0-9A-Z]+)_\{?(\d{1,2})\}?")
+DECIMAL_COMMA = re.compile(r"([-+]?(?:\d+|\d{1,3}(?:\.\d{3})+)),(\d+)")
 SCALE = re.compile(r"\s*(?:\\text\{\s*)?(hundred|thousand|million|billion|trillion)\s*\}?$")
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:percent|percentage|pct|%|\\%)\s*\}|(?:percentage|percent|pct)\b)\.?$")
@@ -30,7 +31,8 @@ class Number:
 
     Attributes:
         value: The value, with a percentage already divided by 100.
-        places: Decimals shown, or `None` for an exact form (an integer, a fraction, a repeating decimal).
+        places: Decimals shown, below 0 for 1.25e4, or `None` for an exact form (an integer, a fraction, a repeating
+            decimal).
         digits: Significant digits shown.
         percent: Whether a percent sign was there.
         base: The base it is written in.
@@ -67,24 +69,42 @@ def parse_number(text: str) -> Number | None:
     return _parse_plain(text)
 
 
+def with_decimal_point(text: str) -> str:
+    r"""A number whose comma can only be a decimal one, with a point; any other text unchanged.
+
+    Three digits behind the comma are a thousand, and one may be the second member of a list.
+
+    Example:
+        >>> [with_decimal_point(text) for text in ("7,25", "1.234,5", "1,234", "7,2", "1,2,3")]
+        ['7.25', '1234.5', '1,234', '7,2', '1,2,3']
+    """
+    match = DECIMAL_COMMA.fullmatch(text)
+    if match is None or ("." not in match[1] and len(match[2]) in (1, 3)):
+        return text
+    return f"{match[1].replace('.', '')}.{match[2]}"
+
+
 def same_number(gold: Number, answer: Number) -> bool:
     r"""Whether two numbers are the same.
 
     Equal values in the same base are the same. A decimal against an exact value that it cannot show in full is the
     same when it is that value rounded or cut off, from three significant digits on: 16.67 for `16.\overline{6}`.
-    A gold percentage may be answered without its sign, 10% by 10; a gold without a sign not with one, 9 by 9%.
+    A percent sign on one side only may be missing or meant: 20% is 20, and it is 0.2; 20 is not 0.2.
 
     Example:
         >>> same_number(parse_number(r"\frac{2}{3}"), parse_number("0.667"))
         True
+        >>> [same_number(parse_number("20%"), parse_number(text)) for text in ("20", "0.2", "2", "20%", "0.2%")]
+        [True, True, False, True, False]
         >>> same_number(parse_number("2.23"), parse_number("2.232"))
         False
     """
     if gold.base != answer.base or gold.value == answer.value:
         return gold.base == answer.base
-    if gold.percent and not answer.percent:
-        scaled = Number(gold.value * 100, None if gold.places is None else gold.places - 2, gold.digits)
-        return same_number(scaled, answer)
+    if gold.percent != answer.percent:
+        signed, bare = (gold, answer) if gold.percent else (answer, gold)
+        without = Number(signed.value * 100, None if signed.places is None else signed.places - 2, signed.digits)
+        return same_number(without, bare) or same_number(replace(signed, percent=False), bare)
     if (gold.places is None) == (answer.places is None):
         return False
     shown, exact = (gold, answer) if answer.places is None else (answer, gold)
@@ -95,7 +115,7 @@ def shown_as(value: Fraction, shown: Number) -> bool:
     """Whether a decimal shows an exact value, rounded or cut off."""
     if shown.places is None or shown.digits < MIN_SHOWN_DIGITS:
         return value == shown.value
-    unit = Fraction(1, 10**shown.places)
+    unit = Fraction(10) ** -shown.places
     error = (value - shown.value) * (-1 if shown.value < 0 else 1)
     return -unit / 2 <= error < unit
 
@@ -168,7 +188,7 @@ def _repeating(match: re.Match[str]) -> Fraction | None:
 
 def _in_base(match: re.Match[str]) -> Fraction | None:
     sign, digits, base = match[1], match[2], int(match[3])
-    if not 2 <= base <= 10 or int(max(digits)) >= base:
+    if not 2 <= base <= 36 or max(int(digit, 36) for digit in digits) >= base:
         return None
     return _signed(sign, Fraction(int(digits, base)))
 

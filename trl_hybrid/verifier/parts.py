@@ -9,6 +9,7 @@ from itertools import chain
 
 from trl_hybrid.verifier import intervals, shapes
 from trl_hybrid.verifier.latex import key, split_top
+from trl_hybrid.verifier.numeric import parse_number
 from trl_hybrid.verifier.verdict import MISMATCH, NOT_AN_ANSWER, Judgement
 
 
@@ -20,10 +21,11 @@ MAX_UNORDERED = 64
 
 def compare_lists(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
     """Several answers side by side, in any order: as many as the gold has, each matched by one."""
+    gold, answer = shapes.named_values(gold), shapes.named_values(answer)
     golds, answers = shapes.container(gold), shapes.container(answer)
     if golds.opening or answers.opening or len(golds.items) == len(answers.items) == 1:
         return None
-    gold_items, answer_items = _distinct(_carry_names(golds.items)), _distinct(_carry_names(answers.items))
+    gold_items, answer_items = (_once(_carry_names(own.items)) for own in (golds, answers))
     if len(gold_items) != len(answer_items):
         if _is_coordinates(gold, answer_items):
             return None
@@ -47,8 +49,9 @@ def _carry_names(items: tuple[str, ...]) -> list[str]:
     return list(items)
 
 
-def _distinct(items: list[str]) -> list[str]:
-    return list({key(item): item for item in items}.values())
+def _once(items: list[str]) -> list[str]:
+    """Points without their repetitions; a value that is there twice is meant twice."""
+    return list({key(item) if item.startswith("(") else number: item for number, item in enumerate(items)}.values())
 
 
 def _match(golds: Sequence[str], answers: Sequence[str], part: Judge, ordered: bool) -> Judgement:
@@ -81,6 +84,9 @@ def compare_equations(gold: str, answer: str, part: Judge, whole: Judge) -> Judg
     """Take x = 2 for 2, and the last member of an equation; but never one of several different values."""
     if _is_bare_list(gold) or _is_bare_list(answer):
         return None
+    if (judgement := _compare_identities(gold, answer, part)) is not None:
+        return judgement
+    gold, answer = shapes.with_one_argument(gold, answer)
     gold_name, gold_values = shapes.equation(gold)
     answer_name, answer_values = shapes.equation(answer)
     if (gold_name, answer_name) == (None, None) and len(gold_values) == len(answer_values) == 1:
@@ -99,6 +105,32 @@ def compare_equations(gold: str, answer: str, part: Judge, whole: Judge) -> Judg
     if gold_name is not None and answer_name is not None and not _same_name(gold_name, answer_name):
         return MISMATCH
     return part(gold_values[-1], answer_values[-1])
+
+
+def _compare_identities(gold: str, answer: str, part: Judge) -> Judgement | None:
+    r"""Equations between constants, such as \log_8 4 = \frac23: the same statement, member by member in any order.
+
+    All true equations are equal to algebra, so that it is not asked: 1 = 1 states something else.
+    """
+    members = [split_top(text, shapes.EQUALS) for text in (gold, answer)]
+    gold_states, answer_states = (len(own) > 1 and not any(map(shapes.letters, own)) for own in members)
+    if not answer_states:
+        return None
+    if not gold_states:
+        return MISMATCH if shapes.letters(gold) and len(members[0]) > 1 else None
+    literals = [[parse_number(member) is not None for member in own] for own in members]
+    if sorted(literals[0]) != sorted(literals[1]):
+        return MISMATCH
+    matched = [
+        _match(
+            [m for m, is_literal in zip(members[0], literals[0], strict=True) if is_literal is kind],
+            [m for m, is_literal in zip(members[1], literals[1], strict=True) if is_literal is kind],
+            part,
+            ordered=False,
+        )
+        for kind in (True, False)
+    ]
+    return _worst(matched)
 
 
 def _is_bare_list(text: str) -> bool:
@@ -131,7 +163,8 @@ def compare_relations(gold: str, answer: str, part: Judge, whole: Judge) -> Judg
         and not _is_interval_like(gold_parts)
     ):
         return NOT_AN_ANSWER
-    if len(gold_parts) == len(answer_parts) and all("," in part for part in gold_parts + answer_parts):
+    bounded = all("," in part or part.startswith(r"\{") for part in gold_parts + answer_parts)
+    if len(gold_parts) == len(answer_parts) and bounded:
         return _match(gold_parts, answer_parts, part, ordered=False)
     if _is_interval_like(answer_parts) and intervals.INEQUALITY.search(gold):
         answer = r"\cup ".join(answer_parts)  # math-verify solves the gold's inequality for the answer's set
@@ -144,8 +177,8 @@ def _interval_parts(text: str) -> list[str]:
         return [rf"(-\infty,{excluded[1]})", rf"({excluded[1]},\infty)"]
     parts = split_top(shapes.MEMBER.sub("", text), intervals.UNION)
     if len(parts) == 1 and intervals.INEQUALITY.search(text):
-        parts = split_top(text, shapes.LIST)
-        if len({intervals.variable_of(part) for part in parts}) > 1:
+        parts = [intervals.as_point(part) for part in split_top(text, shapes.LIST)]
+        if len({intervals.variable_of(part) for part in parts if not part.startswith(r"\{")}) > 1:
             return [text]
     return [intervals.as_interval(part) for part in parts]
 

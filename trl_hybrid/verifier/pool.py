@@ -9,6 +9,7 @@ import weakref
 from concurrent.futures import Future
 from typing import NamedTuple
 
+from trl_hybrid.verifier.faults import report_fault
 from trl_hybrid.verifier.numeric import parse_number
 from trl_hybrid.verifier.process import WorkerProcess
 from trl_hybrid.verifier.verdict import UNJUDGEABLE, Judgement, Reason
@@ -17,7 +18,7 @@ from trl_hybrid.verifier.verdict import UNJUDGEABLE, Judgement, Reason
 # An innocent answer: where even this one fails, it is the gold that cannot be handled.
 PROBE = "7919"
 FAILURES: dict[str, Reason] = {"late": "timeout", "starved": "timeout", "dead": "crash"}
-UNFINISHED: frozenset[Reason] = frozenset({"timeout", "memory", "crash"})
+UNFINISHED: frozenset[Reason] = frozenset({"timeout", "memory", "crash", "error"})
 
 
 class Job(NamedTuple):
@@ -113,6 +114,8 @@ def _ask(worker: WorkerProcess, gold: str, answer: str) -> Judgement:
     reply = worker.ask(task)
     if reply.status in ("starved", "dead"):
         reply = worker.ask(task)
+    if "error" in reply.record:
+        report_fault(reply.record["error"], gold, answer)
     if reply.status == "ok":
         return Judgement(reply.record["correct"], reply.record["reason"])
     return Judgement(False, FAILURES[reply.status])

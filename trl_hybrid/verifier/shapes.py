@@ -13,12 +13,15 @@ OPERATION = re.compile(
     r"\\(?:int|iint|oint|sum|prod|lim|det|log|ln|sin|cos|tan)(?![a-zA-Z])|\\frac\{d\^?\d?\w?\}\{d\w(?:\^\d)?\}"
 )
 PLUS_MINUS = re.compile(r"(?<!\^)[-+]")
+COMMA = re.compile(",")
+SEMICOLON = re.compile(";")
 COLON = re.compile(":")
 MODULUS = re.compile(r"\s*(?:\\pmod\s*|\(\s*(?:\\text\{)?\s*\\?b?mod\s*\}?\s*)\{?(\w+)[})]*$")
 LIST = re.compile(
     r"\s*(?:(?:[,;]|\\text\{\s*(?:,?\s*(?:and|or)|,)\s*\})\s*)+(?:(?:and|or)(?![a-zA-Z])\s*|\\text\{\s*(?:and|or)\s*\}\s*)?"
     r"|\s*(?<![a-zA-Z\\])(?:and|or)(?![a-z])\s*|(?<=[\d)])or(?=[A-Z\d(\\-])|\s*\\(?:vee|lor|wedge|land)(?![a-zA-Z])\s*"
 )
+TIGHT_COMMA = re.compile(r",(?=\d)")
 GROUPED_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 COMMAND = re.compile(r"\\text\s*\{[^{}]*\}|\\[a-zA-Z]+")
 MEMBER = re.compile(r"^\s*[a-zA-Z](?:_\{?\w+\}?)?\s*\\in(?![a-zA-Z])\s*")
@@ -37,6 +40,8 @@ INVERSE = re.compile(r"(?<=[a-zA-Z])\^\{-1\}(?=\()")
 SUBSCRIPT = re.compile(r"_(?:\{[^{}]*\}|\w)")
 ARGUMENTS = re.compile(r"(?<=[a-zA-Z}])\([^()]*\)")
 NAME = re.compile(r"[A-Za-z\s|:'{}\[\](),]*[A-Za-z][A-Za-z\s|:'{}\[\](),]*")
+PRIMES = re.compile(r"([a-zA-Z])((?:'|\^\{?(?:\s*\\prime\s*)+\}?)+)")
+DEFINITION = re.compile(r"(?P<name>[a-zA-Z])\((?P<argument>[a-zA-Z])\)\s*=")
 RESTATED = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det|bigcup|bigcap)(?![a-zA-Z])|\\begin\{[vV]matrix\}")
 LABELLED = re.compile(
     r"(?:\\text\{)?(?:\(([A-J])\)\s*\}?[\s.:]*|([A-J])[).:]\s*\}?\s*)(?!and\b|or\b)([^\s},+*/^=_].*)"
@@ -84,7 +89,9 @@ def equation(text: str) -> tuple[str | None, list[str]]:
     """
     text = MEMBER.sub("", text)
     exact, *rounded = split_top(text, APPROX)
-    if rounded and is_name(exact):
+    if rounded and not exact:
+        exact = rounded[0]
+    elif rounded and is_name(exact):
         exact = f"{exact}={rounded[0]}"
     members = [member.strip(" &") for member in split_top(exact, EQUALS)]
     if len(members) == 1:
@@ -94,6 +101,39 @@ def equation(text: str) -> tuple[str | None, list[str]]:
     if not values:
         return names[0], names[1:]
     return (names[0] if names else None), values
+
+
+def named_values(text: str) -> str:
+    """The values of points whose coordinates are named; any other text unchanged.
+
+    Example:
+        >>> named_values("(x, y) = (1, 2)"), named_values("a=1, b=2; a=3, b=2"), named_values("a=1, b=2")
+        ('(1, 2)', '(1,2),(3,2)', 'a=1, b=2')
+    """
+    name, values = equation(text)
+    if name is not None and name.startswith("(") and len(values) == 1 and values[0].startswith("("):
+        return values[0]
+    points = [[equation(item) for item in split_top(point, COMMA)] for point in split_top(text, SEMICOLON)]
+    names = {tuple(name for name, _ in point) for point in points}
+    if len(points) < 2 or len(names) > 1 or None in next(iter(names)) or len(next(iter(names))) < 2:
+        return text
+    return ",".join("(" + ",".join(values[-1] for _, values in point) + ")" for point in points)
+
+
+def with_one_argument(gold: str, answer: str) -> tuple[str, str]:
+    """Two definitions of one function with the argument's name of the first: f(x) = x and f(z) = z say the same.
+
+    Example:
+        >>> with_one_argument("f(x)=2x", "f(z)=2z"), with_one_argument("f(x)=2x", "g(z)=2z")
+        (('f(x)=2x', 'f(x)=2x'), ('f(x)=2x', 'g(z)=2z'))
+    """
+    heads = [DEFINITION.match(text) for text in (gold, answer)]
+    if None in heads or heads[0]["name"] != heads[1]["name"]:  # pyright: ignore[reportOptionalSubscript]
+        return gold, answer
+    ours, theirs = (head["argument"] for head in heads if head)
+    if ours == theirs or ours in letters(answer):
+        return gold, answer
+    return gold, re.sub(rf"(?<![a-zA-Z\\]){theirs}(?![a-zA-Z])|(?<=[\da-zA-Z}})]){theirs}(?![a-zA-Z])", ours, answer)
 
 
 def container(text: str) -> Container:
@@ -107,7 +147,8 @@ def container(text: str) -> Container:
     opening, closing, inside = _brackets(text)
     if opening in ("(", "[") and len(split_top(inside, LIST)) > 1 and len(both := _both_signs(text)) > 1:
         return Container("", "", tuple(both))
-    grouped = ", " in inside
+    # In 1,7,103, 105 no comma groups digits: one that is not followed by a blank separates.
+    grouped = ", " in inside and not TIGHT_COMMA.search(GROUPED_COMMA.sub("", inside))
     parts = split_top(GROUPED_COMMA.sub("", inside) if grouped else inside, LIST)
     items = tuple(item for part in parts if part for item in _both_signs(part))
     if opening in ("(", "") and len(items) <= 1:
@@ -185,6 +226,16 @@ def letters(text: str) -> set[str]:
         ['R', 'x']
     """
     return set(re.findall(r"[a-zA-Z]", COMMAND.sub("", text)))
+
+
+def primes(text: str) -> list[str]:
+    r"""The letters that carry primes, one for each prime: y'' + y is another expression than y' + y.
+
+    Example:
+        >>> primes("y''+x'"), primes("f(x)")
+        (['x', 'y', 'y'], [])
+    """
+    return sorted(letter for letter, marks in PRIMES.findall(text) for _ in re.findall(r"'|\\prime", marks))
 
 
 def literals_disagree(members: list[str]) -> bool:

@@ -24,6 +24,10 @@ RELATIVE_TOLERANCE = sympy.Float("1e-12")
 NORMALIZATION = NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
 )
+CALLED = re.compile(r"\\[a-zA-Z]+|[a-zA-Z](?=\()")
+VARIABLE = re.compile(r"[a-zA-Z](?!\()")
+NATURAL = re.compile(r"\\ln(?![a-zA-Z])|(?<![a-zA-Z\\])e\^")
+COMMON_LOGARITHM = re.compile(r"\\log(?![a-zA-Z_]|\s*_)")
 DECIMALS = re.compile(r"\d*\.(\d+)")
 UNEVALUATED = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit, sympy.Derivative)
 PROBES = (sympy.Rational(13, 11), sympy.Rational(17, 13), sympy.Rational(29, 19))
@@ -36,18 +40,21 @@ def judge(gold: str, answer: str) -> dict[str, Any]:
     """Judge one pair.
 
     Returns:
-        `correct` (`None`: the gold does not parse) and `reason`.
+        `correct` (`None`: the gold does not parse) and `reason`; where the rules failed, also the `error`.
     """
     try:
         judgement = compare(gold, answer, equal)
     except MemoryError:
         return {"correct": False, "reason": "memory"}
+    except Exception as error:  # noqa: BLE001  # no answer may end a run; the parent counts it and says so
+        return {"correct": False, "reason": "error", "error": repr(error)[:500]}
     return {"correct": judgement.correct, "reason": judgement.reason}
 
 
 def equal(gold: str, answer: str) -> bool | None:
     """Whether two LaTeX strings are equal by algebra; `None` when the first does not parse."""
     any_case = not (mixes_cases(gold) or mixes_cases(answer))
+    gold, answer = alike(gold, answer)
     gold_value = parse(gold, any_case)
     if gold_value is None:
         return None
@@ -62,6 +69,20 @@ def equal(gold: str, answer: str) -> bool | None:
         return False
 
 
+def alike(gold: str, answer: str) -> tuple[str, str]:
+    """Both texts in the notation that the other one shows: what a letter before a bracket is, and which logarithm."""
+    variables = {letter for text in (gold, answer) for letter in VARIABLE.findall(shapes.COMMAND.sub(" ", text))}
+    texts = [CALLED.sub(lambda match: _times_if(match[0], variables), text) for text in (gold, answer)]
+    if any(NATURAL.search(text) for text in texts):
+        texts = [COMMON_LOGARITHM.sub(r"\\ln", text) for text in texts]
+    return texts[0], texts[1]
+
+
+def _times_if(called: str, variables: set[str]) -> str:
+    """A letter before a bracket as a factor, where it also stands without one; no function does."""
+    return rf"{called}\cdot " if called in variables else called
+
+
 def mixes_cases(text: str) -> bool:
     """Whether a letter stands for two things, as in R + r; elsewhere the case of a variable does not matter."""
     letters = shapes.letters(text)
@@ -71,6 +92,7 @@ def mixes_cases(text: str) -> bool:
 @lru_cache(maxsize=1024)
 def parse(text: str, any_case: bool = True) -> Parsed | None:
     """The sympy object that a LaTeX string means, decimals exact and i imaginary, or `None`."""
+    text = text.replace(r"\gamma", r"\varkappa")  # which the parser takes for the gamma function
     degrees = r"\circ" in text and TRIGONOMETRY.search(text) is not None
     text = normalize_latex(text, NORMALIZATION)
     config = ConversionConfig(lowercase_symbols=any_case)
@@ -92,6 +114,8 @@ def parse(text: str, any_case: bool = True) -> Parsed | None:
 
 
 def _equal_values(gold: str, answer: str, gold_value: Parsed, answer_value: Parsed) -> bool:
+    if isinstance(gold_value, sympy.Equality) and isinstance(answer_value, sympy.Equality):
+        return _same_equation(gold_value, answer_value)
     if _is_constant(gold_value) and _is_constant(answer_value):
         return _same_constant(gold, answer, gold_value, answer_value)
     if _differ_at_a_point(gold_value, answer_value):
@@ -99,6 +123,21 @@ def _equal_values(gold: str, answer: str, gold_value: Parsed, answer_value: Pars
     if verify([gold_value], [answer_value], timeout_seconds=None):
         return True
     return _same_as_shown(gold, answer, gold_value, answer_value)
+
+
+def _same_equation(gold: Parsed, answer: Parsed) -> bool:
+    """Two equations: one a multiple of the other, or with the same solutions where there are any.
+
+    Two equations that nothing solves would have the same, empty, set.
+    """
+    sides = [sympy.numer(sympy.together(value.lhs - value.rhs)) for value in (gold, answer)]
+    if not any(side.free_symbols for side in sides):
+        return False
+    quotient = sympy.cancel(sides[0] / sides[1]) if sides[1] != 0 else sympy.nan
+    if quotient.is_number:
+        return bool(quotient.is_finite and quotient != 0)
+    solutions = [sympy.solveset(side, domain=sympy.S.Complexes) for side in sides if len(side.free_symbols) == 1]
+    return len(solutions) == 2 and solutions[0] == solutions[1] and isinstance(solutions[0], sympy.FiniteSet)
 
 
 def _differ_at_a_point(gold: Parsed, answer: Parsed) -> bool:

@@ -10,14 +10,19 @@ UNITS_TAIL = re.compile(
     rf"(?<=[a-zA-Z\d}}).])\s*(?:(?:(?:/|\\cdot)?\s*\\text\s*\{{{NOT_A_UNIT}(?:[^{{}}\d^]|{UNIT_POWER})*\}}\.?(?:{UNIT_POWER})?\s*)+"
     r"|\^\\circ\s*(?:\\text\{\s*)?[CFK]?\}?)\s*$"
 )
-SPELLED_OUT = re.compile(r"(?<=\d)\s*\((?!\s*(?:or|and|not|mod)\b)[a-z][a-z -]{2,}\)$")
+SPELLED_OUT = re.compile(r"(?<=\d)\s*\((?=[^()]*[a-z]{3})(?!\s*(?:or|and|not|mod)\b)[a-z][a-z -]{2,}\)$")
 PLAIN_UNITS = re.compile(
-    rf"(?<=\d)\s+(?:{NOT_A_UNIT}[a-zA-Z]{{2,}}\.?\s?){{1,3}}$|(?<=\d)\s+[a-zA-Z]{{1,3}}/[a-zA-Z]{{1,3}}$|(?<=\d)\s*(?:cm|km|mm|kg|ft|mph)(?:\^?\{{?[23]\}}?)?$"
+    rf"(?<=\d)\s+(?:{NOT_A_UNIT}[a-zA-Z]{{2,}}\.?\s?){{1,3}}$|(?<=\d)\s*[a-zA-Z]{{1,7}}/[a-zA-Z]{{1,4}}$|(?<=\d)\s*(?:cm|km|mm|kg|ft|mph|sq)(?:\^?\{{?[23]\}}?)?$"
 )
 CURRENCY = re.compile(
     r"^\s*(?:\\?\$|[€£¥₹]|\\pounds|\\text\{\s*(?:\\?\$|USD|Rs\.?)\s*\})\s*|\s*(?:[€£¥₹]|dollars|cents|euros)\s*$"
 )
-CLOCK = re.compile(r"(\d{1,2}):(\d{2})\s*(?:\\text\s*\{)?\s*([AaPp])\.?\s?[Mm]\.?\s*\}?")
+CLOCK = re.compile(
+    r"(?P<hours>\d{1,2}):(?P<minutes>[0-5]\d)(?::(?P<seconds>[0-5]\d))?"
+    r"(?:\s*(?:\\text\s*\{)?\s*(?P<half>[AaPp])\.?\s?[Mm]\.?\s*\}?)?"
+)
+DEGREES = re.compile(r"([^\\]+|\\frac\{[^{}]*\}\{[^{}]*\})\s*(?:\^\\circ|\\text\{\s*degrees?\s*\}|\s+degrees?)")
+HALF_A_DAY = 12 * 3600
 # Spellings of units that are confused with one another; other words behind a number are dropped unread.
 SPELLINGS = {
     "mm": "mm millimeter millimetre",
@@ -60,18 +65,54 @@ def without_unit(text: str) -> str:
     return bare or text
 
 
-def clock_time(text: str) -> int | None:
-    """Minutes after midnight of "20:34" or "08:34 P.M.", `None` for anything else.
+def same_time(gold: str, answer: str) -> bool | None:
+    """Whether two times of day are the same, `None` where the texts are none. A half of the day may be missing.
+
+    "3:10" may as well be a ratio: it is a time beside one that says so by its seconds, its half of the day or a zero.
 
     Example:
-        >>> clock_time("08:34 P.M.")
-        1234
+        >>> same_time("4:30", "4:30:00"), same_time("12:00", "1:00"), same_time("3:30", "03:30 p.m.")
+        (True, False, True)
+        >>> same_time("08:34 P.M.", "20:34"), same_time("3:10", "6:20") is None
+        (True, True)
     """
-    match = CLOCK.fullmatch(text.strip())
-    if match is None:
+    times = [CLOCK.fullmatch(text.strip()) for text in (gold, answer)]
+    if None in times or not any(time and _says_that_it_is_a_time(time) for time in times):
         return None
-    hours, minutes, half = int(match[1]) % 12, int(match[2]), match[3].lower()
-    return (hours + 12 * (half == "p")) * 60 + minutes
+    seconds = [_seconds(time) for time in times if time]
+    halves = [time["half"] is not None for time in times if time]
+    return seconds[0] == seconds[1] or (
+        halves[0] != halves[1]
+        and max(seconds) - min(seconds) == HALF_A_DAY
+        and min(seconds) < HALF_A_DAY
+        and all(int(time["hours"]) <= 12 for time in times if time)
+    )
+
+
+def _says_that_it_is_a_time(time: re.Match[str]) -> bool:
+    return bool(time["seconds"] or time["half"] or time["minutes"].startswith("0") or time["hours"].startswith("0"))
+
+
+def _seconds(time: re.Match[str]) -> int:
+    hours = int(time["hours"])
+    if time["half"]:
+        hours = hours % 12 + 12 * (time["half"].lower() == "p")
+    return hours * 3600 + int(time["minutes"]) * 60 + int(time["seconds"] or 0)
+
+
+def as_radians(gold: str, answer: str) -> tuple[str, str]:
+    r"""Both angles in radians where one is in degrees and the other one speaks of pi.
+
+    Example:
+        >>> as_radians(r"\frac{3\pi}{4}", r"135^\circ"), as_radians("90", r"90^\circ")
+        (('\\frac{3\\pi}{4}', '(135)\\cdot\\frac{\\pi}{180}'), ('90', '90^\\circ'))
+    """
+    texts = [gold, answer]
+    for own, other in ((0, 1), (1, 0)):
+        degrees = DEGREES.fullmatch(texts[own].strip())
+        if degrees and r"\pi" in texts[other] and r"\circ" not in texts[other]:
+            texts[own] = rf"({degrees[1]})\cdot\frac{{\pi}}{{180}}"
+    return texts[0], texts[1]
 
 
 def unit_of(text: str) -> str | None:

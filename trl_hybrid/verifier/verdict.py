@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 
+AnswerForm = Literal["box", "hash", "tag", "phrase", "text"]
+"""How an answer was given: in a box, behind ####, in tags or JSON, by a phrase, or as what the text ends with."""
+
 Reason = Literal[
     "exact",  # right: the same string
     "numeric",  # right: the same number
@@ -15,6 +18,7 @@ Reason = Literal[
     "timeout",  # wrong: past the deadline
     "memory",  # wrong: past the memory cap
     "crash",  # wrong: its worker died, twice
+    "error",  # wrong: the rules themselves failed on it
     "unjudgeable",  # neither: the gold is blank, does not parse or cannot be handled in time
 ]
 
@@ -30,6 +34,7 @@ class Judgement:
 
 MISMATCH = Judgement(False, "mismatch")
 NOT_AN_ANSWER = Judgement(False, "not_an_answer")
+ERROR = Judgement(False, "error")
 UNJUDGEABLE = Judgement(None, "unjudgeable")
 
 
@@ -44,6 +49,7 @@ class Verdict:
         reason: Why; one of `Reason`.
         gold: The answer that was extracted from the solution.
         milliseconds: What the judgement took; a pair that was known already counts with what it took then.
+        form: The form in which the answer was given; one of `AnswerForm`, `None` when there was none.
     """
 
     correct: bool | None
@@ -52,3 +58,4 @@ class Verdict:
     reason: Reason
     gold: str = ""
     milliseconds: float = 0.0
+    form: AnswerForm | None = None

@@ -11,11 +11,12 @@ from typing import Any, Literal, get_args
 
 from trl_hybrid.verifier.answers import AnswerForm, ExtractedAnswer, extract_answer, extract_gold
 from trl_hybrid.verifier.equivalence import compare_strings, compare_without_algebra, is_blank
+from trl_hybrid.verifier.faults import contained
 from trl_hybrid.verifier.gsm8k import compare_numbers, flexible_answer, strict_answer
-from trl_hybrid.verifier.logs import log_columns, log_rates
+from trl_hybrid.verifier.logs import log_columns, log_rates, warn_of_form
 from trl_hybrid.verifier.pool import WorkerPool, default_num_workers
 from trl_hybrid.verifier.rows import completion_texts, prompt_texts, solution_texts
-from trl_hybrid.verifier.verdict import UNJUDGEABLE, Judgement, Verdict
+from trl_hybrid.verifier.verdict import ERROR, UNJUDGEABLE, Judgement, Verdict
 
 
 Method = Literal["math_verify", "boxed", "strict", "flexible"]
@@ -26,6 +27,15 @@ DEMANDED_FORMS: dict[Method, tuple[AnswerForm, ...]] = {
     "strict": ("hash",),
     "flexible": ("phrase",),
 }
+# What decides without algebra; `None` where it does not.
+QUICK_RULES: dict[Method, Callable[[str, str], Judgement | None]] = {
+    "math_verify": compare_without_algebra,
+    "boxed": compare_strings,
+    "strict": compare_numbers,
+    "flexible": compare_numbers,
+}
+UNREAD = ExtractedAnswer("", "text")
+"""Stands for the answer of a completion on which the rules failed."""
 MEMO_SIZE = 50_000
 MAX_LENGTH = 10_000  # characters; a longer answer is refused unread, a longer gold cannot be judged
 
@@ -86,10 +96,21 @@ class MathVerifier:
         return self.verify_batch([completion], [solution], [prompt])[0]
 
     def verify_batch(
-        self, completions: Sequence[Any], solutions: Sequence[Any], prompts: Sequence[Any] | None = None
+        self,
+        completions: Sequence[Any],
+        solutions: Sequence[Any],
+        prompts: Sequence[Any] | None = None,
+        truncated: Sequence[bool] | None = None,
     ) -> list[Verdict]:
-        """Judge completions, each against the solution and the prompt of its row."""
-        return [self._verdict(*row) for row in self._begin(completions, solutions, prompts)]
+        """Judge completions, each against the solution and the prompt of its row.
+
+        Args:
+            completions: Strings or TRL messages.
+            solutions: The references.
+            prompts: Prompts, whose echo does not count.
+            truncated: Whether each completion was cut off by a length limit: its last number is then no answer.
+        """
+        return [self._verdict(*row) for row in self._begin(completions, solutions, prompts, truncated)]
 
     def prefetch(
         self, completions: Sequence[Any], solutions: Sequence[Any], prompts: Sequence[Any] | None = None
@@ -103,6 +124,7 @@ class MathVerifier:
         completions: Sequence[Any] = (),
         solution: Sequence[Any] | None = None,
         *,
+        completion_truncated: Sequence[bool] | None = None,
         log_extra: Callable[[str, list[Any]], None] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
         **kwargs: Any,
@@ -113,11 +135,15 @@ class MathVerifier:
             prompts: Prompts, one per completion.
             completions: Strings or TRL messages.
             solution: The data set's column of references, one per completion.
-            log_extra: Takes columns for the completions table: the gold, the extracted answer and the reason.
-            log_metric: Takes `verifier/timeout_rate`, `no_answer_rate`, `unjudgeable_rate` and milliseconds per row.
+            completion_truncated: Whether each completion was cut off, as [`HybridGRPOTrainer`] tells.
+            log_extra: Takes columns for the completions table: gold, extracted answer, reason and the answer's form.
+            log_metric: Takes `verifier/timeout_rate`, `no_answer_rate`, `unjudgeable_rate`, `error_rate`, the share of
+                the right answers by form (`right_in_box` ...) and milliseconds per row.
             **kwargs: The other columns, unused.
         """
-        verdicts = self.verify_batch(completions, solution, prompts)  # pyright: ignore[reportArgumentType]
+        verdicts = self.verify_batch(completions, solution, prompts, completion_truncated)  # pyright: ignore[reportArgumentType]
+        if not self._warned_of_form:
+            self._warned_of_form = warn_of_form(verdicts, prompts)
         if log_extra is not None:
             log_columns(verdicts, log_extra)
         if log_metric is not None:
@@ -178,29 +204,34 @@ class MathVerifier:
         self._pool: WorkerPool | None = None
         self._memo: OrderedDict[tuple[str, str], Judgement | Future[Judgement]] = OrderedDict()
         self._lock = threading.Lock()
+        self._warned_of_form = False
 
     def _begin(
-        self, completions: Any, solutions: Any, prompts: Any
+        self, completions: Any, solutions: Any, prompts: Any, truncated: Sequence[bool] | None = None
     ) -> list[tuple[str, ExtractedAnswer | None, Judgement | Future[Judgement]]]:
         """Extract every row's answers and start what has to be judged; nothing is waited for."""
         if self._owner != os.getpid():  # a fork has the pool but not its threads, and pairs that nobody will judge
             self._forget()
         texts = completion_texts(completions)
-        golds = {solution: extract_gold(solution) for solution in set(solution_texts(solutions, len(texts)))}
+        distinct = set(solution_texts(solutions, len(texts)))
+        golds = {solution: contained(extract_gold, solution, instead="") for solution in distinct}  # "": unjudgeable
         rows = []
-        for text, solution, prompt in zip(
-            texts, solution_texts(solutions, len(texts)), prompt_texts(prompts, len(texts)), strict=True
+        for text, solution, prompt, cut_off in zip(
+            texts,
+            solution_texts(solutions, len(texts)),
+            prompt_texts(prompts, len(texts)),
+            [False] * len(texts) if truncated is None else truncated,
+            strict=True,
         ):
-            gold, answer = golds[solution], self._extract(text, prompt)
+            gold, answer = golds[solution], self._extract(text, prompt, not cut_off)
             rows.append((gold, answer, self._start(gold, answer)))
         return rows
 
-    def _extract(self, completion: str, prompt: str) -> ExtractedAnswer | None:
-        if self.method == "strict":
-            return strict_answer(completion)
-        if self.method == "flexible":
-            return flexible_answer(completion)
-        answer = extract_answer(completion, prompt)
+    def _extract(self, completion: str, prompt: str, finished: bool) -> ExtractedAnswer | None:
+        if self.method in ("strict", "flexible"):
+            extract = strict_answer if self.method == "strict" else flexible_answer
+            return contained(extract, completion, instead=UNREAD)
+        answer = contained(extract_answer, completion, prompt, finished, instead=UNREAD)
         return None if self.method == "boxed" and answer is not None and answer.form != "box" else answer
 
     def _start(self, gold: str, answer: ExtractedAnswer | None) -> Judgement | Future[Judgement]:
@@ -208,6 +239,8 @@ class MathVerifier:
             return UNJUDGEABLE
         if answer is None:
             return Judgement(False, "no_answer")
+        if answer is UNREAD:
+            return ERROR
         if len(answer.text) > MAX_LENGTH:
             return Judgement(False, "guard")
         pair = gold, answer.text
@@ -221,12 +254,9 @@ class MathVerifier:
 
     def _judge(self, gold: str, answer: str) -> Judgement | Future[Judgement]:
         start = time.perf_counter()
-        if self.method in ("strict", "flexible"):
-            judgement = compare_numbers(gold, answer)
-        elif self.method == "boxed":
-            judgement = compare_strings(gold, answer)
-        elif (judgement := compare_without_algebra(gold, answer)) is None:
-            return self._in_worker(gold, answer)
+        judgement = contained(QUICK_RULES[self.method], gold, answer, instead=ERROR)
+        if judgement is None or (judgement is ERROR and self.method == "math_verify"):
+            return self._in_worker(gold, answer)  # which also finds out whether the gold is to blame
         return Judgement(judgement.correct, judgement.reason, 1000 * (time.perf_counter() - start))
 
     def _in_worker(self, gold: str, answer: str) -> Judgement | Future[Judgement]:
@@ -245,4 +275,5 @@ class MathVerifier:
         if judgement.correct is not None:
             in_form = answer is not None and answer.form in DEMANDED_FORMS[self.method]
             reward = self.correct_reward if judgement.correct else self.format_reward if in_form else 0.0
-        return Verdict(judgement.correct, reward, text, judgement.reason, gold, judgement.milliseconds)
+        form = None if answer is None else answer.form
+        return Verdict(judgement.correct, reward, text, judgement.reason, gold, judgement.milliseconds, form)
