@@ -10,7 +10,8 @@ import unicodedata
 from dataclasses import dataclass
 
 from trl_hybrid.verifier.boxes import BOX, PERCENT_AFTER, last_box
-from trl_hybrid.verifier.prose import LATER_CLAUSE, MATH, NUMBER, PROSE, TEXT_COMMAND, last_claim, without_delimiters
+from trl_hybrid.verifier.prose import DENIED_BEHIND, DOUBTED, LATER_CLAUSE, MATH, PROSE, TEXT_COMMAND, last_claim, later_claim, without_asides, without_delimiters
+from trl_hybrid.verifier.values import NUMBER
 from trl_hybrid.verifier.verdict import AnswerForm
 
 
@@ -26,7 +27,11 @@ VULGAR_FRACTIONS = re.compile("[¼½¾⅐-⅞]")
 MAX_TAIL = 4000  # characters at the end in which unmarked answers are looked for
 
 HASH = re.compile(r"####[ \t]*([^\n]*)")
-TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)(?:</answer>|\s*$)", re.DOTALL | re.IGNORECASE)
+OPEN_TAG = r"(?:<(?:final_?)?answer>|\[(?:final_?)?answer\])"
+TAG = re.compile(
+    rf"{OPEN_TAG}((?:(?!{OPEN_TAG}).)*?)(?:</(?:final_?)?answer>|\[/(?:final_?)?answer\]|\s*$)",
+    re.DOTALL | re.IGNORECASE,
+)
 JSON_FIELD = re.compile(
     r"[\"'](?:final[_ ]?)?answer[\"']\s*:\s*(\"(?:[^\"\\]|\\.)*\"|'[^']*'|\[[^\]]*\]|[^,}\n]+)", re.IGNORECASE
 )
@@ -35,30 +40,41 @@ NEXT_PROBLEM = re.compile(
     r"\n\s*\W{0,4}(?:problem|question|exercise|q|user|human|instruction)\s*\d*\s*:", re.IGNORECASE
 )
 FINAL = re.compile(r"\bfinal answer\b", re.IGNORECASE)
-ANSWER_WORD = re.compile(r"\b(?:answers?|correct (?:option|choice))\b|\bréponse\b|答案", re.IGNORECASE)
+ANSWER_WORD = re.compile(r"\b(?:answers?|ans\.|correct (?:option|choice))|\b(?:réponse|respuesta|risposta|resposta|antwort|odpowiedź)\b|答案|ответ", re.IGNORECASE)
 # A number may stand between the word and its link, as in "The answer to 12 + 30 is": `=` is none, but right behind it.
 ANSWER_LINK = re.compile(
-    r"[^.\n:：]{0,60}?(?:\bis\b|\bare\b|\b(?:would|should|must|will) be\b|[:：是为]|(?<=nswer) ?=)[\s*:]*",
+    r"[^.\n:：]{0,60}?(?:\bis\b|\bare\b|\best\b|\bes\b|\bist\b|\b(?:would|should|must|will) be\b|[:：是为]|(?<=nswer) ?=|(?<=nswer) [-–—](?= ))[\s*:]*",
     re.IGNORECASE,
 )
+# What the answer is, behind what it is not: "not 42 but 41", "isn't 42, it's 41".
+CONTRAST = re.compile(r"[^.\n]{0,60}?(?:\bbut(?: rather)?|[,;]\s*(?:it is|it's|it’s|rather))\s+(?:is\s+)?", re.IGNORECASE)
 NEGATED_LINK = re.compile(
     r"[^.\n:：]{0,60}?\b(?:(?:is|are|was|should|would|could|can|must|will)(?:n't|n’t|\s?not)|can't|won't)\b",
     re.IGNORECASE,
 )
 CHOICE_IN_PROSE = re.compile(
     r"(?:故选|应选|选择|选项|选)\s*[:：]?\s*[(（]?\s*([A-J])(?![a-zA-Z])"
-    r"|\b(?:options?|choice)\s*\(?([A-J])\)?\s+is (?:the )?correct",
+    r"|\b(?:options?|choice)\s*\(?([A-J])\)?\s+is (?:the )?(?:correct|right)"
+    r"|\b(?:choose|chose|pick|select)\s+(?:(?:option|choice|answer)\s+)?\(?([A-J])(?:\)|\b)",
 )
 GOES_ON = re.compile(r"\s*(?:or\b|and\b|,|[-+*/=<>^])\s*[-+$\\\d(]")
 FILLER = re.compile(
-    r"(?:(?:is|are|equals?|simply|just|exactly|approximately|about|clearly|so|thus|hence|therefore|equal to"
+    r"(?:(?:is|are|equals?|simply|just|exactly|approximately|about|around|roughly|clearly|so|thus|hence|therefore|equal to"
     r"|option|choice)\b[\s:,]*)+",
     re.IGNORECASE,
 )
 WORD_HEAD = re.compile(
     r"\(?([A-J]|yes|no|true|false)\)?(?=\s*(?:$|[.,:;)]|\b(?:because|since|as|for)\b))", re.IGNORECASE
 )
-REASON = re.compile(r"[\s,;]+(?:because|since|as|which|where)\b.*", re.DOTALL)
+ARROW = re.compile(r"^(?:[=-]>|→|⇒|∴)\s*")
+# A sentence, and no answer with its unit.
+WORD_BEFORE_NUMBER = re.compile(
+    r"(?<![\\A-Za-z])(?!(?:and|x?or|in|sqrt|pi|log|ln|exp|(?:arc|a)?(?:sin|cos|tan)h?|[Aa]bs|Integral|mod|base|[A-Z]{2})\b)"
+    r"[^\W\d_]{2,}(?![a-zA-Z])(?!\()[^\d\n]*\d"
+)
+REASON = re.compile(
+    r"[\s,;]+(?:because|since|as|which|where)\b.*|,\s*(?:and |but )?not\b.*|\s(?:rather than|instead of)\b.*", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +216,16 @@ def _after_answer_phrase(text: str) -> str | None:
     negated = False
     for anchor in reversed(anchors[-12:]):
         if anchor.re is CHOICE_IN_PROSE:
-            return anchor[1] or anchor[2]
+            return next(group for group in anchor.groups() if group)
         link = anchor if anchor.re is LABEL else ANSWER_LINK.match(text, anchor.end())
+        if DOUBTED.search(text, max(0, anchor.start() - 40), anchor.start()):
+            return ""
         denial = NEGATED_LINK.match(text, anchor.end())
         if denial and (link is None or denial.end() <= link.end()):
             negated = True
+            contrast = CONTRAST.match(text, denial.end())
+            if contrast and (answer := _said_behind(text, contrast.end())) is not None:
+                return answer
         elif link is not None and (answer := _said_behind(text, link.end())) is not None:
             return answer
     return "" if negated else None
@@ -213,6 +234,8 @@ def _after_answer_phrase(text: str) -> str | None:
 def _said_behind(text: str, start: int) -> str | None:
     """The answer behind a link. On a new line it is one only where nothing else stands on that line."""
     tail = text[start : start + 2000]
+    if (later := later_claim(tail)) is not None:
+        return later
     if "\n" in text[start - 3 : start] + tail[: len(tail) - len(tail.lstrip())]:
         line = tail.strip().partition("\n")[0]
         if PROSE.search(TEXT_COMMAND.sub("", MATH.sub("", line))) and not ANSWER_WORD.search(line):
@@ -235,13 +258,15 @@ def _head_of(tail: str) -> str | None:
     if word := WORD_HEAD.match(tail):
         return word[0]
     sentence = re.split(r"\n|(?<=[^\d.\s])\.(?=\s|$)|(?<=\d)\.(?=\s|$)|。", tail, maxsplit=1)[0].strip(" *_`\"'")
-    sentence = REASON.sub("", sentence)
+    whole, sentence = sentence, REASON.sub("", sentence)
     display = MATH.match(tail)
     if display and (display[1] or display[2]):
         return without_delimiters(display[0])
     if not sentence:
         return None
     head = display or NUMBER.match(sentence)
+    if head is not None and DENIED_BEHIND.match(whole, head.end()):
+        return ""
     if head is not None and display is None and not PROSE.search(sentence):
         return sentence
     if head is not None and not GOES_ON.match(sentence, head.end()):
@@ -253,13 +278,14 @@ def _head_of(tail: str) -> str | None:
 
 def _whole_or_last(text: str) -> str | None:
     """All of a text that is nothing but an answer, otherwise its last mathematics or number."""
-    text = text.strip()[-MAX_TAIL:].strip("* ")
+    text = ARROW.sub("", without_asides(text.strip()[-MAX_TAIL:]).strip("* "))
     if filler := FILLER.match(text):
         text = text[filler.end() :]
     one_line = "\n" not in text and len(text) <= 400
     if one_line:
         text = LATER_CLAUSE.split(text)[-1]
-    if one_line and not MATH.search(text) and not PROSE.search(TEXT_COMMAND.sub("", text)):
+    bare = TEXT_COMMAND.sub("", text)
+    if one_line and not MATH.search(text) and not PROSE.search(bare) and not WORD_BEFORE_NUMBER.search(bare):
         return text
     if without_delimiters(text) != text:
         return without_delimiters(text)

@@ -7,7 +7,13 @@ from trl_hybrid.verifier.numeric import parse_number
 
 
 BOX = re.compile(r"(?:\\[a-z]*|(?<![a-zA-Z]))boxed(?=\s*\{)|\\boxed(?![a-zA-Z])|\\fbox(?![a-zA-Z])")
-FACTOR_BEFORE = re.compile(r"(?:=|\$|\\\(|\\\[)\s*([-+]|[-+]?\d+\s*/|[-+]?\d+\s*(?:\\cdot|\\times|\*)?)\s*$")
+OPERAND = r"[-+]?\d+(?:\.\d+)?\s*(?:\\cdot|\\times|[-+*/])?"
+FACTOR_BEFORE = re.compile(rf"(?:=|\$|\\\(|\\\[)\s*([-+]|{OPERAND})\s*$")
+# A box as the argument of a command that all of the formula is, or the value of a name: x = \sqrt{\boxed{5}}.
+WRAP_BEFORE = re.compile(
+    r"(?:(?<![\w})\]])(?:\$|\\\(|\\\[)|\b[a-zA-Z]\s*=)\s*(-?(?:\\sqrt(?:\[\d+\])?|\\[dt]?frac\{[^{}]*\}|\w\^)\{)\s*$"
+)
+WRAP_AFTER = re.compile(r"\s*\}\s*(?=\$|\\\)|\\\]|$)")
 FACTOR_AFTER = re.compile(r"\s*(\\sqrt\s*(?:\{[^{}]*\}|\d)|\\pi(?![a-zA-Z])|\^\s*(?:\{[^{}]*\}|\d))")
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 BARE_BOX = re.compile(r"\s*([^\s{}$\\]+)")
@@ -42,13 +48,16 @@ def last_box(text: str, boxes: list[re.Match[str]], trusted: bool = False) -> st
 
 def _with_factors(text: str, begin: int, content: str, resume: int) -> str:
     r"""A box's content with the sign or factor that stands outside of it: -\boxed{3}, 2\boxed{3}\sqrt{5}."""
+    wrap = WRAP_BEFORE.search(text, max(0, begin - 40), begin)
+    if content and wrap and WRAP_AFTER.match(text, resume):
+        return f"{wrap[1]}{content}}}"
     before, after = FACTOR_BEFORE.search(text, max(0, begin - 24), begin), FACTOR_AFTER.match(text, resume)
     if not content or not (before or after):
         return content
-    inside = (
-        content if content.replace(".", "", 1).isdigit() and not (after and after[1][0] == "^") else f"({content})"
-    )
-    return (before[1] if before else "") + inside + (after[1] if after else "")
+    plain = content.replace(".", "", 1).isdigit() and not (before and before[1][-1].isdigit())
+    inside = content if plain and not (after and after[1][0] == "^") else f"({content})"
+    times = r"\cdot " if before and before[1][-1].isdigit() else ""
+    return (before[1] if before else "") + times + inside + (after[1] if after else "")
 
 
 def _is_same(content: str, other: str) -> bool:

@@ -12,6 +12,7 @@ from trl_hybrid.verifier.latex import key, normalize
 from trl_hybrid.verifier.numeric import IN_BASE, Number, parse_number, same_number, with_decimal_point
 from trl_hybrid.verifier.parts import RULES
 from trl_hybrid.verifier.plaintext import to_latex
+from trl_hybrid.verifier.words import number_in_words
 from trl_hybrid.verifier.verdict import MISMATCH, NOT_AN_ANSWER, UNJUDGEABLE, Judgement, Reason
 
 
@@ -117,7 +118,10 @@ def _compare_normal(gold: str, answer: str, algebra: Algebra, depth: int) -> Jud
 
 def _number(text: str) -> Number | None:
     bare = units.without_unit(text)
-    return parse_number(text) or parse_number(bare) or parse_number(with_decimal_point(bare))
+    number = parse_number(text) or parse_number(bare) or parse_number(with_decimal_point(bare))
+    if number is None and (named := number_in_words(text)) is not None:
+        return Number(named)
+    return number
 
 
 def _compare_numbers(gold: str, answer: str) -> Judgement | None:

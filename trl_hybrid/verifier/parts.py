@@ -113,7 +113,11 @@ def _compare_identities(gold: str, answer: str, part: Judge) -> Judgement | None
     All true equations are equal to algebra, so that it is not asked: 1 = 1 states something else.
     """
     members = [split_top(text, shapes.EQUALS) for text in (gold, answer)]
+    if len(members[0]) > 1 and sorted(map(key, members[0])) == sorted(map(key, members[1])):
+        return Judgement(True, "exact")
     gold_states, answer_states = (len(own) > 1 and not any(map(shapes.letters, own)) for own in members)
+    if gold_states and len(members[1]) == 1:
+        return _compare_with_result(members[0], answer, part)
     if not answer_states:
         return None
     if not gold_states:
@@ -121,16 +125,20 @@ def _compare_identities(gold: str, answer: str, part: Judge) -> Judgement | None
     literals = [[parse_number(member) is not None for member in own] for own in members]
     if sorted(literals[0]) != sorted(literals[1]):
         return MISMATCH
-    matched = [
-        _match(
-            [m for m, is_literal in zip(members[0], literals[0], strict=True) if is_literal is kind],
-            [m for m, is_literal in zip(members[1], literals[1], strict=True) if is_literal is kind],
-            part,
-            ordered=False,
-        )
-        for kind in (True, False)
+    stated = [
+        [[m for m, is_literal in zip(own, kinds, strict=True) if is_literal is kind] for kind in (True, False)]
+        for own, kinds in zip(members, literals, strict=True)
     ]
-    return _worst(matched)
+    if sorted(map(shapes.as_written, stated[0][1])) != sorted(map(shapes.as_written, stated[1][1])):
+        return MISMATCH
+    return _match(stated[0][0], stated[1][0], part, ordered=False)
+
+
+def _compare_with_result(gold: list[str], answer: str, part: Judge) -> Judgement | None:
+    """A single value against an identity: its result, a number by value and an expression, such as 2^3 * 5, as such."""
+    if parse_number(gold[-1]) is not None:
+        return part(gold[-1], answer)
+    return Judgement(True, "exact") if shapes.as_written(gold[-1]) == shapes.as_written(answer) else None
 
 
 def _is_bare_list(text: str) -> bool:
@@ -140,7 +148,8 @@ def _is_bare_list(text: str) -> bool:
 
 def _same_name(gold: str, answer: str) -> bool:
     heads = [key(shapes.ARGUMENTS.sub("()", name)) for name in (gold, answer)]
-    return heads[0] == heads[1]
+    bare = [key(shapes.SUBSCRIPT.sub("", name)) for name in (gold, answer)]
+    return heads[0] == heads[1] or (bare[0] == bare[1] and bare[0] in heads)  # x_1 for one of the roots x
 
 
 def compare_relations(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
@@ -198,8 +207,11 @@ def compare_residues(gold: str, answer: str, part: Judge, whole: Judge) -> Judge
 
 
 def compare_ratios(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
-    """Ratios of three and more, term by term; a ratio of two is a quotient."""
+    """Ratios of three and more, term by term; a ratio of two is a quotient, but no whole number."""
     gold_terms, terms = split_top(gold, shapes.COLON), split_top(answer, shapes.COLON)
+    if {len(gold_terms), len(terms)} == {1, 2}:
+        single = gold_terms[0] if len(gold_terms) == 1 else terms[0]
+        return MISMATCH if single.isdecimal() and single != "1" else None
     if max(len(gold_terms), len(terms)) < 3:
         return None
     return _match(gold_terms, terms, part, ordered=True)

@@ -18,12 +18,16 @@ FUNCTIONS = {
     "Abs": "|",
     "abs": "|",
     "Integral": r"\int",
+    "cbrt": r"\sqrt[3]",
+    "factorial": "!",
+    "binomial": r"\binom",
 }
 CALL = re.compile(rf"(?<![a-zA-Z\\])({'|'.join(sorted(FUNCTIONS, key=len, reverse=True))})\s*(?=\()")
 CONSTANTS = re.compile(r"(?<![a-zA-Z\\])(pi|oo|infinity|theta|alpha|beta|lambda)(?![a-zA-Z])", re.IGNORECASE)
 BARE_FUNCTION = re.compile(
     r"(?<![a-zA-Z\\])((?:arc)?(?:sin|cos|tan|cot|sec|csc)|ln|log)(?=\^|\s*(?:\d|\\|[a-zA-Z](?![a-zA-Z])))"
 )
+EULER = re.compile(r"(?<![a-zA-Z\\\d])E(?=\^)")
 POWER = re.compile(r"\^\s*(?=\()")
 COMMA = re.compile(",")
 
@@ -47,6 +51,7 @@ def to_latex(text: str) -> str:
         position = match.start() + 1
     while (match := POWER.search(text)) and (end := _closing(text, match.end())) is not None:
         text = f"{text[: match.start()]}^{{{text[match.end() + 1 : end]}}}{text[end + 1 :]}"
+    text = EULER.sub("e", text)
     text = CONSTANTS.sub(lambda found: rf"\{_constant(found[1])} ", text)
     return BARE_FUNCTION.sub(lambda found: FUNCTIONS[found[1]] + " ", text)
 
@@ -66,8 +71,12 @@ def _integral(arguments: str) -> str:
 def _call(name: str, inside: str) -> str:
     if name == "Integral":
         return _integral(inside)
-    if name == "sqrt":
-        return rf"\sqrt{{{inside}}}"
+    if name in ("sqrt", "cbrt"):
+        return rf"{FUNCTIONS[name]}{{{inside}}}"
+    if name == "factorial":
+        return f"({inside})!"
+    if name == "binomial" and len(parts := split_top(inside, COMMA)) == 2:
+        return rf"\binom{{{parts[0]}}}{{{parts[1]}}}"
     if name == "exp":
         return f"e^{{{inside}}}"
     if name in ("Abs", "abs"):

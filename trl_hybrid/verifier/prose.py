@@ -6,11 +6,11 @@ left open or a bound makes no claim. In a sentence the last value counts that is
 """
 
 import re
-from dataclasses import dataclass
 
-from trl_hybrid.verifier.boxes import PERCENT_AFTER, joined
+from trl_hybrid.verifier.boxes import joined
 from trl_hybrid.verifier.latex import split_top
 from trl_hybrid.verifier.shapes import EQUALS, is_name
+from trl_hybrid.verifier.values import MASK, Value, values_in
 
 
 MATH = re.compile(
@@ -20,83 +20,94 @@ MATH = re.compile(
 PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}[,']?\s+[A-Za-z]{2,}|[^\W\d_A-Za-zα-ωΑ-Ω]{2,}")
 TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mbox|operatorname)\s*\{([^{}]*)\}")
 
-DIGITS = r"(?:\d{1,3}(?:[  ]\d{3})+(?![\d,.]*\d)|\d[\d,]*(?:\.\d+)?|\.\d+)"
-NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.,\\^{])(?:(?<![A-Za-z0-9)\]}])[-+])?(?:\\?\$|[€£¥])?"
-    rf"(?:\d+ \d+/\d+|{DIGITS}(?:\s?/\s?\d+)?)(?![\d_])"
-    r"(?:\s*(?:\\?%|percent\b|pct\b)|\s(?:hundred|thousand|million|billion|trillion)\b)?"
-    r"|-?\\[dt]?frac\{-?\d+\}\{\d+\}"
-)
-POINT = re.compile(r"\((?:\s*-?\d+(?:\.\d+|/\d+)?\s*,)+\s*-?\d+(?:\.\d+|/\d+)?\s*\)")
-RATIO = re.compile(r"(?<![\d:.])\d+(?:\s?:\s?\d+)+(?:\s?[AaPp]\.?\s?[Mm]\b\.?)?(?![\d:])")
-
-MASK = re.compile("\ue000(\\d+)\ue001")
 SENTENCE_END = re.compile(r"(?<=[.!?])(?:\*{1,2}|[\"')])*\s+|(?<=[。！？])|\n+")
+# What a sentence behind the answer starts with, when it says nothing of its own.
 ASIDE = re.compile(
-    r"\W*(?:check\b|checking\b|to check|verif|we can verify|let me know|i hope|hope |note\b|feel free|remember)",
+    r"\W*(?:(?:check|checking|verif\w+|verification|note|remember|indeed|hope|substituting|plugging|source|remark)\b"
+    r"|(?:to|let's|let us|we can|you can|please|as a|double)[ -](?:check|verify|note|double-check|confirm|see)\b"
+    r"|let me (?:know|double|check|verify|confirm)|that(?:'s| is) because|i hope|feel free|(?:if|do|don't|would|should|can) (?:you|not hesitate)\b|thanks?\b|good luck"
+    r"|this (?:(?:value|number|one) )?(?:appears|occurs|is because|can be (?:checked|verified|seen)|matches|works))",
     re.IGNORECASE,
+)
+ABLE_TO_TELL = (
+    r"\b(?:solve|determined?|answer|find|know|calculated?|computed?|information|help|tell|figured? out|provide|assist|see"
+    r"|view|access|sure|certain|count|read|say|deduced?|inferred?|data|details|context|image|picture|clear)\b"
 )
 REFUSAL = re.compile(
-    r"\b(?:do not|don't|does not|doesn't|can ?not|can't|could ?n[o']t|could not|unable to|not able to|impossible to"
-    r"|not possible to|sorry|not enough|insufficient)\b[^.]*?\b(?:solve|determine|answer|find|know|calculate|compute"
-    r"|information|help|tell|figure|provide|assist)",
+    r"\b(?:(?:do|does|did|can|could|is|are|am|was|were)(?:n't|n’t| not| no longer)|can ?not|can't|couldn[o']t|unable to|impossible to"
+    rf"|not possible to|sorry|not enough|insufficient|no)\b[^.]*?{ABLE_TO_TELL}"
+    r"|\b(?:unsure|unclear|unknown|apolog\w+|i'm afraid|gi?ve up|none of|too (?:hard|difficult)|lacks?|(?:is|are) missing"
+    r"|(?:would|will) need (?:the|more|to see)|please (?:provide|share|give|upload|clarify)"
+    r"|not (?:allowed|sufficient|given|provided)|no (?:solution|answer|way))\b",
     re.IGNORECASE,
 )
+BUT = re.compile(r"[,;:]\s*(?:but|however|yet|still|so|therefore|thus|hence)\b|\bbut\b", re.IGNORECASE)
 BLANK = re.compile(r"_{2,}|\\_{2,}|\[\s*\]|\.{4,}\s*\w")
 NOT_THE_ANSWER = re.compile(
     r"(?:\bor\s+(?:maybe|perhaps|possibly|even)?|\bat (?:least|most)"
-    r"|(?:n't|\bnot|\bnever|\bcannot)(?:\s+(?:be|equal|equal to))?"
-    r"|\b(?:less|fewer|more|greater|smaller|larger) than)[(\s$]*$",
+    r"|(?:n't|\bnot|\bnever|\bcannot|\bno longer)(?:\s+(?:be|equal|equal to))?|\bdifferent from|\bother than|\brather than|\bany\w+ but|\bexceeds?"
+    r"|\b(?:less|fewer|more|greater|smaller|larger|higher|lower) than|\b(?:is|be|are|was) (?:well |just )?(?:under|over|above|below)"
+    r"|\bup to|≠)[(\s$]*$",
     re.IGNORECASE,
 )
+DENIED_BEHIND = re.compile(
+    r"\W*(?:(?:but|and|which)\s+)?(?:(?:that|this|it|which)\s+)?(?:(?:is|was|are|would be|can|could)(?:n't|n’t|\s*not)\b"
+    r"|(?:is|was|would be|must be) (?:wrong|incorrect|impossible|false)\b)"
+    r"|\W*or (?:less|more|fewer|above|below|higher|lower|greater)\b",
+    re.IGNORECASE,
+)
+DOUBTED = re.compile(r"\bdoubt\b|\bimpossible that\b", re.IGNORECASE)
+# A value that another one is set against: "18, not 20", "18 instead of 20".
+SET_AGAINST = re.compile(
+    r"(?:(?:,|\band|\bbut)\s*not|\b(?:instead of|rather than|unlike|versus|compared (?:to|with)))[\s$]*$", re.IGNORECASE
+)
 CONCLUDES = re.compile(r"\b(?:so|therefore|thus|hence|total|finally|altogether|answer)\b|=|∴", re.IGNORECASE)
+TAKEN_BACK = re.compile(
+    r"(?:^|[.!?\n]\s*|[-–—,]\s+)(?:oh |hmm,? |oops,? )?(?:wait|hmm+|oops|no,|actually|correction|sorry|on second thought"
+    r"|let me (?:re|correct)|i made (?:a|an) (?:mistake|error))",
+    re.IGNORECASE,
+)
+CONCLUDES_AGAIN = re.compile(
+    r"\b(?:so|therefore|thus|hence|it is|it's|it should be|correct(?:ed)?|must be|should be)\b", re.IGNORECASE
+)
 BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*")
 
 # Conditions, by what stands before their number.
 CONDITION = re.compile(
-    r"(?:\b(?:below|above|under|over|beyond|than|first|last|next|every|each|per|within|between|out of|of the|horse"
+    r"(?:\b(?:at least|at most|below|above|under|over|beyond|than|first|last|next|every|each|per|within|between|out of|of the|horse"
     r"|number|problem|question|step|case|part|day|year|page|in|on|after|before|until|since|during|with|transport)|#)"
     r"\s*(?:about|exactly|only|all|the|a|an|year|size)?\s*#?$",
     re.IGNORECASE,
 )
+# A number that only names something, or a quantity that the problem gave.
+NAMES_ONLY = re.compile(
+    r"\b(?:problem|question|case|step|figure|row|column|table|option|exercise|example|error|item|part)\s*#?$"
+    r"|\b(?:about|of|for|on|with|without|all|count|that) (?:the|these|those)\s*$",
+    re.IGNORECASE,
+)
+GIVEN = re.compile(r"\b(?:by [a-z]+ing|(?:at|with) (?:a |an )?(?:\w+ )?(?:\w+ )?of|side|radius)\s*\$?$", re.IGNORECASE)
+RATE_BEHIND = re.compile(r"(?:\s[a-z]+)?\s(?:each|apiece)\b|\s?(?:/|per\s)[a-z]", re.IGNORECASE)
 RELATIVE = re.compile(
     r"\b(?:that|who|which|whose|where|with (?:a |an )?\w+s? (?:\w+ )?(?:above|below|than|over|under))\b"
 )
 SUBORDINATE = re.compile(
-    r",\s*(?:one|with|which|where|since|because|while|whereas|compared|as|given)\b", re.IGNORECASE
+    r",\s*(?:one|with|which|where|when|since|because|while|whereas|though|although|compared|as|given)\b|\b(?:since|because)\b"
+    r"|\bto (?!(?:get|find|obtain|give|yield|make|see|calculate|compute|determine|a|an|the|be|equal|arrive|conclude|show|only"
+    r"|about|exactly|just|reach|have|total|produce)\b)[a-z]+\b",
+    re.IGNORECASE,
 )
 STATES = re.compile(r"\b(?:is|are|was|were|equals?|costs?|makes?|gives?)\b[^a-z]*$|=\s*$", re.IGNORECASE)
 THERE_ARE = re.compile(
     r"\bthere (?:are|is|were|was|will be|would be)\s+(?:only |exactly |a total of )*$", re.IGNORECASE
 )
 ASIDE_IN_BRACKETS = re.compile(r"\([^()]*[A-Za-z]{3,}[^()]*\)")
-OPERATOR_BEFORE = re.compile(r"[\w)\]}|!%\ue001]\s*(?:[-+*/^×·÷−|]|\\times|\\cdot|\\div)\s*\(*$")
+OPERATOR_BEFORE = re.compile(
+    r"[\w)\]}|!%\ue001]\s*(?:[-+*/^×·÷−|]|\\times|\\cdot|\\div|\b(?:plus|times|(?<=\d )minus|(?:divided|multiplied) by))\s*\(*$"
+    r"|\b(?:multiply|multiplying|divide|dividing)\b[^.,=]*\bby\s*$"
+)
 OPERATOR_AFTER = re.compile(r"\s*(?:[+*/^×·÷]|\\times|\\cdot|\\div)\s*[\w\\($\ue000]")
 AND = re.compile(r"^\s*(?:,|,?\s*and)\s*(?:[a-zA-Z](?:_\{?\d\}?)?\s*=\s*)?$")
 LATER_CLAUSE = re.compile(r"[,;]\s*(?:so|then|thus|hence|therefore|and so|which gives)\b\s*", re.IGNORECASE)
-
-SMALL = [
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
-]
-TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-WORD_VALUES = {word: value for value, word in enumerate(SMALL)} | {word: 20 + 10 * i for i, word in enumerate(TENS)}
-ONES = "|".join(SMALL[1:10])
-NUMBER_WORD = re.compile(
-    rf"\b(?:(negative|minus)\s+)?(?:({'|'.join(TENS)})(?:[-\s]({ONES}))?|({'|'.join(SMALL)}))(?:\s+(hundred|thousand|million))?\b",
-    re.IGNORECASE,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A value in a sentence: where it stands, and its text as an answer."""
-
-    start: int
-    end: int
-    text: str
-    is_number: bool
-
 
 def last_claim(text: str) -> str | None:
     """What a text without marks ends up with; `None` where its last sentence with a value makes no claim.
@@ -118,13 +129,46 @@ def last_claim(text: str) -> str | None:
     sentences = [part for part in SENTENCE_END.split(MATH.sub(mask, text)) if part and part.strip()]
     for number in range(len(sentences) - 1, -1, -1):
         sentence = sentences[number]
-        if ASIDE.match(sentence) or sentence.rstrip().endswith(("?", "？")):
+        if is_aside(sentence):
             continue
         if not values_in(sentence, formulas) and not REFUSAL.search(sentence):
             continue
         bold = _bold_before(sentences[: number + 1], formulas)
         return claim_of(sentence, formulas) if bold is None else bold
     return None
+
+
+def is_aside(sentence: str) -> bool:
+    """Whether a sentence is a check, a courtesy, in brackets or a question, and claims nothing."""
+    if ASIDE.match(sentence) or sentence.rstrip("*_ \n").endswith(("?", "？")):
+        return True
+    return ASIDE_IN_BRACKETS.fullmatch(sentence.strip(" *_.\n")) is not None
+
+
+def without_asides(text: str) -> str:
+    """A text without the checks, courtesies and questions at its end.
+
+    Example:
+        >>> without_asides("x = 12. Check: 12 + 3 = 15. Any questions?")
+        'x = 12.'
+    """
+    starts = [0, *(match.end() for match in SENTENCE_END.finditer(text))]
+    while len(starts) > 1 and is_aside(text[starts[-1] :]):
+        text = text[: starts.pop()].rstrip()
+    return text
+
+
+def later_claim(text: str) -> str | None:
+    """The conclusion that a text comes to behind a word that takes back what stands before it, if there is one.
+
+    Example:
+        >>> later_claim("41. Wait, 6 * 7 = 42. So it is 42."), later_claim("7. Wait, is 7 + 3 = 10? Yes.")
+        ('42', None)
+    """
+    parts = TAKEN_BACK.split(text)
+    if len(parts) == 1 or not CONCLUDES_AGAIN.search(parts[-1]):
+        return None
+    return last_claim(parts[-1])
 
 
 def _bold_before(sentences: list[str], formulas: list[str]) -> str | None:
@@ -141,23 +185,38 @@ def _bold_before(sentences: list[str], formulas: list[str]) -> str | None:
 
 def claim_of(sentence: str, formulas: list[str]) -> str | None:
     """The value that one sentence claims."""
-    if REFUSAL.search(sentence) or BLANK.search(sentence):
+    if REFUSAL.search(sentence) and not (sentence := _behind_refusal(sentence)):
+        return None
+    if BLANK.search(sentence) or DOUBTED.search(sentence):
         return None
     sentence = ASIDE_IN_BRACKETS.sub(lambda match: " " * len(match[0]), sentence)
-    values = values_in(sentence, formulas)
+    values = [
+        value for value in values_in(sentence, formulas) if not NAMES_ONLY.search(sentence[max(0, value.start - 30) : value.start])
+    ]
     if not values:
         return None
+    values = [value for value in values if not SET_AGAINST.search(sentence[: value.start])] or values
     counted = next((value for value in values if THERE_ARE.search(sentence[: value.start])), None)
-    if counted is not None:
+    if counted is not None and not OPERATOR_AFTER.match(sentence, counted.end):
         return counted.text
     values = _of_main_clause(sentence, values)
     chosen = next((value for value in reversed(values) if not _is_condition(sentence, value)), values[-1])
+    return None if _is_denied(sentence, chosen) else _with_its_list(sentence, values, chosen)
+
+
+def _behind_refusal(sentence: str) -> str:
+    """What a sentence says after all: "It cannot be seen at once, but the total is 42."."""
+    rest = BUT.split(sentence)[-1]
+    return "" if rest == sentence or REFUSAL.search(rest) else rest
+
+
+def _is_denied(sentence: str, chosen: Value) -> bool:
+    """Whether a value is only a bound, what the answer is not, or the end of an unfinished operation."""
     before = sentence[max(0, chosen.start - 24) : chosen.start]
-    if NOT_THE_ANSWER.search(before) and chosen.is_number:
-        return None
-    if chosen.is_number and (OPERATOR_BEFORE.search(before) or OPERATOR_AFTER.match(sentence, chosen.end)):
-        return None
-    return _with_its_list(sentence, values, chosen)
+    if NOT_THE_ANSWER.search(before) and chosen.is_number or DENIED_BEHIND.match(sentence, chosen.end):
+        return True
+    operand = OPERATOR_BEFORE.search(sentence[max(0, chosen.start - 80) : chosen.start])
+    return chosen.is_number and bool(operand or OPERATOR_AFTER.match(sentence, chosen.end))
 
 
 def _of_main_clause(sentence: str, values: list[Value]) -> list[Value]:
@@ -173,7 +232,8 @@ def _of_main_clause(sentence: str, values: list[Value]) -> list[Value]:
 
 
 def _is_condition(sentence: str, value: Value) -> bool:
-    return CONDITION.search(sentence[max(0, value.start - 30) : value.start]) is not None
+    before = sentence[max(0, value.start - 30) : value.start]
+    return bool(CONDITION.search(before) or GIVEN.search(before) or RATE_BEHIND.match(sentence, value.end))
 
 
 def _with_its_list(sentence: str, values: list[Value], chosen: Value) -> str:
@@ -193,34 +253,6 @@ def _alike(first: str, second: str) -> bool:
     """Whether two values may be members of one list: both without a name, or both named. 5x = 30 names nothing."""
     heads = [split_top(text, EQUALS) for text in (first, second)]
     return len({len(head) > 1 for head in heads}) == 1 and all(len(head) == 1 or is_name(head[0]) for head in heads)
-
-
-def values_in(sentence: str, formulas: list[str]) -> list[Value]:
-    """The values of a sentence in order: formulas, points, ratios and numbers, or else numbers in words."""
-    found: list[Value] = []
-    for match in MASK.finditer(sentence):
-        percent = r"\%" if PERCENT_AFTER.match(sentence, match.end()) else ""
-        found.append(Value(match.start(), match.end(), formulas[int(match[1])] + percent, is_number=False))
-    for pattern in (POINT, RATIO, NUMBER):
-        for match in pattern.finditer(sentence):
-            if not any(value.start < match.end() and match.start() < value.end for value in found):
-                found.append(Value(match.start(), match.end(), match[0], is_number=pattern is NUMBER))
-    if not found:
-        found = [Value(m.start(), m.end(), str(word_value(m)), is_number=True) for m in NUMBER_WORD.finditer(sentence)]
-    return sorted(found, key=lambda value: value.start)
-
-
-def word_value(match: re.Match[str]) -> int:
-    """The number that words name.
-
-    Example:
-        >>> [word_value(NUMBER_WORD.search(words)) for words in ("twenty-five", "minus three", "two hundred")]
-        [25, -3, 200]
-    """
-    sign, tens, ones, small, scale = (group.lower() if group else None for group in match.groups())
-    value = WORD_VALUES[tens] + WORD_VALUES.get(ones or "", 0) if tens else WORD_VALUES[small or "zero"]
-    scales = {None: 1, "hundred": 100, "thousand": 1000, "million": 10**6}
-    return value * scales[scale] * (-1 if sign else 1)
 
 
 def without_delimiters(text: str) -> str:

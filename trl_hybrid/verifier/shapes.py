@@ -14,7 +14,7 @@ OPERATION = re.compile(
 )
 PLUS_MINUS = re.compile(r"(?<!\^)[-+]")
 COMMA = re.compile(",")
-SEMICOLON = re.compile(";")
+POINT_END = re.compile(r";|,?\s*(?:\\text\{\s*(?:and|or)\s*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s*")
 COLON = re.compile(":")
 MODULUS = re.compile(r"\s*(?:\\pmod\s*|\(\s*(?:\\text\{)?\s*\\?b?mod\s*\}?\s*)\{?(\w+)[})]*$")
 LIST = re.compile(
@@ -46,6 +46,9 @@ RESTATED = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det|bigcup|bigcap)(?![a-
 LABELLED = re.compile(
     r"(?:\\text\{)?(?:\(([A-J])\)\s*\}?[\s.:]*|([A-J])[).:]\s*\}?\s*)(?!and\b|or\b)([^\s},+*/^=_].*)"
 )
+TIMES = re.compile(r"\\(?:cdot|times)(?![a-zA-Z])|\*")
+BRACES_AND_SPACE = re.compile(r"[\s{}]")
+BRACKETS = re.compile(r"\(([^()+*/-]*)\)")
 # Read as a mixed number by latex2sympy, which makes 7 of "3 4".
 SIDE_BY_SIDE = re.compile(r"(?<![\d^_.,{])\d+(?: +\d+(?![\d/.])| *\{\d+\})")
 PROSE_GOLD = re.compile(r"(?:[A-Za-z]{2,}[,.!?']?\s+(?:[A-Za-z]\s+)?){3,}[A-Za-z]{2,}")
@@ -113,7 +116,7 @@ def named_values(text: str) -> str:
     name, values = equation(text)
     if name is not None and name.startswith("(") and len(values) == 1 and values[0].startswith("("):
         return values[0]
-    points = [[equation(item) for item in split_top(point, COMMA)] for point in split_top(text, SEMICOLON)]
+    points = [[equation(item) for item in split_top(point, COMMA)] for point in split_top(text, POINT_END)]
     names = {tuple(name for name, _ in point) for point in points}
     if len(points) < 2 or len(names) > 1 or None in next(iter(names)) or len(next(iter(names))) < 2:
         return text
@@ -236,6 +239,16 @@ def primes(text: str) -> list[str]:
         (['x', 'y', 'y'], [])
     """
     return sorted(letter for letter, marks in PRIMES.findall(text) for _ in re.findall(r"'|\\prime", marks))
+
+
+def as_written(text: str) -> tuple[str, ...]:
+    r"""The factors of an expression as they are written, in any order: 2^3 * 5 is 5 \times 2^3, but not 8 * 5.
+
+    Example:
+        >>> as_written(r"5 \times 2^3") == as_written(r"2^{3} \cdot 5"), as_written(r"\sin(30)") == as_written("8 * 5")
+        (True, False)
+    """
+    return tuple(sorted(BRACKETS.sub(r"\1", BRACES_AND_SPACE.sub("", factor)) for factor in TIMES.split(text)))
 
 
 def literals_disagree(members: list[str]) -> bool:

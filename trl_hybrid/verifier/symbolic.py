@@ -29,6 +29,7 @@ VARIABLE = re.compile(r"[a-zA-Z](?!\()")
 NATURAL = re.compile(r"\\ln(?![a-zA-Z])|(?<![a-zA-Z\\])e\^")
 COMMON_LOGARITHM = re.compile(r"\\log(?![a-zA-Z_]|\s*_)")
 DECIMALS = re.compile(r"\d*\.(\d+)")
+FACTOR_IN_BRACKETS = re.compile(r"(?<=\d)(?<![_^]\d)\s*(?=\(-?\d+\))")  # of 2(3) the parser makes the mixed number 5
 UNEVALUATED = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit, sympy.Derivative)
 PROBES = (sympy.Rational(13, 11), sympy.Rational(17, 13), sympy.Rational(29, 19))
 
@@ -92,7 +93,8 @@ def mixes_cases(text: str) -> bool:
 @lru_cache(maxsize=1024)
 def parse(text: str, any_case: bool = True) -> Parsed | None:
     """The sympy object that a LaTeX string means, decimals exact and i imaginary, or `None`."""
-    text = text.replace(r"\gamma", r"\varkappa")  # which the parser takes for the gamma function
+    text = text.replace(r"\gamma", r"\varsigma")  # which the parser takes for the gamma function
+    text = FACTOR_IN_BRACKETS.sub(r"\\cdot ", text)
     degrees = r"\circ" in text and TRIGONOMETRY.search(text) is not None
     text = normalize_latex(text, NORMALIZATION)
     config = ConversionConfig(lowercase_symbols=any_case)
@@ -116,6 +118,8 @@ def parse(text: str, any_case: bool = True) -> Parsed | None:
 def _equal_values(gold: str, answer: str, gold_value: Parsed, answer_value: Parsed) -> bool:
     if isinstance(gold_value, sympy.Equality) and isinstance(answer_value, sympy.Equality):
         return _same_equation(gold_value, answer_value)
+    if all(_is_antiderivative(value) for value in (gold_value, answer_value)):
+        gold_value, answer_value = (_with_positive_logarithms(value) for value in (gold_value, answer_value))
     if _is_constant(gold_value) and _is_constant(answer_value):
         return _same_constant(gold, answer, gold_value, answer_value)
     if _differ_at_a_point(gold_value, answer_value):
@@ -123,6 +127,20 @@ def _equal_values(gold: str, answer: str, gold_value: Parsed, answer_value: Pars
     if verify([gold_value], [answer_value], timeout_seconds=None):
         return True
     return _same_as_shown(gold, answer, gold_value, answer_value)
+
+
+def _is_antiderivative(value: Parsed) -> bool:
+    """Whether an expression carries a constant of integration."""
+    return isinstance(value, sympy.Add) and any(getattr(term, "name", "") in ("c", "C") for term in value.args)
+
+
+def _with_positive_logarithms(value: Parsed) -> Parsed:
+    """An antiderivative with log x for log |x|, of which most sources mean the same."""
+    return value.replace(lambda part: isinstance(part, sympy.log), lambda part: sympy.log(_inside(part.args[0])))
+
+
+def _inside(argument: Parsed) -> Parsed:
+    return argument.args[0] if isinstance(argument, sympy.Abs) else argument
 
 
 def _same_equation(gold: Parsed, answer: Parsed) -> bool:

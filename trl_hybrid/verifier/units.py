@@ -2,6 +2,8 @@ r"""What surrounds a value without being part of it: units, currencies, and cloc
 
 import re
 
+from trl_hybrid.verifier.numeric import PERCENT
+
 
 TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 NOT_A_UNIT = r"(?!\s*(?:or|and|not|no|is|to|mod|hundred|thousand|million|billion|trillion)\b)"
@@ -17,8 +19,10 @@ PLAIN_UNITS = re.compile(
 CURRENCY = re.compile(
     r"^\s*(?:\\?\$|[€£¥₹]|\\pounds|\\text\{\s*(?:\\?\$|USD|Rs\.?)\s*\})\s*|\s*(?:[€£¥₹]|dollars|cents|euros)\s*$"
 )
+UNIT_POWER_SHOWN = re.compile(r"\^\s*\{?([23])")
+DIMENSIONS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 CLOCK = re.compile(
-    r"(?P<hours>\d{1,2}):(?P<minutes>[0-5]\d)(?::(?P<seconds>[0-5]\d))?"
+    r"(?P<hours>\d{1,2})(?::(?P<minutes>[0-5]\d)(?::(?P<seconds>[0-5]\d))?|(?=[^\d:]*[AaPp]\.?\s?[Mm]))"
     r"(?:\s*(?:\\text\s*\{)?\s*(?P<half>[AaPp])\.?\s?[Mm]\.?\s*\}?)?"
 )
 DEGREES = re.compile(r"([^\\]+|\\frac\{[^{}]*\}\{[^{}]*\})\s*(?:\^\\circ|\\text\{\s*degrees?\s*\}|\s+degrees?)")
@@ -90,14 +94,14 @@ def same_time(gold: str, answer: str) -> bool | None:
 
 
 def _says_that_it_is_a_time(time: re.Match[str]) -> bool:
-    return bool(time["seconds"] or time["half"] or time["minutes"].startswith("0") or time["hours"].startswith("0"))
+    return bool(time["seconds"] or time["half"] or (time["minutes"] or "").startswith("0") or time["hours"].startswith("0"))
 
 
 def _seconds(time: re.Match[str]) -> int:
     hours = int(time["hours"])
     if time["half"]:
         hours = hours % 12 + 12 * (time["half"].lower() == "p")
-    return hours * 3600 + int(time["minutes"]) * 60 + int(time["seconds"] or 0)
+    return hours * 3600 + int(time["minutes"] or 0) * 60 + int(time["seconds"] or 0)
 
 
 def as_radians(gold: str, answer: str) -> tuple[str, str]:
@@ -121,12 +125,24 @@ def unit_of(text: str) -> str | None:
     Example:
         >>> unit_of(r"3 \text{ meters}"), unit_of("3 cm"), unit_of("3 apples"), unit_of("3")
         ('m', 'cm', None, None)
+        >>> unit_of("3 cm^2"), unit_of(r"3 \text{ square feet}"), unit_of(r"3\%")
+        ('cm^2', 'ft^2', '%')
     """
+    if PERCENT.search(text):
+        return "%"
     tail = text[len(without_unit(text)) :]
     if r"\circ" in tail:
         return "degree"
     words = re.findall(r"[a-z]+", tail.replace(r"\text", "").lower())
-    return UNIT_OF.get(words[0]) or UNIT_OF.get(words[0].removesuffix("s")) if words else None
+    power = DIMENSIONS.get(words[0]) if words else None
+    words = words[1:] if power else words
+    if not words:
+        return None
+    unit = UNIT_OF.get(words[0]) or UNIT_OF.get(words[0].removesuffix("s"))
+    if unit is None:
+        return None
+    shown = UNIT_POWER_SHOWN.search(tail)
+    return unit + (f"^{power or (shown and shown[1])}" if power or shown else "")
 
 
 def disagree(gold: str, answer: str) -> bool:
@@ -137,4 +153,6 @@ def disagree(gold: str, answer: str) -> bool:
         (True, False, False)
     """
     units = unit_of(gold), unit_of(answer)
-    return None not in units and units[0] != units[1]
+    if None in units or units[0] == units[1]:
+        return False
+    return "%" not in units or "degree" in units

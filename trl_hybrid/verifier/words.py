@@ -1,0 +1,75 @@
+"""Numbers in English words, as exact fractions: "twenty-five", "minus three", "two and a half". Pure strings."""
+
+import re
+from fractions import Fraction
+
+
+SMALL = [
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+]
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+VALUES = {word: value for value, word in enumerate(SMALL)} | {word: 20 + 10 * i for i, word in enumerate(TENS)}
+SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+PARTS = {
+    **{"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7},
+    **{"eighth": 8, "ninth": 9, "tenth": 10, "twelfth": 12, "hundredth": 100},
+}
+UNIT = rf"(?:(?:{'|'.join(TENS)})(?:[-\s](?:{'|'.join(SMALL[1:10])}))?|{'|'.join(sorted(SMALL, key=len, reverse=True))})"
+SCALE = rf"\s+(?:{'|'.join(SCALES)})\b"
+COUNT = rf"(?:{UNIT}|an?(?={SCALE}))"
+WHOLE = rf"(?:{COUNT}(?:{SCALE}){{1,2}}(?:\s+and)?\s+){{0,3}}{COUNT}(?:{SCALE}){{0,2}}"
+PART = rf"(?:{'|'.join(sorted(PARTS, key=len, reverse=True))})s?"
+NUMBER_WORDS = re.compile(
+    rf"\b(?P<sign>negative\s+|minus\s+)?(?:"
+    rf"(?P<whole>{WHOLE})(?:\s+and\s+(?P<more>a|an|one|{UNIT})[-\s](?P<rest>{PART}))?(?![-\s]{PART}\b)"
+    rf"|(?P<count>a|an|{UNIT})[-\s](?P<part>{PART})|(?P<half>half))\b",
+    re.IGNORECASE,
+)
+
+
+def value_of(match: re.Match[str]) -> Fraction:
+    """The number that a match of `NUMBER_WORDS` names.
+
+    Example:
+        >>> [str(value_of(NUMBER_WORDS.search(words))) for words in ("twenty-five", "minus three", "three quarters")]
+        ['25', '-3', '3/4']
+        >>> [str(value_of(NUMBER_WORDS.search(words))) for words in ("two and a half", "three hundred and five", "half")]
+        ['5/2', '305', '1/2']
+    """
+    named = {name: words.lower() for name, words in match.groupdict().items() if words}
+    value = Fraction(0)
+    if "whole" in named:
+        value += _whole(named["whole"])
+    for count, part in (("count", "part"), ("more", "rest")):
+        if part in named:
+            value += _whole(named[count]) * _part(named[part])
+    if "half" in named:
+        value += Fraction(1, 2)
+    return -value if "sign" in named else value
+
+
+def number_in_words(text: str) -> Fraction | None:
+    """The number that all of a text names.
+
+    Example:
+        >>> number_in_words("Twenty-five"), number_in_words("negative 3") is None, number_in_words("two apples") is None
+        (Fraction(25, 1), True, True)
+    """
+    match = NUMBER_WORDS.fullmatch(text.strip()) if len(text) < 100 else None
+    return None if match is None else value_of(match)
+
+
+def _whole(words: str) -> Fraction:
+    total = current = 0
+    for word in re.findall("[a-z]+", words):
+        if word in SCALES:
+            current = max(current, 1) * SCALES[word]
+            total, current = (total + current, 0) if SCALES[word] > 100 else (total, current)
+        elif word != "and":
+            current += VALUES.get(word, 1)
+    return Fraction(total + current)
+
+
+def _part(word: str) -> Fraction:
+    return Fraction(1, PARTS[word] if word in PARTS else PARTS[word.removesuffix("s")])
