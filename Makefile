@@ -1,14 +1,14 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow check format clean
+.PHONY: help setup train test test-slow canary mutants check format clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up
-# accelerate's own defaults, said aloud so that it does not warn of them.
-LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-	--num_cpu_threads_per_process 1
+CANARY := .venv-canary/bin/python
+# Two processes share the tests out; one that is done takes over from the other.
+TWICE := -n 2 --dist worksteal
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,13 +22,25 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 train: setup ## Train the embedded default with the hybrid reward: offline, on the CPU, in minutes
-	$(LAUNCH) recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml
+	$(BIN)/python recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml
 
 test: setup ## Run the fast tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(TWICE)
 
 test-slow: setup ## Run the tests that launch real training processes
 	$(BIN)/python -m pytest -q -m slow
+
+canary: ## Run the fast tests with the newest versions that pyproject.toml allows, torch excepted, in .venv-canary
+	test -x $(CANARY) || $(PYTHON) -m venv .venv-canary
+	$(CANARY) -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
+		"$$(grep '^torch==' constraints.txt)" -e '.[deepspeed,trackers,dev]'
+	@echo "Versions that differ, constraints.txt < and > here:"
+	@diff <(grep -v '^#' constraints.txt | sort) <($(CANARY) -m pip freeze --exclude-editable | sed 's/+.*//' | sort) \
+		| grep '^[<>]' || echo none
+	$(CANARY) -m pytest -q $(TWICE) --tb=short
+
+mutants: setup ## Break the core in small ways and see whether its tests notice
+	OMP_NUM_THREADS=1 nice $(BIN)/python scripts/mutants.py
 
 check: setup ## Lint, check the format and the types
 	$(BIN)/ruff check .
@@ -40,4 +52,4 @@ format: setup ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format .
 
 clean: ## Remove the virtual environment and caches; runs/ stays
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-canary .pytest_cache .ruff_cache .hypothesis

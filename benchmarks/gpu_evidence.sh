@@ -73,7 +73,8 @@ part() {
 }
 
 # Is it right? Kernels, streams and memory as tests.
-part tests -m pytest -q -m gpu -p no:cacheprovider tests/reward_model/test_on_gpu.py --junitxml "$FOLDER/tests.xml"
+part tests -m pytest -q -m gpu -p no:cacheprovider tests/reward_model/test_on_gpu.py tests/test_attention.py \
+    --junitxml "$FOLDER/tests.xml"
 # The main claims: against TRL, one row at a time, and resident against streamed, at full size.
 part maths "${SCORING[@]}" --sections maths --ways resident streamed trl one_row fp32 --output "$FOLDER/maths.json"
 # A whole step of training, with the peak of memory beside the plan.

@@ -89,7 +89,9 @@ def planned_bytes(case: Case, models: dict[str, Any], training: dict[str, Any]) 
         argparse.Namespace(
             config=None,
             gpu_memory=1000.0,  # any: what is free is not looked at
+            host_memory=None,
             gpus=case.processes,
+            launch_config=str(ROOT / "accelerate_configs" / f"{case.launch}.yaml"),
             prompt_tokens=PROMPT_TOKENS + 20,  # roles and marks
             recipe_options=[text for name, value in options.items() for text in (f"--{name}", str(value))],
         )

@@ -31,6 +31,7 @@ from transformers import (
     Qwen2ForSequenceClassification,
 )
 
+from trl_hybrid.carried_prompt import save_system_prompt
 from trl_hybrid.embedded import P_FORGET, VARIANTS, Addition, Split, forgotten_carries, sample_additions, task_rows
 
 
@@ -242,6 +243,7 @@ def write_policy(folder: Path, steps: int, rng: random.Random) -> None:
     train(policy, lambda: policy(**policy_batch(tokenizer, rng)).loss, steps, "policy")
     policy.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    save_system_prompt(folder, None)  # it learned from bare questions
 
 
 def write_reward_model(folder: Path, steps: int, rng: random.Random) -> None:

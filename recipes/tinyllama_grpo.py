@@ -1,8 +1,9 @@
 """Train TinyLlama by GRPO with the hybrid reward: a rule-based verifier and a 7B reward model.
 
-    accelerate launch recipes/tinyllama_grpo.py                                             # TinyLlama + AceMath-7B-RM
-    accelerate launch recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml      # offline, CPU, minutes
-    accelerate launch recipes/tinyllama_grpo.py --dataset_name openai/gsm8k --dataset_config main
+    python recipes/tinyllama_grpo.py                                             # TinyLlama + AceMath-7B-RM
+    python recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml      # offline, CPU, minutes
+    python recipes/tinyllama_grpo.py --dataset_name openai/gsm8k --dataset_config main
+    accelerate launch --num_processes 4 recipes/tinyllama_grpo.py                # several GPUs
 
 Settings come from the command line, over a flat YAML file (--config), over RECIPE_DEFAULTS in
 trl_hybrid/defaults.py, over TRL's own defaults.
@@ -11,7 +12,6 @@ Everything that a run makes lies in its folder, runs/<run_name> unless --output_
 
 import time
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,35 @@ from transformers import ProgressCallback
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
-from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments, reward_model_settings
+from trl_hybrid.arguments import (
+    CPU_DEFAULTS,
+    JudgeArguments,
+    TaskArguments,
+    parse_arguments,
+    reward_model_settings,
+)
+from trl_hybrid.asked_for import check_asked_for
 from trl_hybrid.attention import turn_off_cudnn_attention
-from trl_hybrid.checkpoint import SaveOnSigterm, Terminated
+from trl_hybrid.carried_prompt import save_system_prompt
+from trl_hybrid.checkpoint import check_save_strategy
+from trl_hybrid.columns import check_aggregation
 from trl_hybrid.defaults import RECIPE_DEFAULTS
+from trl_hybrid.disk import check_room, check_writable, run_bytes
 from trl_hybrid.errors import plain_errors
-from trl_hybrid.estimates import reserved_bytes
-from trl_hybrid.evaluate import HeldOutAccuracy
-from trl_hybrid.hub.saved import check_saved_model, trained_logits
+from trl_hybrid.estimates import policy_of, reserved_bytes
+from trl_hybrid.evaluate import ANSWERS, HeldOutAccuracy
+from trl_hybrid.hub.saved import trained_logits
 from trl_hybrid.hub.upload import push_run
-from trl_hybrid.launch import check_folder, loading_arguments, prepare_folder, say, what_is_left
-from trl_hybrid.preflight import check_judges, check_model_found, check_push, check_run_length
+from trl_hybrid.launch import RunStart, check_folder, loading_arguments, prepare_folder, say
+from trl_hybrid.outlook import outlook, work_of
+from trl_hybrid.preflight import check_judges, check_model, check_push, check_run_length
 from trl_hybrid.report import StepLines
+from trl_hybrid.reward_model.footprint import Need
+from trl_hybrid.run_folder import RUNS
 from trl_hybrid.run_history import RunHistory
-from trl_hybrid.run_settings import without_secrets, write_settings
+from trl_hybrid.run_settings import settings_of
 from trl_hybrid.splits import checked_splits
+from trl_hybrid.stopping import StopSignals, plain_ends
 from trl_hybrid.summary import finish
 
 
@@ -46,10 +60,12 @@ DEFAULTS = {**RECIPE_DEFAULTS, "dataset_name": str(REPOSITORY / "data" / "dummy_
 SUMMARY = "Train TinyLlama by GRPO with the hybrid reward: a rule-based verifier and a 7B reward model."
 
 EXAMPLES = """examples:
-  accelerate launch recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml
-  accelerate launch recipes/tinyllama_grpo.py --dataset_name my_problems.jsonl --output_dir runs/mine
-  accelerate launch recipes/tinyllama_grpo.py --output_dir runs/mine --resume_from_checkpoint latest
-  accelerate launch recipes/tinyllama_grpo.py --push_to_hub --hub_model_id my-name/tinyllama-maths
+  python recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml
+  python recipes/tinyllama_grpo.py --dataset_name my_problems.jsonl --output_dir runs/mine
+  python recipes/tinyllama_grpo.py --output_dir runs/mine --resume_from_checkpoint latest
+  python recipes/tinyllama_grpo.py --push_to_hub --hub_model_id my-name/tinyllama-maths
+several GPUs:
+  accelerate launch --config_file accelerate_configs/multi_gpu.yaml --num_processes 4 recipes/tinyllama_grpo.py
 """
 
 
@@ -65,65 +81,70 @@ def main() -> None:
         tasks, judges, args, model = parse_arguments(
             (TaskArguments, JudgeArguments, HybridGRPOConfig, ModelConfig),
             DEFAULTS,
+            cpu_defaults=CPU_DEFAULTS,
             description=SUMMARY,
             epilog=EXAMPLES,
         )
-        check_models_found(judges, args, model)
+        check_aggregation(args)
+        check_save_strategy(args)
+        check_asked_for(args, model, judges)
+        check_models(judges, args, model)
         push, token = args.push_to_hub, args.hub_token
         if push:
             check_push(args)
         # TRL would push at each save, unchecked, with the completions, and keep the token in training_args.bin.
         args.push_to_hub, args.hub_token = False, None
-        named_folder, checkpoint = check_folder(args, tasks.overwrite_output_dir)
+        settings = settings_of(tasks=tasks, judges=judges, model=model, training=args)
+        named_folder, checkpoint = check_folder(args, tasks.overwrite_output_dir, settings)
+        check_writable(named_folder or RUNS)
         verifier = MathVerifier(timeout=judges.verifier_timeout, num_workers=judges.verifier_num_workers)
-        train_tasks, test_tasks = checked_splits(tasks, args, model, verifier)
+        train_tasks, test_tasks = checked_splits(tasks, args, model, verifier, checkpoint)
         rows = len(train_tasks) if isinstance(train_tasks, Dataset) else None
         check_run_length(rows, prompts_per_step(args), args.max_steps)
+        work = work_of(args, rows, PartialState().num_processes)
+        needed = run_bytes(policy_of(model, args), args, work.steps)
+        check_room(named_folder or RUNS, needed, resumed=checkpoint is not None)
+        say(outlook(work, args, model, len(test_tasks or ()), ANSWERS))
         reserved = reserved_bytes(model, args, test_tasks is not None, PartialState().num_processes)
         reward_model = load_reward_model(judges, reserved)
         check_judges(verifier, reward_model, list(train_tasks.take(10)))
-        folder = prepare_folder(named_folder, args, clear=tasks.overwrite_output_dir and checkpoint is None)
+        folder = prepare_folder(named_folder, args)
         trainer = make_trainer(args, model, train_tasks, verifier, reward_model)
+        settings = settings_of(tasks=tasks, judges=judges, model=model, training=args)
+        trainer.add_callback(RunStart(folder, settings, checkpoint, tasks.overwrite_output_dir))
 
-    held_out = None
+    held_out, stop = None, StopSignals(trainer)
     if test_tasks is not None:
-        held_out = HeldOutAccuracy(trainer, test_tasks, verifier, folder, checkpoint, every=tasks.eval_accuracy_steps)
+        held_out = HeldOutAccuracy(
+            trainer, test_tasks, verifier, folder, checkpoint, every=tasks.eval_accuracy_steps, stop=stop
+        )
         trainer.add_callback(held_out)
     trainer.add_callback(RunHistory(folder))
-    settings = {"tasks": asdict(tasks), "judges": asdict(judges), "model": asdict(model), "training": args.to_dict()}
-    settings = without_secrets(settings)
     main_process = trainer.is_world_process_zero()
-    if main_process:
-        write_settings(folder, settings)
-    try:
-        with SaveOnSigterm(trainer):
+    with plain_ends(folder, trainer):
+        with stop:
             trainer.train(resume_from_checkpoint=checkpoint)
-    except (KeyboardInterrupt, Terminated) as stop:
-        say(f"\nInterrupted at step {trainer.state.global_step}. {what_is_left(folder)}")
-        raise SystemExit(stop.code if isinstance(stop, Terminated) else 130) from None
-    if main_process:
-        (folder / "summary.json").unlink(missing_ok=True)  # it describes the weights that are written over now
-    trainer.save_model()
-    trained = trained_logits(trainer)
-
-    if main_process:
-        finish(folder, trainer, held_out, settings, seconds=time.time() - started)
+        if main_process:
+            (folder / "summary.json").unlink(missing_ok=True)  # it describes the weights that are written over now
+        trainer.save_model()
+        if main_process:
+            save_system_prompt(folder, tasks.system_prompt)
+        trained = trained_logits(trainer)
     verifier.close()
     # A process that leaves while another one still talks to it takes that one down.
     trainer.accelerator.wait_for_everyone()
     trainer.end()
     if main_process:
-        print("Checking that the saved model is the trained one.", flush=True)
-        with plain_errors():
-            check_saved_model(folder, trained, args.trust_remote_code)
+        with plain_errors(), plain_ends(folder, trainer):
+            finish(folder, trainer, held_out, settings, trained, started)
             if push:
-                print(f"Pushed: {push_run(folder, token=token)}", flush=True)
+                say(f"Pushed: {push_run(folder, token=token)}")
 
 
-def check_models_found(judges: JudgeArguments, args: HybridGRPOConfig, model: ModelConfig) -> None:
-    """Ask for both models' configurations before anything else, so that a wrong id costs seconds."""
-    check_model_found(model.model_name_or_path, "policy", model.model_revision, args.trust_remote_code)
-    check_model_found(
+def check_models(judges: JudgeArguments, args: HybridGRPOConfig, model: ModelConfig) -> None:
+    """Look at both models' files before anything else, so that a wrong id or a broken copy costs seconds."""
+    check_model(model.model_name_or_path, "policy", model.model_revision, args.trust_remote_code)
+    check_model(
         judges.reward_model_name_or_path,
         "reward model",
         judges.reward_model_revision,
@@ -136,7 +157,7 @@ def prompts_per_step(args: HybridGRPOConfig) -> int:
     return (args.generation_batch_size or 0) // (args.num_generations or 1)
 
 
-def load_reward_model(judges: JudgeArguments, reserved: int) -> RewardModel:
+def load_reward_model(judges: JudgeArguments, reserved: Need) -> RewardModel:
     """Load the reward model, leaving room for what training will take of the GPU."""
     return RewardModel(judges.reward_model_name_or_path, reserved_memory=reserved, **reward_model_settings(judges))
 

@@ -1,7 +1,7 @@
 """Teach TinyLlama its own right answers, so that GRPO starts from more than luck: rejection sampling, then SFT.
 
-    accelerate launch recipes/tinyllama_sft.py --config recipes/configs/gsm8k_sft.yaml      # TinyLlama, GSM8K
-    accelerate launch recipes/tinyllama_sft.py --config recipes/configs/embedded_sft.yaml   # offline, CPU, a minute
+    python recipes/tinyllama_sft.py --config recipes/configs/gsm8k_sft.yaml      # TinyLlama, GSM8K
+    python recipes/tinyllama_sft.py --config recipes/configs/embedded_sft.yaml   # offline, CPU, a minute
 
 First the model answers each training problem several times, and the verifier says which answers are right; they lie
 in samples.jsonl. Then it is trained on the right ones (TRL's SFTTrainer, LoRA). The run's folder holds the adapter,
@@ -25,37 +25,47 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
 
 from trl_hybrid import MathVerifier
-from trl_hybrid.arguments import TaskArguments, parse_arguments
+from trl_hybrid.arguments import CPU_DEFAULTS, TaskArguments, parse_arguments
+from trl_hybrid.asked_for import check_packages
 from trl_hybrid.attention import turn_off_cudnn_attention
-from trl_hybrid.checkpoint import SaveOnSigterm, Terminated
+from trl_hybrid.carried_prompt import save_system_prompt
+from trl_hybrid.checkpoint import TrainsToTheLastStep, check_save_strategy
 from trl_hybrid.cold_start import check_samples, cold_start_examples, right_answers
 from trl_hybrid.commands.rows import read_rows
 from trl_hybrid.data import load_tasks
 from trl_hybrid.data.preflight import check_tasks
 from trl_hybrid.data.prompt_reader import PromptReader
 from trl_hybrid.defaults import RECIPE_DEFAULTS
+from trl_hybrid.disk import check_room, check_writable, run_bytes
 from trl_hybrid.errors import InputError, plain_errors
+from trl_hybrid.estimates import policy_of
 from trl_hybrid.generation import Decoding
-from trl_hybrid.launch import loading_arguments, named_folder, prepare_folder, say
+from trl_hybrid.launch import RunStart, check_folder, loading_arguments, prepare_folder, say
+from trl_hybrid.model_files import adapter_message
 from trl_hybrid.policy import PolicySource, TransformersSampler, find_policy
 from trl_hybrid.report import StepLines, cold_start_line
+from trl_hybrid.report.headline import duration
 from trl_hybrid.reward_model.loading import whole_weights
 from trl_hybrid.run_folder import (
+    RUNS,
     checkpoint_to_resume,
+    goes_on,
     newest_whole_checkpoint,
     package_versions,
     relative_path,
     write_json,
 )
 from trl_hybrid.run_history import RunHistory
-from trl_hybrid.run_settings import without_secrets, write_settings
+from trl_hybrid.run_overwrite import SAMPLES
+from trl_hybrid.run_settings import SETTINGS_FILE, settings_of, write_settings
 from trl_hybrid.sampling import Judges, sample_rows, samples_file
 from trl_hybrid.splits import mapping_of, train_location
+from trl_hybrid.stopping import StopSignals, plain_ends
 
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-SAMPLES, MERGED = "samples.jsonl", "merged"
+MERGED = "merged"
 FIELDS = ("prompt", "solution", "samples")
 
 SHARED = (
@@ -89,9 +99,9 @@ SHORT_HELP = (
 SUMMARY = "Teach TinyLlama its own right answers: rejection sampling by the verifier, then supervised fine-tuning."
 
 EXAMPLES = """examples:
-  accelerate launch recipes/tinyllama_sft.py --config recipes/configs/embedded_sft.yaml
-  accelerate launch recipes/tinyllama_sft.py --dataset_name my_problems.jsonl --output_dir runs/mine-sft
-  accelerate launch recipes/tinyllama_sft.py --output_dir runs/mine-sft --resume_from_checkpoint latest
+  python recipes/tinyllama_sft.py --config recipes/configs/embedded_sft.yaml
+  python recipes/tinyllama_sft.py --dataset_name my_problems.jsonl --output_dir runs/mine-sft
+  python recipes/tinyllama_sft.py --output_dir runs/mine-sft --resume_from_checkpoint latest
 """
 
 # TRL's configs set the name that transformers 5.23 renames.
@@ -124,30 +134,35 @@ def main() -> None:
         tasks, sampling, args, model = parse_arguments(
             (TaskArguments, SamplingArguments, SFTConfig, ModelConfig),
             DEFAULTS,
+            cpu_defaults=CPU_DEFAULTS,
             short_help=SHORT_HELP,
             description=SUMMARY,
             epilog=EXAMPLES,
         )
         refuse_what_is_not_done(tasks, args)
+        check_packages(args, model)
         source = find_policy(str(model.model_name_or_path), model.model_revision)
         if source.adapter is not None:
-            raise InputError(f"model_name_or_path must be a whole model; {source.name!r} is an adapter. Merge it.")
-        named = named_folder(args, tasks.overwrite_output_dir)
+            raise InputError(adapter_message(source.name, "policy", source.base))
+        settings = settings_of(tasks=tasks, sampling=sampling, model=model, training=args)
+        named, checkpoint = check_folder(args, tasks.overwrite_output_dir, settings, checkpoint_to_start_from)
+        check_writable(named or RUNS)
+        policy = policy_of(model, args)
+        merged = policy.base_bytes if model.use_peft else 0
+        check_room(named or RUNS, run_bytes(policy, args) + merged, resumed=args.resume_from_checkpoint is not None)
         # What is wrong with the problems or their samples is said before a folder is made or cleared.
         problems = [] if sampling.samples else load_problems(tasks, sampling, source)
         rows = read_rows(Path(sampling.samples), FIELDS, "--samples") if sampling.samples else []
         check_samples(rows, sampling.samples or SAMPLES)
-        anew = tasks.overwrite_output_dir and args.resume_from_checkpoint is None
-        folder = prepare_folder(named, args, clear=anew, also=(SAMPLES,))
-        checkpoint = checkpoint_to_start_from(args.resume_from_checkpoint, folder, args.max_steps)
+        anew = tasks.overwrite_output_dir and not goes_on(args.resume_from_checkpoint)
+        folder = prepare_folder(named, args, clear=anew)
+        if PartialState().is_main_process and not (folder / SETTINGS_FILE).exists():
+            write_settings(folder, settings)
         try:
             rows = rows or sampled_rows(folder, problems, sampling, model, args.seed, source)
         except KeyboardInterrupt:
-            raise SystemExit(interrupted(folder, "while sampling")) from None
-        settings = {"tasks": asdict(tasks), "sampling": asdict(sampling), "model": asdict(model)}
-        settings = without_secrets({**settings, "training": args.to_dict()})
-        if PartialState().is_main_process:
-            write_settings(folder, settings)
+            say(f"\nInterrupted while sampling. {way_on(folder)}")
+            raise SystemExit(130) from None
         examples = cold_start_examples(rows, sampling.answers_per_problem)
         without = sum(not right_answers(row, 1) for row in rows)
         say(f"{len(examples)} right answers to {len(rows) - without} of {len(rows)} problems; {without} have none.")
@@ -157,18 +172,17 @@ def main() -> None:
                 "easier problems, or a stronger model."
             )
         trainer = make_trainer(args, model, examples)
+        settings = settings_of(tasks=tasks, sampling=sampling, model=model, training=args)
+        trainer.add_callback(RunStart(folder, settings, checkpoint, overwrite=False))
         trainer.add_callback(RunHistory(folder))
 
-    try:
-        with SaveOnSigterm(trainer):
+    with plain_ends(folder, trainer, way_on):
+        with StopSignals(trainer):
             trainer.train(resume_from_checkpoint=checkpoint)
-    except (KeyboardInterrupt, Terminated) as stop:
-        status = interrupted(folder, f"at step {trainer.state.global_step}")
-        raise SystemExit(stop.code if isinstance(stop, Terminated) else status) from None
-    trainer.save_model()
-    trainer.accelerator.wait_for_everyone()
-    if trainer.is_world_process_zero():
-        finish(folder, trainer, settings, rows, time.time() - started)
+        trainer.save_model()
+        trainer.accelerator.wait_for_everyone()
+        if trainer.is_world_process_zero():
+            finish(folder, trainer, settings, rows, time.time() - started)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
 
@@ -178,6 +192,7 @@ def refuse_what_is_not_done(tasks: TaskArguments, args: SFTConfig) -> None:
 
     TRL's own push sends the sampled answers and training_args.bin, a pickle.
     """
+    check_save_strategy(args)
     given = {
         "datasets": tasks.datasets,
         "dataset_streaming": tasks.dataset_streaming or tasks.streaming,
@@ -248,13 +263,17 @@ def sampled_rows(
         )
 
 
-def make_trainer(args: SFTConfig, model: ModelConfig, examples: list[dict[str, Any]]) -> SFTTrainer:
+class ColdStartTrainer(TrainsToTheLastStep, SFTTrainer):
+    """TRL's trainer; a run that is resumed after its last step is only saved and merged."""
+
+
+def make_trainer(args: SFTConfig, model: ModelConfig, examples: list[dict[str, Any]]) -> ColdStartTrainer:
     """Load the model and bring it together with the examples."""
     args.model_init_kwargs = loading_arguments(args, model)
     quantization = get_quantization_config(model)
     if quantization is not None:
         args.model_init_kwargs["quantization_config"] = quantization
-    trainer = SFTTrainer(
+    trainer = ColdStartTrainer(
         str(model.model_name_or_path),
         args=args,
         train_dataset=Dataset.from_list(examples),
@@ -280,6 +299,8 @@ def finish(
             )
         whole.merge_and_unload().save_pretrained(start)
         AutoTokenizer.from_pretrained(folder).save_pretrained(start)
+    for home in {folder, start}:
+        save_system_prompt(home, settings["tasks"]["system_prompt"])
     write_json(
         folder / "summary.json",
         {
@@ -297,18 +318,18 @@ def finish(
     say(
         f"\nWhat was learned:  {settings['sampling']['samples'] or f'{name}/{SAMPLES}'}\n"
         f"Is it better?      trl-hybrid eval --model {name} --base\n"
-        f"Go on with GRPO:   accelerate launch recipes/tinyllama_grpo.py --config CONFIG "
-        f"--model_name_or_path {whole_model}"
+        f"Go on with GRPO:   python recipes/tinyllama_grpo.py --config CONFIG "
+        f"--model_name_or_path {whole_model}\n"
+        f"Total time:        {duration(seconds)}"
     )
 
 
-def interrupted(folder: Path, where: str) -> int:
-    """Say how to go on, and return the exit status."""
-    say(
-        f"\nInterrupted {where}. To go on, give the same command and add: "
+def way_on(folder: Path) -> str:
+    """Say how to go on with an interrupted run, with or without a checkpoint."""
+    return (
+        "To go on, give the same command and add: "
         f"--output_dir {relative_path(str(folder))} --resume_from_checkpoint latest"
     )
-    return 130
 
 
 if __name__ == "__main__":

@@ -11,13 +11,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 
 # Scripts for processes that tests launch; they import each other from their own folder.
 collect_ignore = ["launch"]
 
 settings.register_profile("offline", deadline=None, derandomize=True, print_blob=True)
+# For scripts/mutants.py, which asks thousands of times, and only whether a test fails.
+settings.register_profile(
+    "mutants", settings.get_profile("offline"), max_examples=30, phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile("offline")
 
 

@@ -1,13 +1,17 @@
 """The command line over YAML over the recipe's defaults; wrong keys are named with what was meant."""
 
+import os
+import subprocess
+import sys
 from dataclasses import asdict
+from types import MappingProxyType
 
 import pytest
 from trl import ModelConfig
 from trl.scripts.utils import DatasetConfig
 
 from trl_hybrid import HybridGRPOConfig
-from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments
+from trl_hybrid.arguments import CPU_DEFAULTS, JudgeArguments, TaskArguments, parse_arguments
 from trl_hybrid.errors import InputError, plain_errors
 
 
@@ -79,6 +83,76 @@ def test_wrong_type_is_said_without_the_list_of_all_options(capsys):
     assert "--max_steps" in error
     assert "invalid int value: 'abc'" in error
     assert len(error.splitlines()) < 5
+
+
+def test_texts_are_taken_as_they_are_written(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "run_name: 20261125\nsave_strategy: no\nsystem_prompt: 2026-11-25\nmax_steps: 7\nreport_to: none\n"
+    )
+    tasks, _, args, _ = parse("--config", str(config))
+    assert (args.run_name, args.save_strategy, tasks.system_prompt) == ("20261125", "no", "2026-11-25")
+    assert args.max_steps == 7
+    config.write_text("run_name: null\nsystem_prompt: null\nmodel_init_kwargs: {num_labels: 3}\n")
+    tasks, _, args, _ = parse("--config", str(config))
+    assert (tasks.system_prompt, args.model_init_kwargs) == (None, {"num_labels": 3})
+
+
+def test_yaml_is_utf_8_whatever_the_locale_says(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_bytes("# ö\nsystem_prompt: Löse die Aufgabe.\n".encode())
+    code = (
+        "from trl_hybrid.arguments import CPU_DEFAULTS, JudgeArguments, TaskArguments, parse_arguments\n"
+        f"tasks, _ = parse_arguments((TaskArguments, JudgeArguments), {{}}, ['--config', {str(config)!r}])\n"
+        "from trl_hybrid.errors import plain_errors\n"
+        "with plain_errors(): print(tasks.system_prompt)"
+    )
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
+    shown = subprocess.run([sys.executable, "-c", code], env=ascii_only, capture_output=True, timeout=60, check=True)
+    assert shown.stdout.decode("ascii") == "L\\xf6se die Aufgabe.\n"
+    config.write_bytes("system_prompt: Löse\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"c\.yaml' must be in UTF-8"):
+        parse("--config", str(config))
+
+
+def test_config_without_a_file_and_env_in_it(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="--config needs the name of a YAML file"):
+        parse("--config")
+    monkeypatch.setenv("A_VARIABLE", "old")
+    (tmp_path / "c.yaml").write_text("env:\n  A_VARIABLE: 5\n")
+    parse("--config", str(tmp_path / "c.yaml"))
+    assert os.environ["A_VARIABLE"] == "5"
+    (tmp_path / "c.yaml").write_text("env: 5\n")
+    with pytest.raises(InputError, match=r"`env` in .* must hold"):
+        parse("--config", str(tmp_path / "c.yaml"))
+
+
+class TestWithoutGpu:
+    """A run on a CPU sets itself up for one, unless the user says otherwise."""
+
+    DEFAULTS = MappingProxyType({"dtype": "bfloat16", "report_to": "none", "model_name_or_path": "it"})
+
+    def parse(self, monkeypatch, gpu, *args):
+        monkeypatch.setattr("torch.accelerator.is_available", lambda: gpu)
+        *_, training, model = parse_arguments(CLASSES, dict(self.DEFAULTS), list(args), cpu_defaults=CPU_DEFAULTS)
+        return training.use_cpu, training.bf16, training.gradient_checkpointing, model.dtype
+
+    def test_by_itself(self, monkeypatch):
+        assert self.parse(monkeypatch, False) == (True, False, False, "float32")
+
+    def test_where_it_is_asked_for(self, monkeypatch):
+        assert self.parse(monkeypatch, True, "--use_cpu") == (True, False, False, "float32")
+        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+        assert self.parse(monkeypatch, True) == (True, False, False, "float32")
+
+    def test_a_gpu_keeps_the_recipes_own(self, monkeypatch):
+        monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
+        assert self.parse(monkeypatch, True, "--bf16", "false") == (False, False, True, "bfloat16")
+
+    def test_what_the_user_says_goes_over_it(self, monkeypatch, tmp_path):
+        (tmp_path / "c.yaml").write_text("dtype: bfloat16\n")
+        told = ("--config", str(tmp_path / "c.yaml"), "--gradient_checkpointing", "true")
+        assert self.parse(monkeypatch, False, *told) == (True, False, True, "bfloat16")
 
 
 def test_missing_yaml():

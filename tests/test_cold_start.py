@@ -87,8 +87,8 @@ def test_the_cold_start_goes_on_from_the_checkpoint_that_was_asked_for(sft, tmp_
     assert sft.checkpoint_to_start_from("latest", tmp_path) == str(tmp_path / "checkpoint-10")
     assert sft.checkpoint_to_start_from(older, tmp_path) == older
     assert sft.checkpoint_to_start_from("false", tmp_path) is None
-    with pytest.raises(InputError, match="has reached step 10 and max_steps is 10"):
-        sft.checkpoint_to_start_from("latest", tmp_path, max_steps=10)
+    with pytest.raises(InputError, match="has reached step 10 and max_steps is 9"):
+        sft.checkpoint_to_start_from("latest", tmp_path, max_steps=9)
     with pytest.raises(InputError, match="is no whole checkpoint"):
         sft.checkpoint_to_start_from("checkpoint-8", tmp_path)
 

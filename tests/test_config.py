@@ -35,10 +35,6 @@ def test_defaults_are_the_stratified_weighted_hybrid_reward_without_kl(tmp_path)
         ({"hybrid_sigma": "batch"}, r"hybrid_sigma must be one of 'group', 'stratum', got 'batch'"),
         ({"reward_mode": "rm"}, r"reward_mode must be one of 'hybrid', 'verifier', .*, got 'rm'"),
         ({"hybrid_calibration_prompts": 0}, r"hybrid_calibration_prompts must be at least 1, got 0"),
-        (
-            {"multi_objective_aggregation": "normalize_then_sum"},
-            r"reward_mode 'hybrid' cannot go with multi_objective_aggregation 'normalize_then_sum'",
-        ),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name_value_and_rule(tmp_path, settings, said):
@@ -46,6 +42,7 @@ def test_a_value_out_of_range_is_refused_by_name_value_and_rule(tmp_path, settin
         config(tmp_path, **settings)
 
 
-def test_trls_own_aggregation_stays_free_where_one_judge_is_optimised(tmp_path):
-    args = config(tmp_path, reward_mode="verifier", multi_objective_aggregation="normalize_then_sum")
+@pytest.mark.parametrize("mode", ["hybrid", "verifier"])
+def test_trls_own_aggregation_is_free_as_long_as_there_are_no_judges(tmp_path, mode):
+    args = config(tmp_path, reward_mode=mode, multi_objective_aggregation="normalize_then_sum")
     assert args.multi_objective_aggregation == "normalize_then_sum"

@@ -15,7 +15,7 @@ from trl_hybrid.commands.recipe_options import parse_recipe_options
 
 
 PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(Path("docs").glob("*.md"))]
-PROGRAMS = ("trl-hybrid", "accelerate launch")
+PROGRAMS = ("trl-hybrid", "accelerate launch", "python recipes/")
 
 # TRL's configs set the name that transformers 5.23 renames.
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
@@ -28,7 +28,7 @@ def commands_of(page):
     spans = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     for line in [*blocks, *spans]:
         line = re.sub(r"^(\w+=\S+ )+", "", line.strip())
-        if line.startswith(tuple(f"{program} " for program in PROGRAMS)):
+        if re.match(rf"(?:{'|'.join(PROGRAMS)})(?:(?<=/)| )", line):
             yield re.sub(r'"\$\(.*?\)"|<[^>]*>', "x", line).replace(" ...", "")
 
 
@@ -38,7 +38,8 @@ HUB_COMMANDS = {"plan", "check"}
 
 def test_commands_are_found():
     found = {(page.name, shlex.split(command)[1]) for page, command in COMMANDS}
-    assert {("README.md", "eval"), ("README.md", "push"), ("README.md", "launch"), ("data.md", "launch")} <= found
+    assert {("README.md", "eval"), ("README.md", "push"), ("README.md", "launch")} <= found
+    assert {(name, "recipes/tinyllama_grpo.py") for name in ("README.md", "data.md")} <= found
     assert len(COMMANDS) > 40
 
 
@@ -59,12 +60,15 @@ def test_the_program_takes_the_command(page, command, sft, monkeypatch):
         if words[1] in HUB_COMMANDS and len(words) > 2:
             parse_recipe_options(parsed.config, parsed.recipe_options)
         return
-    launch = launch_command_parser().parse_args(words[2:])
-    options = [option for option in launch.training_script_args if option != "my_mixture.yaml"]
+    script, options = words[1], words[2:]
+    if words[0] == "accelerate":
+        launch = launch_command_parser().parse_args(words[2:])
+        script, options = launch.training_script, launch.training_script_args
+    options = [option for option in options if option != "my_mixture.yaml"]
     if "--config" in options[-1:]:
         options.pop()  # its file stands in the page
-    assert Path(launch.training_script).is_file()
-    if "sft" in launch.training_script:
+    assert Path(script).is_file()
+    if "sft" in script:
         classes = (TaskArguments, sft.SamplingArguments, SFTConfig, ModelConfig)
         parse_arguments(classes, sft.DEFAULTS, [*options, "--use_cpu", "true", "--bf16", "false"])
     else:

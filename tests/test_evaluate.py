@@ -1,5 +1,7 @@
 """Accuracy is the mean over problems and samples, and measuring it leaves no trace in training."""
 
+import json
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,7 +56,7 @@ def test_mean_of_samples_is_a_mean_and_not_the_best_of_them(policy, tokenizer, t
     class Alternating:
         """Calls every second completion right; of three answers a problem, the greedy one first."""
 
-        def verify_batch(self, completions, solutions, prompts):
+        def verify_batch(self, completions, solutions, prompts, truncated):
             assert prompts == [row["prompt"] for row in tasks for _ in range(3)]
             assert solutions == [row["solution"] for row in tasks for _ in range(3)]
             return [SimpleNamespace(correct=i % 3 == 1) for i in range(len(completions))]
@@ -65,12 +67,94 @@ def test_mean_of_samples_is_a_mean_and_not_the_best_of_them(policy, tokenizer, t
 
 def test_problems_that_cannot_be_judged_do_not_count(policy, tokenizer, tasks):
     class OneUnjudged:
-        def verify_batch(self, completions, solutions, prompts):
+        def verify_batch(self, completions, solutions, prompts, truncated):
             return [SimpleNamespace(correct=[None, True, True, False][i // 2]) for i in range(len(completions))]
 
     four = tasks.select(range(4))
     measured = accuracy(policy, tokenizer, four, OneUnjudged(), Decoding(1), Accelerator(cpu=True))
     assert measured == {"greedy": pytest.approx(2 / 3), "mean_of_1": pytest.approx(2 / 3)}
+
+
+def test_where_nothing_can_be_judged_accuracy_is_unknown(policy, tokenizer, tasks):
+    class Unjudged:
+        def verify_batch(self, completions, solutions, prompts, truncated):
+            return [SimpleNamespace(correct=None) for _ in completions]
+
+    for decoding, names in ((Decoding(1), {"greedy", "mean_of_1"}), (Decoding(2, greedy=False), {"mean_of_2"})):
+        measured = accuracy(policy, tokenizer, tasks.select(range(2)), Unjudged(), decoding, Accelerator(cpu=True))
+        assert set(measured) == names
+        assert all(math.isnan(share) for share in measured.values())
+
+
+def test_without_a_greedy_answer_every_answer_is_a_sample(policy, tokenizer, tasks):
+    class FirstRight:
+        def verify_batch(self, completions, solutions, prompts, truncated):
+            return [SimpleNamespace(correct=i % 4 == 0) for i in range(len(completions))]
+
+    decoding = Decoding(4, greedy=False, max_completion_length=4)
+    measured = accuracy(policy, tokenizer, tasks.select(range(3)), FirstRight(), decoding, Accelerator(cpu=True))
+    assert measured == {"mean_of_4": 0.25}
+
+
+def test_processes_take_turns_and_make_the_same_number_of_calls(tokenizer, tasks, monkeypatch):
+    """Five problems on two processes in batches of two: the second one answers the first problem again, uncounted."""
+    asked, right = [], [True, False, True, False, True]
+    monkeypatch.setattr("trl_hybrid.evaluate.gather_object", lambda rows: asked.append(len(rows)) or rows)
+
+    def generate(model, tokenizer, prompts, numbers, decoding, broken_off):
+        assert prompts == [tasks[number]["prompt"] for number in numbers]
+        asked.append(numbers)
+        return [[SimpleNamespace(text=str(right[number]), truncated=False)] for number in numbers]
+
+    class Read:
+        def verify_batch(self, completions, solutions, prompts, truncated):
+            return [SimpleNamespace(correct=text == "True") for text in completions]
+
+    monkeypatch.setattr(evaluate, "generate_completions", generate)
+    shares = []
+    for rank in (0, 1):
+        accelerator: Any = SimpleNamespace(num_processes=2, process_index=rank, is_main_process=rank == 0)
+        five = tasks.select(range(5))
+        shares.append(accuracy(None, tokenizer, five, Read(), Decoding(0), accelerator, batch_size=2)["greedy"])
+    assert asked == [[0, 2], [4], 3, [1, 3], [0], 2]
+    assert shares == [1.0, 0.0]
+
+
+def test_64_problems_are_answered_at_once_unless_said(tokenizer, monkeypatch):
+    asked = []
+
+    def generate(model, tokenizer, prompts, numbers, decoding, broken_off):
+        asked.append(len(prompts))
+        return [[SimpleNamespace(text="", truncated=False)] for _ in prompts]
+
+    class Right:
+        def verify_batch(self, completions, solutions, prompts, truncated):
+            return [SimpleNamespace(correct=True) for _ in completions]
+
+    monkeypatch.setattr(evaluate, "generate_completions", generate)
+    many: Any = [{"prompt": "P", "solution": "S"}] * 130
+    assert accuracy(None, tokenizer, many, Right(), Decoding(0), Accelerator(cpu=True)) == {"greedy": 1.0}
+    assert asked == [64, 64, 2]
+
+
+@pytest.mark.parametrize(
+    ("rank", "description", "shown"), [(0, "Accuracy then", True), (1, "Accuracy then", False), (0, None, False)]
+)
+def test_the_bar_is_the_main_processes_and_has_a_name(
+    rank, description, shown, policy, tokenizer, tasks, capsys, monkeypatch
+):
+    class Wrong:
+        def verify_batch(self, completions, solutions, prompts, truncated):
+            return [SimpleNamespace(correct=False) for _ in completions]
+
+    monkeypatch.setattr("trl_hybrid.evaluate.gather_object", lambda rows: rows)
+    accelerator: Any = SimpleNamespace(num_processes=2, process_index=rank, is_main_process=rank == 0)
+    decoding = Decoding(0, max_completion_length=2)
+    accuracy(policy, tokenizer, tasks.select(range(2)), Wrong(), decoding, accelerator, description=description)
+    printed = capsys.readouterr().err
+    assert ("Accuracy then" in printed) is shown
+    assert not printed.endswith("\n")  # it makes room for the next line
+    assert bool(printed) is shown
 
 
 def test_the_number_of_processes_and_the_batch_make_no_difference(policy, tokenizer, tasks, verifier, monkeypatch):
@@ -117,6 +201,60 @@ class TestHeldOutAccuracy:
         assert self.resumed(stray, tasks, tmp_path) == {"before": None, "after": 0.875}
 
 
+class TestWhenItIsMeasured:
+    def callback(self, folder, every, **options):
+        callback: Any = HeldOutAccuracy(None, [], None, folder, every=every, **options)
+        measured, logged = [], []
+        callback._measure = lambda when: measured.append(when) or {"greedy": len(measured) / 8}
+        callback._log = logged.append
+        return callback, measured, logged
+
+    def state(self, step, last=7, main=True):
+        return SimpleNamespace(global_step=step, max_steps=last, is_world_process_zero=main)
+
+    def train(self, callback, steps, last=7):
+        callback.on_train_begin(None, self.state(0), None)
+        for step in steps:
+            callback.on_step_end(None, self.state(step, last), None)
+        callback.on_train_end(None, self.state(steps[-1], last), None)
+
+    def test_every_so_many_steps_and_after_the_last_one_which_is_not_measured_twice(self, tmp_path):
+        callback, measured, logged = self.callback(tmp_path, every=3)
+        self.train(callback, range(1, 8))
+        assert measured == ["before training", "at step 3", "at step 6", "at step 7"]
+        assert logged == [{"greedy": count / 8} for count in (1, 2, 3, 4)]
+        assert callback.figures() == {"greedy": {"before": 0.125, "after": 0.5}}
+
+    def test_a_run_that_stops_elsewhere_is_measured_where_it_stops(self, tmp_path):
+        callback, measured, _ = self.callback(tmp_path, every=3)
+        self.train(callback, range(1, 6))
+        assert measured == ["before training", "at step 3", "after training"]
+        assert callback.figures() == {"greedy": {"before": 0.125, "after": 0.375}}
+
+    def test_before_and_after_alone_unless_said_and_not_among_the_logs(self, tmp_path):
+        callback, measured, logged = self.callback(tmp_path, every=None)
+        self.train(callback, range(1, 8))
+        assert measured == ["before training", "after training"]
+        assert logged == []
+
+    def test_only_the_main_process_writes_the_first_figure(self, tmp_path):
+        for main in (False, True):
+            callback, _, _ = self.callback(tmp_path / str(main), every=None)
+            callback.folder.mkdir()
+            callback.on_train_begin(None, self.state(0, main=main), None)
+            assert (tmp_path / str(main) / "accuracy_before.json").exists() is main
+        found = json.loads((tmp_path / "True" / "accuracy_before.json").read_text())
+        assert found["accuracy"] == {"greedy": 0.125}
+
+    def test_a_figure_that_only_one_side_has_is_unknown_on_the_other(self, tmp_path):
+        callback, _, _ = self.callback(tmp_path, every=None)
+        callback.before, callback.after = {"greedy": 0.5}, {"greedy": 0.75, "mean_of_2": 0.25}
+        assert callback.figures() == {
+            "greedy": {"before": 0.5, "after": 0.75},
+            "mean_of_2": {"before": None, "after": 0.25},
+        }
+
+
 def test_the_policy_is_measured_as_it_is_trained(policy, tokenizer, tasks, verifier, tmp_path, monkeypatch):
     """Prompts are rendered and answers are drawn as the trainer does it."""
     own = {
@@ -128,9 +266,45 @@ def test_the_policy_is_measured_as_it_is_trained(policy, tokenizer, tasks, verif
         model_wrapped=policy, processing_class=tokenizer,
     )  # fmt: skip
     found = []
-    monkeypatch.setattr(evaluate, "accuracy", lambda *args, **kwargs: found.append(args[4]) or {"greedy": 1.0})
+    monkeypatch.setattr(
+        evaluate, "accuracy", lambda *args, **kwargs: found.append((args[4], args[0].training)) or {"greedy": 1.0}
+    )
+    policy.train()
     HeldOutAccuracy(trainer, tasks, verifier, tmp_path)._measure("then")
-    assert found == [Decoding(num_samples=8, seed=3, **own)]
+    # Without dropout, and then with it again.
+    assert found == [(Decoding(num_samples=8, seed=3, **own), False)]
+    assert policy.training
+    policy.eval()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_answers_are_given_in_evaluation_mode_and_the_mode_is_then_what_it_was(
+    training, tokenizer, tasks, verifier, tmp_path, monkeypatch
+):
+    model: Any = torch.nn.Dropout().train(training)
+    model.is_gradient_checkpointing, modes = False, []
+    trainer: Any = SimpleNamespace(
+        max_completion_length=4, temperature=1.0, top_p=1.0, top_k=0, min_p=None, repetition_penalty=1.0,
+        chat_template_kwargs=None, args=SimpleNamespace(seed=0, per_device_eval_batch_size=9),
+        accelerator=Accelerator(cpu=True), model_wrapped=model, processing_class=tokenizer,
+    )  # fmt: skip
+
+    def measured(*args, batch_size, description, stop):
+        assert args == (model, tokenizer, tasks, verifier, args[4], trainer.accelerator)
+        modes.append((args[0].training, batch_size, description))
+        if len(modes) == 2:
+            raise RuntimeError("out of memory")
+        return {"greedy": 1.0}
+
+    monkeypatch.setattr(evaluate, "accuracy", measured)
+    callback = HeldOutAccuracy(trainer, tasks, verifier, tmp_path, num_samples=2)
+    assert callback._measure("then") == {"greedy": 1.0}
+    assert model.training is training
+    with pytest.raises(RuntimeError, match="out of memory"):
+        callback._measure("again")
+    assert model.training is training
+    # 9 prompts of 2 samples are the sequences of 6 prompts of 2 samples and a greedy answer.
+    assert modes == [(False, 6, "Accuracy then"), (False, 6, "Accuracy again")]
 
 
 class TestDuringTraining:

@@ -1,5 +1,7 @@
 """From judged samples to figures, with numbers worked by hand."""
 
+import math
+
 import pytest
 
 from trl_hybrid.figures import compare, counts, is_judged, problem_values, same_answer, summarize
@@ -36,6 +38,12 @@ def test_strict_takes_only_boxes():
     assert strict["majority_of_4"] == 0.0  # the unboxed 7.0 does not vote
 
 
+def test_an_answer_outside_a_box_has_no_strict_vote():
+    row = {"samples": [sample("7", True), sample("7", True, boxed=False), sample("8", False)]}
+    assert problem_values(row, "lenient")["majority_of_3"] == 1.0
+    assert problem_values(row, "strict")["majority_of_3"] == 0.5
+
+
 def test_strict_votes_do_not_depend_on_the_order_of_the_samples():
     """The gold is 1/2: `0.5` is right leniently, and strictly another, wrong candidate."""
     half, decimal, wrong = sample("1/2", True), sample("0.5", True, strict=False), sample("3", False)
@@ -60,6 +68,43 @@ def test_a_problem_that_cannot_be_judged_counts_nowhere():
     assert summarize([unjudged]) == {"lenient": {}, "strict": {}}
 
 
+@pytest.mark.parametrize("missing", ["correct", "strict"])
+@pytest.mark.parametrize("where", ["greedy", "samples"])
+def test_a_missing_verdict_of_either_kind_on_any_answer_is_enough(missing, where):
+    whole = {"samples": [sample("7", True), sample("8", False)], "greedy": sample("7", True)}
+    assert is_judged(whole)
+    place = whole["greedy"] if where == "greedy" else whole["samples"][1]
+    place[missing] = None
+    assert not is_judged(whole)
+
+
+def test_a_problem_whose_scores_are_not_numbers_has_no_best_and_does_not_count_in_its_mean():
+    unscored = {"samples": [sample("7", True, score=None, nonfinite="nan"), sample("8", False, score=None)]}
+    scored = {"samples": [sample("7", True, score=1.0), sample("8", False, score=0.0)]}
+    assert math.isnan(problem_values(unscored, "lenient")["best_of_2"])
+    assert summarize([unscored])["lenient"]["best_of_2"] == {"value": None, "low": None, "high": None}
+    assert summarize([unscored, scored, scored])["lenient"]["best_of_2"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_the_seed_of_the_bootstrap_is_0_unless_given():
+    def rows(step):
+        return [{"samples": [sample("7", (number * step) % k < 2) for k in (3, 4, 5, 7)]} for number in range(60)]
+
+    one, other = rows(1), rows(3)
+    assert summarize(one) == summarize(one, seed=0) != summarize(one, seed=1)
+    assert summarize(one, seed=1) == summarize(one, seed=1)
+    assert compare(one, other) == compare(one, other, seed=0) != compare(one, other, seed=1)
+    assert compare(one, other, seed=1) == compare(one, other, seed=1)
+
+
+def test_only_figures_of_both_sides_are_compared():
+    before = [{"samples": [sample("8", False)], "greedy": sample("8", False)}]
+    after = [{"samples": [sample("7", True)]}]
+    assert set(compare(before, after)["lenient"]) == {"mean_of_1", "pass@1", "majority_of_1"}
+    assert set(compare(after, before)["lenient"]) == {"mean_of_1", "pass@1", "majority_of_1"}
+    assert compare(before, after)["lenient"]["pass@1"]["value"] == 1.0
+
+
 def test_counts():
     wrong = {"samples": [sample("1", False, truncated=True), sample("2", False, boxed=False)]}
     wrong["samples"][0]["truncated"] = True
@@ -81,6 +126,23 @@ def test_means_over_problems_and_their_differences():
     assert 0.0 == gain["low"] < gain["high"] <= 1.0
     # Paired: the same answers differ nowhere, however much the problems differ among themselves.
     assert compare(after, after)["lenient"]["greedy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_figures_and_differences_of_the_strict_verdict_are_its_own():
+    right, unboxed, wrong = sample("7", True), sample("7", True, boxed=False), sample("8", False)
+
+    def rows(*greedy):
+        return [{"samples": [], "greedy": answer} for answer in greedy]
+
+    before, after = rows(right, wrong, wrong, wrong), rows(right, unboxed, unboxed, wrong)
+    assert {verdict: figures["greedy"]["value"] for verdict, figures in summarize(after).items()} == {
+        "lenient": 0.75,
+        "strict": 0.25,
+    }
+    assert {verdict: figures["greedy"]["value"] for verdict, figures in compare(before, after).items()} == {
+        "lenient": 0.5,
+        "strict": 0.0,
+    }
 
 
 def test_a_problem_counts_in_a_difference_only_if_both_judge_it():

@@ -16,7 +16,8 @@ PACKAGE = Path("trl_hybrid")
 
 MAY_ASK = {
     "estimates.py": "how much of a GPU a colocated vLLM takes",
-    "commands/plan.py": "the same, for `trl-hybrid plan`",
+    "commands/plan_estimator.py": "the same, for `trl-hybrid plan`",
+    "asked_for.py": "whether what a run asks for is installed",
     "checks/packages.py": "whether it is installed, for `trl-hybrid check`",
     "commands/eval.py": "which one `trl-hybrid eval` lets answer",
     "vllm_sampler.py": "the answers of `trl-hybrid eval`",

@@ -132,17 +132,26 @@ class TestMainJob:
 
     @pytest.mark.slow
     @pytest.mark.timeout(300)
-    def test_interrupted_run_leaves_no_process_and_goes_on(self, tmp_path):
+    def test_ctrl_c_under_a_launcher_saves_and_leaves_no_process_and_the_run_goes_on(self, tmp_path):
         folder = tmp_path / "run"
         options = ["--max_steps", "6", "--save_steps", "2", "--max_test_rows", "8", "--output_dir", str(folder)]
         command = [*ACCELERATE, "--num_processes", "1", *RECIPE, *options]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        # As from a terminal: what a background job starts ignores Ctrl-C.
+        heard = (
+            "import os, signal, sys; signal.signal(2, signal.default_int_handler); os.execv(sys.argv[1], sys.argv[1:])"
         )
+        process = subprocess.Popen(
+            [sys.executable, "-c", heard, *command],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
         wait_for(lambda: (folder / "checkpoint-2" / "trainer_state.json").exists(), 120)
+        # To the whole group, as a terminal does: the launcher dies of it with a trace, the run does not.
         os.killpg(process.pid, signal.SIGINT)
         shown, _ = process.communicate(timeout=60)
         assert process.returncode != 0
+        step = int(re.search(r"Interrupted at step (\d+)", shown)[1])
+        assert 2 < step < 6
+        assert newest_whole_checkpoint(folder).name == f"checkpoint-{step}"
         assert "resume_from_checkpoint latest" in shown
         wait_for(lambda: not members_of_group(process.pid), 20)
         assert main(["report", str(folder)]) == 0
@@ -258,6 +267,33 @@ class TestStops:
         assert newest_whole_checkpoint(folder).name == f"checkpoint-{step}"
         launch([*options, folder, "--resume_from_checkpoint", "latest"], processes=2)
         assert learned(folder) == learned(tmp_path / "unbroken")
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(400)
+    def test_sigterm_to_one_of_two_processes_breaks_off_the_last_measurement_and_the_run_is_finished_later(
+        self, tmp_path
+    ):
+        folder = tmp_path / "run"
+        options = [
+            *RECIPE, "--max_steps", "2", "--max_test_rows", "96", "--per_device_train_batch_size", "32",
+            "--per_device_eval_batch_size", "4", "--output_dir", str(folder),
+        ]  # fmt: skip
+        several = ["--num_processes", "2", "--multi_gpu", "--main_process_port", "0"]
+        process = subprocess.Popen(
+            [*ACCELERATE, *several, *options],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+        wait_for(lambda: (folder / "checkpoint-2" / "trainer_state.json").exists(), 120)
+        os.kill(children_of(process.pid)[-1], signal.SIGTERM)
+        shown, _ = process.communicate(timeout=60)
+        assert "Interrupted at step 2" in shown
+        assert not (folder / "summary.json").exists()
+        done = launch([*options, "--resume_from_checkpoint", "latest"], processes=2).stdout
+        assert "Saved model checked: ok" in done
+        assert "Total time:" in done
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["steps"] == 2
+        assert None not in summary["accuracy"]["greedy"].values()
 
 
 def children_of(pid):

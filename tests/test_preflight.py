@@ -64,7 +64,12 @@ def test_local_model_is_found_without_the_hub(monkeypatch):
     assert not asked
 
 
-@pytest.mark.parametrize("name", ["nobody/nothing", "data", "no/such/folder"])
+def test_folder_without_a_model_is_said_to_be_one():
+    with pytest.raises(InputError, match=r"policy's folder must hold a config\.json, 'data' has none"):
+        check_model_found("data", "policy")
+
+
+@pytest.mark.parametrize("name", ["nobody/nothing", "no/such/folder"])
 def test_missing_model_names_role_id_and_the_way_on(name):
     with pytest.raises(InputError, match=rf"The policy '{name}' cannot be loaded(?s:.)*embedded\.yaml"):
         check_model_found(name, "policy")

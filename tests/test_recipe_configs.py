@@ -13,6 +13,7 @@ from trl_hybrid.arguments import TaskArguments, parse_arguments
 from trl_hybrid.commands.plan import GB, make_plan
 from trl_hybrid.commands.recipe_options import parse_recipe_options
 from trl_hybrid.estimates import sampling_bytes
+from trl_hybrid.reward_model.footprint import Need
 
 
 FOLDER = Path("recipes/configs")
@@ -67,8 +68,9 @@ def test_a_run_fits_the_gpu_of_its_name(name, models, monkeypatch):
     prompt_tokens = 800 if "math" in name else 384
     plan = make_plan(
         argparse.Namespace(
-            config=str(FOLDER / f"{name}.yaml"), gpu_memory=SIZES[name], gpus=1, prompt_tokens=prompt_tokens,
-            json=True, recipe_options=[*map(str, options), "--reward_model_token_budget", "16384"],
+            config=str(FOLDER / f"{name}.yaml"), gpu_memory=SIZES[name], host_memory=None, gpus=1,
+            launch_config=None, prompt_tokens=prompt_tokens,
+            recipe_options=[*map(str, options), "--reward_model_token_budget", "16384"],
         )
     )  # fmt: skip
     placement = plan["recommended"] if plan["chosen"] == "auto" else plan["chosen"]
@@ -79,11 +81,11 @@ def test_a_run_fits_the_gpu_of_its_name(name, models, monkeypatch):
 @pytest.mark.parametrize(("name", "prompt_tokens"), [("gsm8k_sft", 384), ("math_sft", 800)])
 def test_sampling_for_a_cold_start_fits_16_gb(name, prompt_tokens, models, monkeypatch):
     policy = str(models / "policy")
-    assert sampling_bytes(policy, 1, 1) == 0  # without a GPU
+    assert sampling_bytes(policy, 1, 1) == Need(0)  # without a GPU
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     given = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
     rows = given["sample_batch_size"] * given["num_samples"]
-    needed = sampling_bytes(policy, rows, given["max_completion_length"], prompt_tokens)
+    needed = sampling_bytes(policy, rows, given["max_completion_length"], prompt_tokens).total
     # Each row caches its tokens in 22 layers of 2 x 256 bf16 numbers.
     cache = rows * (prompt_tokens + given["max_completion_length"]) * 22 * 2 * 256 * 2
     assert 2 * 1_100_048_384 + cache < needed < 16 * GB

@@ -12,7 +12,6 @@ from trl_hybrid.run_folder import (
     check_run_folder,
     checkpoint_to_resume,
     claim_run_folder,
-    clear_run_folder,
     newest_whole_checkpoint,
     relative_path,
 )
@@ -48,6 +47,10 @@ class TestChoosing:
             check_run_folder("mine")
         assert check_run_folder("mine", resume=True).name == "mine"
         assert check_run_folder("mine", overwrite=True).name == "mine"
+
+    def test_a_trainer_that_was_built_and_did_not_train_leaves_an_empty_folder(self, tmp_path):
+        (tmp_path / "mine" / "completions").mkdir(parents=True)
+        assert check_run_folder("mine").name == "mine"
 
     def test_file_in_the_folders_place(self, tmp_path):
         (tmp_path / "mine").write_text("")
@@ -96,21 +99,8 @@ class TestResuming:
         path = checkpoint(tmp_path, 5)
         assert checkpoint_to_resume("latest", tmp_path, max_steps=6) == str(path)
         assert checkpoint_to_resume("latest", tmp_path, max_steps=-1) == str(path)
-        with pytest.raises(InputError, match="reached step 5 and max_steps is 5"):
-            checkpoint_to_resume("latest", tmp_path, max_steps=5)
-
-    def test_clearing_takes_the_earlier_run_and_leaves_the_rest(self, tmp_path):
-        checkpoint(tmp_path, 5)
-        (tmp_path / "completions").mkdir()
-        (tmp_path / "completions" / "completions_00005.parquet").write_text("")
-        # A whole model beside an old adapter_config.json would be taken for an adapter.
-        for name in (
-            "summary.json", "accuracy_before.json", "adapter_model.safetensors", "adapter_config.json", "notes.txt",
-            "model.safetensors.index.json",
-        ):  # fmt: skip
-            (tmp_path / name).write_text("{}")
-        clear_run_folder(tmp_path)
-        assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+        with pytest.raises(InputError, match="reached step 5 and max_steps is 4"):
+            checkpoint_to_resume("latest", tmp_path, max_steps=4)
 
     @pytest.mark.parametrize("resume", ["latest", "checkpoint-7"])
     def test_nothing_to_resume(self, tmp_path, resume):

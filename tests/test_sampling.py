@@ -1,6 +1,8 @@
 """Sampled rows are judged, saved batch by batch, and the same whether made at once or in parts."""
 
 import json
+import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -63,6 +65,97 @@ def test_rows_hold_the_answers_and_both_verdicts(judges):
     assert [row["completion"] for row in rows] == texts
 
 
+class Verifier:
+    """Finds every answer right for a reason of its own, and remembers what it was asked."""
+
+    def __init__(self, reason):
+        self.reason, self.asked = reason, []
+
+    def verify_batch(self, completions, solutions, prompts=None, truncated=None):
+        self.asked.append((completions, solutions, prompts))
+        return [SimpleNamespace(parsed_answer=text, correct=True, reason=self.reason) for text in completions]
+
+
+def test_both_verifiers_see_answer_gold_and_prompt_and_the_lenient_one_gives_the_reason():
+    judges = Judges(Verifier("number"))
+    assert judges.strict.method == "boxed"
+    judges.strict = Verifier("string")
+    tasks = [{"prompt": "P", "solution": "1"}, {"prompt": "Q", "solution": "2"}]
+    rows = judges.judge(tasks, [[Completion("1", False), Completion("one", True)], [Completion("2", False)] * 2])
+    expected = (["1", "one", "2", "2"], ["1", "1", "2", "2"], ["P", "P", "Q", "Q"])
+    assert judges.lenient.asked[0] == judges.strict.asked[0] == expected
+    assert rows[0][1] == {
+        "completion": "one", "truncated": True, "answer": "one", "correct": True, "reason": "number", "boxed": True,
+        "strict": True,
+    }  # fmt: skip
+
+
+class Numbered:
+    """Answers each problem with its number, and remembers how many it was asked at once."""
+
+    def __init__(self):
+        self.asked = []
+
+    def answer(self, prompts, numbers, decoding):
+        assert len(prompts) == len(numbers)
+        self.asked.append(list(numbers))
+        places = range(decoding.answers)
+        return [[Completion(f"\\boxed{{{number}}}" + "!" * place, False) for place in places] for number in numbers]
+
+
+def numbered(path, rows, decoding=DECODING, **options):
+    judges, sampler = Judges(Verifier("number")), Numbered()
+    judges.strict = judges.lenient
+    tasks = [{"prompt": f"P{number}", "solution": str(number)} for number in range(rows)]
+    done = sample_rows(samples_file(path, tasks, {}, ""), lambda: (sampler, judges), decoding, **options)
+    return done, sampler.asked
+
+
+def test_sixteen_problems_are_answered_at_once_unless_said(tmp_path):
+    assert numbered(tmp_path / "a.jsonl", 18)[1] == [list(range(16)), [16, 17]]
+    assert numbered(tmp_path / "b.jsonl", 5, batch_size=2)[1] == [[0, 1], [2, 3], [4]]
+
+
+def test_each_batch_is_in_the_file_before_the_next_is_answered(tmp_path):
+    path, found = tmp_path / "new" / "folder" / "rows.jsonl", []
+
+    class Looking(Numbered):
+        def answer(self, prompts, numbers, decoding):
+            found.append(len(path.read_bytes().splitlines()))
+            return super().answer(prompts, numbers, decoding)
+
+    judges = Judges(Verifier("number"))
+    tasks = [{"prompt": "P", "solution": "1"}] * 5
+    sample_rows(samples_file(path, tasks, {}, ""), lambda: (Looking(), judges), DECODING, batch_size=2)
+    assert found == [0, 2, 4]
+
+
+def test_a_file_made_anew_holds_nothing_of_the_old_one(tmp_path):
+    numbered(tmp_path / "fresh.jsonl", 2)
+    numbered(tmp_path / "again.jsonl", 5)
+    numbered(tmp_path / "again.jsonl", 2, overwrite=True)
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "fresh.jsonl").read_bytes()
+
+
+def test_the_greedy_answer_stands_apart_where_there_is_one(tmp_path):
+    with_greedy, _ = numbered(tmp_path / "a.jsonl", 1)
+    assert with_greedy[0]["greedy"]["completion"] == "\\boxed{0}"
+    assert len(with_greedy[0]["samples"]) == 2
+    without, _ = numbered(tmp_path / "b.jsonl", 1, Decoding(num_samples=3, greedy=False))
+    assert "greedy" not in without[0]
+    assert len(without[0]["samples"]) == 3
+
+
+def test_the_bar_counts_problems_from_those_that_are_there(tmp_path, capsys):
+    numbered(tmp_path / "rows.jsonl", 2)
+    assert "2/2" in capsys.readouterr().err
+    numbered(tmp_path / "rows.jsonl", 5, batch_size=3, description="Sampling")
+    printed = capsys.readouterr().err
+    assert "Sampling:  40%" in printed
+    assert "5/5" in printed
+    assert re.search(r"[\d?]problem/s|s/problem\b", printed)
+
+
 def test_golds_that_training_leaves_out_judge_no_answer(judges):
     """`proof` reads as a product of letters, and of a sentence only some answers show that it cannot be judged."""
     answers = [Completion("", False), Completion("\\boxed{7}", False)]
@@ -75,6 +168,7 @@ def test_golds_that_training_leaves_out_judge_no_answer(judges):
 def test_scores_are_kept_with_what_is_not_a_number(judges):
     def reward_model(prompts, completions, completion_truncated):
         assert prompts == ["P", "P", "Q", "Q"]
+        assert completions == ["1", "", "2", "3"]
         assert completion_truncated == [False, True, False, False]
         return [1.0, float("nan"), 2.0, 3.0]
 

@@ -3,6 +3,8 @@
 import inspect
 import math
 import random
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,11 +13,19 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from torch.nn.attention import varlen
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
+from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import RepeatSampler
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
-from trl_hybrid.columns import REWARD_MODEL, VERIFIER
+from trl_hybrid.columns import REWARD_MODEL, VERIFIER, with_weights
+from trl_hybrid.errors import InputError
 from trl_hybrid.hybrid.combine import combine_hybrid_score
+from trl_hybrid.reward_model.forwards import PACKABLE
+from trl_hybrid.seams import HANDED_ON, METHODS, TESTED, check_methods
 
 
 POLICY = "data/embedded_policy"
@@ -113,7 +123,8 @@ class TestHybridColumn:
         assert rewards[:, 2].tolist() == pytest.approx([0.7, -0.2, -0.2 + 0.4 / 3, -0.2 + 0.8 / 3], abs=1e-6)
 
     def test_reads_the_verdict_and_not_the_verifiers_number(self, tmp_path):
-        trainer = hybrid_trainer(tmp_path, [5.0, 0.25, 0.0, 0.0], [1.0, 2.0, 2.0, 2.0])
+        # 2.0 is for the form of a wrong answer, and more than a right one gets from other verifiers.
+        trainer = hybrid_trainer(tmp_path, [5.0, 2.0, 0.0, 0.0], [1.0, 2.0, 2.0, 2.0])
         trainer.verifier.correct_reward = 5.0
         assert calculate(trainer, 4)[:, 2].tolist() == pytest.approx([1.0, 0.0, 0.0, 0.0], abs=1e-6)
 
@@ -144,18 +155,20 @@ class TestHybridColumn:
     def test_cut_off_completions_are_named_to_the_judges(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
         eos = trainer.eos_token_ids[0]
-        calculate(trainer, 4, ids=[[7, eos], [7, 7], [eos], [7]])
+        calculate(trainer, 4, ids=[[7, eos], [7, 7], [eos], []])
         assert trainer.reward_model.calls[0].completion_truncated == [False, True, False, True]
 
     def test_verifier_works_while_the_reward_model_scores(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
         order = []
-        trainer.verifier.prefetch = lambda completions, solutions, prompts: order.append(("prefetch", solutions))
+        trainer.verifier.prefetch = lambda *asked: order.append(("prefetch", *asked))
         for column, name in ((REWARD_MODEL, "score"), (VERIFIER, "collect")):
             answers = trainer.reward_funcs[column].answers
             trainer.reward_funcs[column] = lambda name=name, answers=answers, **kwargs: order.append(name) or answers
         calculate(trainer, 8)
-        assert order == [("prefetch", ["1"] * 8), "score", "collect"]
+        completions = [[{"role": "assistant", "content": f"answer {i}"}] for i in range(8)]
+        prompts = [[{"role": "user", "content": f"question {i // 4}"}] for i in range(8)]
+        assert order == [("prefetch", completions, ["1"] * 8, prompts), "score", "collect"]
 
     def test_logs_the_share_of_each_kind_of_group(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
@@ -175,6 +188,10 @@ class TestWeights:
         assert trainer.reward_weights.tolist() == [0.0, 0.0, 0.5, 1.0]
         assert len(extras) == 1
         assert args.reward_weights == [0.5]
+
+    def test_further_functions_weigh_one_each_unless_they_are_given_weights(self, tmp_path):
+        assert with_weights(config(tmp_path), extras=2).reward_weights == [0.0, 0.0, 1.0, 1.0, 1.0]
+        assert with_weights(config(tmp_path, reward_weights=[0.5]), extras=1).reward_weights == [0.0, 0.0, 0.5, 1.0]
 
     def test_advantage_is_the_hybrid_reward_less_its_groups_mean(self, tmp_path):
         args = config(tmp_path, hybrid_difficulty_weighting=False)
@@ -227,9 +244,16 @@ class TestRewardModes:
         results = {}
         for name in ("hybrid", mode):
             trainer, _, paid = judged_once(tmp_path / name, VERDICTS, SCORES, reward_mode=name)
-            results[name] = paid["hybrid_reward"], metrics(trainer, "hybrid/rescued_groups")
+            figures = {
+                key: value
+                for row in trainer.state.log_history
+                for key, value in row.items()
+                if key.startswith("hybrid/") and not key.startswith(("hybrid/weight_", "hybrid/sigma_bar"))
+            }
+            rescued = figures.pop("hybrid/rescued_groups")
+            results[name] = paid["hybrid_reward"], figures
         assert results[mode] == results["hybrid"]
-        assert results[mode][1] == [0.5]
+        assert rescued == (0.0 if mode == "verifier" else 0.5)
         assert metrics(trainer, "hybrid/sigma_bar") == []
 
     @pytest.mark.parametrize("broken", [math.inf, NAN])
@@ -336,12 +360,45 @@ class TestDifficultyWeight:
         assert output["advantages"].tolist() == pytest.approx([-0.1, 0.1] * 4, abs=1e-5)
         assert trainer.judgement.state_dict() == before
         assert "hybrid/pass_rate" in trainer._metrics["eval"]
-        assert not {"hybrid/sigma_bar", "hybrid/alarm"} & set(trainer._metrics["eval"])
+        assert not {"hybrid/sigma_bar", "hybrid/alarm", "hybrid/auc_recent"} & set(trainer._metrics["eval"])
+
+    # Deviations of 0 and 4 about 2: with k = 6 per unit each is at an end, sigmoid(-12) and sigmoid(12).
+    @pytest.mark.parametrize(
+        ("settings", "said"),
+        [
+            (
+                {},
+                "Set hybrid_scale_free to true, or hybrid_k to 3: it counts in units of the score, of which a group's",
+            ),
+            ({"hybrid_scale_free": True}, "Set hybrid_k lower, to 3 for instance."),
+        ],
+    )
+    def test_a_weight_that_is_a_switch_is_warned_of_once(self, tmp_path, caplog, settings, said):
+        args = config(tmp_path, **settings)
+        trainer = hybrid_trainer(tmp_path, [0.0] * 8, [0.0] * 4 + [0.0, 8.0] * 2, args=args)
+        trainer.model.train()
+        for _ in range(19):
+            calculate(trainer, 8)
+        assert trainer._pending_metrics["hybrid/weight_saturated"] == [1.0] * 19
+        assert "switch" not in caplog.text
+        for _ in range(20):
+            calculate(trainer, 8)
+        assert caplog.text.count("the difficulty weight has become a switch") == 1
+        assert said in caplog.text
+
+    def test_a_weight_between_its_ends_is_not_warned_of(self, tmp_path, caplog):
+        trainer = hybrid_trainer(tmp_path, [0.0] * 8, SPREADS, args=config(tmp_path, hybrid_k=2.0))
+        trainer.model.train()
+        for _ in range(20):
+            calculate(trainer, 8)
+        assert trainer._pending_metrics["hybrid/weight_saturated"] == [0.0] * 20
+        assert "switch" not in caplog.text
 
 
 class TestDiagnostics:
     def test_each_step_says_what_the_judges_tell(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
+        trainer.model.train()
         calculate(trainer, 8, ids=[[7] * n for n in (2, 9, 1, 4, 2, 2, 2, 2)])
         logged = {name: values for name, values in trainer._pending_metrics.items() if name.startswith("hybrid/")}
         assert all(len(values) == 1 for values in logged.values())
@@ -349,7 +406,8 @@ class TestDiagnostics:
         assert logged["rescued_groups"] == 0.5
         assert (logged["score_right_mean"], logged["score_right_std"]) == (3.0, 1.0)
         assert logged["score_wrong_mean"] == pytest.approx(1.5)
-        assert logged["auc"] == 0.5  # right 2 and 4, wrong 9 and 1
+        assert logged["auc"] == logged["auc_recent"] == 0.5  # right 2 and 4, wrong 9 and 1
+        assert logged["auc_groups"] == logged["auc_recent_groups"] == 1.0
         assert logged["disagreement"] == 0.125
         lengths = torch.tensor([2.0, 9, 1, 4, 2, 2, 2, 2])
         expected = torch.corrcoef(torch.stack([torch.tensor(SCORES), lengths]))[0, 1]
@@ -500,9 +558,33 @@ class TestBadInput:
         with pytest.raises(TypeError, match="HybridGRPOConfig, got GRPOConfig"):
             hybrid_trainer(tmp_path, [], [], args=GRPOConfig(str(tmp_path), use_cpu=True, bf16=False))
 
+    @pytest.mark.parametrize("mode", ["hybrid", "sum"])
+    def test_an_aggregation_that_undoes_the_sizes_of_rewards(self, tmp_path, mode):
+        args = config(tmp_path, reward_mode=mode, multi_objective_aggregation="normalize_then_sum")
+        with pytest.raises(InputError, match=f"reward_mode '{mode}' cannot go with multi_objective_aggregation"):
+            hybrid_trainer(tmp_path, [], [], args=args)
+
+    def test_an_aggregation_is_free_where_one_judge_is_optimised(self, tmp_path):
+        args = config(tmp_path, reward_mode="verifier", multi_objective_aggregation="normalize_then_sum")
+        assert with_weights(args, extras=0).multi_objective_aggregation == "normalize_then_sum"
+
     def test_two_reward_functions_of_one_name(self, tmp_path):
         with pytest.raises(ValueError, match=r"reward_model.*more than once"):
             hybrid_trainer(tmp_path, [], [], reward_funcs=[Judge("reward_model", [])])
+
+    @pytest.mark.parametrize(
+        ("rows", "missing"),
+        [
+            ({"question": ["q"], "answer": ["1"]}, "prompt and solution are"),
+            ({"prompt": ["q"], "answer": ["1"]}, "solution is"),
+        ],
+    )
+    def test_rows_that_were_not_mapped(self, tmp_path, rows, missing):
+        judges = {"verifier": MathVerifier(num_workers=1), "reward_model": Judge("reward_model", [])}
+        with pytest.raises(ValueError, match=rf"but {missing} missing; they have .*answer.*load_tasks"):
+            HybridGRPOTrainer(POLICY, args=config(tmp_path), train_dataset=Dataset.from_dict(rows), **judges)
+        with pytest.raises(ValueError, match=rf"{missing} missing"):
+            HybridGRPOTrainer(POLICY, None, config(tmp_path), tasks(), {"a": Dataset.from_dict(rows)}, **judges)
 
     def test_weights_are_for_the_further_functions_only(self, tmp_path):
         with pytest.raises(ValueError, match="0 further reward functions, got 2"):
@@ -527,6 +609,16 @@ class TestDropIn:
             results.append(weights_of(trainer))
         start = weights_of(GRPOTrainer(model=POLICY, reward_funcs=length_reward, args=args, train_dataset=tasks()))
         assert any(not torch.equal(results[0][name], start[name]) for name in start)
+        assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+    def test_without_judges_every_aggregation_is_trls(self, tmp_path):
+        results = []
+        for trainer_class in (GRPOTrainer, HybridGRPOTrainer):
+            args = config(tmp_path / trainer_class.__name__, multi_objective_aggregation="normalize_then_sum")
+            first, second = Judge("first", SCORES), Judge("second", VERDICTS)
+            trainer = trainer_class(model=POLICY, reward_funcs=[first, second], args=args, train_dataset=tasks())
+            trainer.train()
+            results.append(weights_of(trainer))
         assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
     def test_without_judges_the_model_card_is_not_this_methods(self, tmp_path):
@@ -597,16 +689,138 @@ class TestLearning:
 class TestSeam:
     """What is used of TRL's private parts; a TRL release that moves them shows here first."""
 
-    def test_signatures(self):
-        assert list(inspect.signature(GRPOTrainer._calculate_rewards).parameters) == [
-            "self", "inputs", "prompts", "completions", "completion_ids_list",
-        ]  # fmt: skip
-        assert list(inspect.signature(GRPOTrainer._log_metric).parameters) == ["self", "name", "value"]
-        assert list(inspect.signature(GRPOTrainer._log_completion_extra).parameters) == ["self", "column", "values"]
-        assert list(inspect.signature(GRPOTrainer._generate).parameters) == ["self", "prompts"]
-        assert list(inspect.signature(GRPOTrainer._save_checkpoint).parameters) == ["self", "model", "trial"]
-        assert list(inspect.signature(GRPOTrainer._save_rng_state).parameters) == ["self", "output_dir"]
-        assert list(inspect.signature(GRPOTrainer._load_optimizer_and_scheduler).parameters) == ["self", "checkpoint"]
+    @pytest.mark.parametrize(("name", "given"), (HANDED_ON | METHODS).items())
+    def test_methods_begin_with_these_parameters(self, name, given):
+        parameters = list(inspect.signature(getattr(GRPOTrainer, name)).parameters)
+        assert tuple(parameters[: len(given) + 1]) == ("self", *given)
+
+    @pytest.mark.parametrize(
+        ("changed", "named"),
+        [
+            (
+                {"_calculate_rewards": None},
+                r"no _calculate_rewards\(inputs, prompts, completions, completion_ids_list\)",
+            ),
+            ({"_log_metric": lambda self, metric, value: None}, r"no _log_metric\(name, value\)"),
+            ({"_generate": lambda self, prompts, images: None}, r"no _generate\(prompts\)"),
+            (
+                {"_save_rng_state": None, "_save_checkpoint": lambda self, trial, model: None},
+                r"no _save_checkpoint\(model, trial\), _save_rng_state\(output_dir\)",
+            ),
+        ],
+        ids=["gone", "renamed", "needs more", "several"],
+    )
+    def test_a_trl_that_lacks_one_is_refused_with_the_versions_and_the_command(self, changed, named):
+        with pytest.raises(InputError, match=named) as error:
+            check_methods(type("Newer", (GRPOTrainer,), changed))
+        assert re.search(r"tested: transformers 5\S+, trl 1\S+ Run: pip install 'transformers==5", str(error.value))
+
+    def test_what_a_newer_one_offers_besides_is_no_fault(self):
+        def with_default(self, prompts, images=None, **kwargs):
+            return None
+
+        def with_more(self, inputs, prompts, completions, completion_ids_list, images):
+            return None  # handed on
+
+        def wrapped(self, *args, **kwargs):
+            return None
+
+        newer = {"_generate": with_default, "_calculate_rewards": with_more, "_save_checkpoint": wrapped}
+        check_methods(type("Newer", (GRPOTrainer,), newer))
+
+    def test_it_is_refused_when_the_trainer_is_built_and_only_with_judges(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(GRPOTrainer, "_log_metric", None)
+        with pytest.raises(InputError, match=r"has no _log_metric\(name, value\)"):
+            hybrid_trainer(tmp_path, [], [])
+        HybridGRPOTrainer(POLICY, Judge("bonus", []), config(tmp_path), train_dataset=tasks())
+
+    def test_what_a_built_trainer_lacks_is_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("trl_hybrid.seams.ATTRIBUTES", ("_step", "_gone"))
+        monkeypatch.setattr("trl.trainer.utils.RepeatSampler", lambda *args, **kwargs: SimpleNamespace(shuffle=True))
+        with pytest.raises(InputError, match=r"no _gone, RepeatSampler\.generator, RepeatSampler\.num_samples\."):
+            hybrid_trainer(tmp_path, [], [])
+
+    def test_the_versions_named_as_tested_are_the_constraints(self):
+        pinned = dict(line.split("==") for line in Path("constraints.txt").read_text().splitlines() if "==" in line)
+        assert {name: pinned[name] for name in TESTED} == TESTED
+
+    def test_arguments_that_a_newer_trl_adds_reach_it(self, tmp_path, monkeypatch):
+        trainer, given = hybrid_trainer(tmp_path, VERDICTS, SCORES), []
+        original = GRPOTrainer._calculate_rewards
+
+        def newer(self, inputs, prompts, completions, completion_ids_list, images, *, audio):
+            given.append((images, audio))
+            return original(self, inputs, prompts, completions, completion_ids_list)
+
+        monkeypatch.setattr(GRPOTrainer, "_calculate_rewards", newer)
+        prompts = [[{"role": "user", "content": "q"}]] * 4
+        inputs = [{"prompt": prompt, "solution": "1"} for prompt in prompts]
+        assert trainer._calculate_rewards(inputs, prompts, prompts, [[2]] * 4, "images", audio="audio").shape == (4, 3)
+        assert given == [("images", "audio")]
+
+    def test_generate_gives_token_ids_and_messages(self, tmp_path):
+        trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
+        prompts = [row["prompt"] for row in tasks(2)]
+        prompt_ids, completion_ids, _, completions, *_ = trainer._generate(prompts)
+        assert [len(part) for part in (prompt_ids, completion_ids, completions)] == [2, 2, 2]
+        for ids, (message,) in zip(completion_ids, completions, strict=True):
+            assert 1 <= len(ids) <= trainer.max_completion_length
+            assert message["content"] == trainer._tokenizer.decode(ids, skip_special_tokens=True)
+
+    def test_what_is_logged_for_a_completion_and_for_a_step_reaches_the_logs(self, tmp_path):
+        trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
+        trainer.train()
+        assert list(trainer._logs["extra"]["score"]) == SCORES
+        assert metrics(trainer, "hybrid/pass_rate") == [0.25]
+
+    def test_a_checkpoint_is_saved_and_loaded_by_these_methods_in_this_order(self, tmp_path, monkeypatch):
+        seen = []
+
+        def record(name, known):
+            original = getattr(GRPOTrainer, name)
+
+            def recorded(self, *args):
+                seen.append((name, *known(self, *args)))
+                return original(self, *args)
+
+            monkeypatch.setattr(GRPOTrainer, name, recorded)
+
+        folder = tmp_path / "checkpoint-1"
+        record("_save_checkpoint", lambda trainer, model, trial: [trial, trainer._get_output_dir(trial=trial)])
+        record("_save_rng_state", lambda _, out: [Path(out), (folder / "trainer_state.json").exists()])
+        record("_load_optimizer_and_scheduler", lambda trainer, path: [Path(path), trainer.state.global_step])
+        changes = {"save_strategy": "steps", "save_steps": 1}
+        hybrid_trainer(tmp_path, VERDICTS, SCORES, args=config(tmp_path, **changes)).train()
+        assert seen == [("_save_checkpoint", None, str(tmp_path)), ("_save_rng_state", folder, False)]
+        seen.clear()
+        resumed = hybrid_trainer(tmp_path, VERDICTS, SCORES, args=config(tmp_path, max_steps=2))
+        resumed.train(resume_from_checkpoint=str(folder))
+        assert seen == [("_load_optimizer_and_scheduler", folder, 1)]
+
+    def test_prompts_are_drawn_by_a_sampler_whose_draws_can_be_made_again(self, tmp_path):
+        sampler = hybrid_trainer(tmp_path, VERDICTS, SCORES)._get_train_sampler()
+        assert isinstance(sampler, RepeatSampler)
+        assert (sampler.shuffle, sampler.num_samples) == (True, 4)
+        again = torch.Generator()
+        again.set_state(sampler.generator.get_state())
+        for _ in range(2):  # each epoch draws once, as `replay_shuffles` does
+            assert list(sampler)[::4] == torch.randperm(4, generator=again).tolist()
+
+    @pytest.mark.parametrize("layer", [LlamaDecoderLayer, Qwen2DecoderLayer, Qwen3DecoderLayer])
+    def test_decoder_layers_take_what_a_streamed_pass_gives_them(self, layer):
+        parameters = inspect.signature(layer.forward).parameters
+        assert list(parameters)[:2] == ["self", "hidden_states"]
+        assert {"attention_mask", "position_ids", "position_embeddings"} <= parameters.keys()
+        assert any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())  # `packing`
+        needed = [name for name, p in parameters.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+        assert needed == ["self", "hidden_states"]
+        assert layer.__name__.removesuffix("DecoderLayer").lower() in PACKABLE
+
+    def test_the_varlen_kernel_takes_cumulative_lengths_a_scale_and_a_window(self):
+        parameters = inspect.signature(varlen.varlen_attn).parameters
+        first = ["query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"]
+        assert list(parameters)[:7] == first
+        assert {"scale", "window_size"} <= parameters.keys()
 
     def test_generation_is_counted_in_steps_and_buffered(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)

@@ -1,10 +1,12 @@
 """The command line of a training recipe: which data, which judges; the rest is TRL's."""
 
 import difflib
+import os
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from datetime import date
 from pathlib import Path
 from typing import Any, cast
 
@@ -76,14 +78,19 @@ class TaskArguments(ScriptArguments, DatasetMixtureConfig):
     )
     max_rows: int | None = field(default=None, metadata={"help": "Train on at most so many problems."})
     max_test_rows: int | None = field(
-        default=256, metadata={"help": "Measure held-out accuracy on at most so many problems; 0 for no measurement."}
+        default=None,
+        metadata={
+            "help": "Measure held-out accuracy on at most so many problems; 0 for no measurement. By default 256, or "
+            "so few that measuring before and after takes no more answers than training, but at least 16."
+        },
     )
     eval_accuracy_steps: int | None = field(
         default=None,
         metadata={"help": "Measure held-out accuracy every so many steps too; by default before and after training."},
     )
     overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Write into output_dir although it holds files."}
+        default=False,
+        metadata={"help": "Write over the run in output_dir; it is kept until the new one has a checkpoint."},
     )
 
     def __post_init__(self) -> None:
@@ -190,11 +197,16 @@ def reward_model_settings(judges: JudgeArguments) -> dict[str, Any]:
     return settings
 
 
+CPU_DEFAULTS = {"use_cpu": True, "bf16": False, "dtype": "float32", "gradient_checkpointing": False}
+"""Over a recipe's own defaults where it runs on a CPU, which computes bfloat16 slowly and has memory enough."""
+
+
 def parse_arguments(
     dataclasses: Sequence[type],
     defaults: dict[str, Any],
     args: Sequence[str] | None = None,
     short_help: Sequence[str] = SHORT_HELP,
+    cpu_defaults: dict[str, Any] | None = None,
     **parser_kwargs: Any,
 ) -> tuple[Any, ...]:
     """Parse the command line over a flat YAML file (`--config`) over a recipe's defaults.
@@ -204,6 +216,7 @@ def parse_arguments(
         defaults: A recipe's own values in place of the dataclasses'.
         args: Command line; `sys.argv` without it.
         short_help: Options that `--help` shows.
+        cpu_defaults: Over `defaults` where there is no GPU, or `use_cpu` is asked for.
         **parser_kwargs: For [`trl.TrlParser`], as `description` and `epilog`.
 
     Returns:
@@ -216,7 +229,7 @@ def parse_arguments(
     parser = TrlParser(cast(Any, dataclasses), allow_abbrev=False, **parser_kwargs)
     parser.set_defaults_with_config(**defaults)
     # A wrong value is not worth the names of hundreds of options.
-    parser.usage = "accelerate launch RECIPE.py [--config FILE] [--OPTION VALUE ...]   (--help lists the options)"
+    parser.usage = "python RECIPE.py [--config FILE] [--OPTION VALUE ...]   (--help lists the options)"
     known = {action.dest for action in parser._actions}
     args = [part for arg in (sys.argv[1:] if args is None else args) for part in _split_config(arg)]
     if "--help" in args or "-h" in args:
@@ -225,13 +238,23 @@ def parse_arguments(
     if "--help_all" in args:
         parser.print_help()
         raise SystemExit(0)
-    if "--config" in args[:-1]:
-        _check_yaml_keys(Path(args[args.index("--config") + 1]), known)
-    *parsed, unknown = parser.parse_args_and_config(args, return_remaining_strings=True)
+    settings = _take_config(parser, args, known)
+    parser.set_defaults_with_config(**settings)
+    if cpu_defaults and (parser.parse_known_args(args)[0].use_cpu or _no_gpu()):
+        given = {name: value for name, value in cpu_defaults.items() if name not in settings}
+        parser.set_defaults_with_config(**given)
+    *parsed, unknown = parser.parse_args_into_dataclasses(args, return_remaining_strings=True)
     if unknown:
         option = str(unknown[0])
         raise InputError(f"Unknown option {option!r}.{_hint(option, known, '--')} `--help_all` lists all options.")
     return tuple(parsed)
+
+
+def _no_gpu() -> bool:
+    import torch  # heavy, and here only
+
+    told = os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"  # by `accelerate launch --cpu`
+    return told or not torch.accelerator.is_available()
 
 
 def _split_config(arg: str) -> list[str]:
@@ -261,19 +284,50 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"...{text[-37:]}"
 
 
-def _check_yaml_keys(path: Path, known: set[str]) -> None:
+def _take_config(parser: TrlParser, args: list[str], known: set[str]) -> dict[str, Any]:
+    """Take `--config FILE` out of the arguments, and read it: TRL opens it in the locale's encoding.
+
+    As with TRL, `env` in it sets environment variables.
+    """
+    if "--config" not in args:
+        return {}
+    place = args.index("--config")
+    if place + 1 == len(args):
+        raise InputError("--config needs the name of a YAML file after it.")
+    path = Path(args[place + 1])
+    del args[place : place + 2]
+    settings = _read_yaml(path, known)
+    os.environ.update({name: str(value) for name, value in (settings.pop("env", None) or {}).items()})
+    texts = {action.dest for action in parser._actions if action.type is str or _names_texts(action.choices)}
+    # `run_name: 20261125` and `save_strategy: no` are texts: as they are written, and not what YAML takes them for.
+    written = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
+    plain = (bool, int, float, date)
+    misread = (name for name, value in settings.items() if name in texts and isinstance(value, plain))
+    return settings | {name: written[name] for name in misread}
+
+
+def _names_texts(choices: Any) -> bool:
+    return choices is not None and all(isinstance(choice, str) for choice in choices)
+
+
+def _read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"The configuration file {str(path)!r} does not exist (looked in {Path.cwd()}).")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise InputError(f"The configuration file {str(path)!r} is not valid YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"The configuration file {str(path)!r} must be in UTF-8: {error}. Save it so.") from error
     if not isinstance(content, dict):
         raise InputError(f"The configuration file {str(path)!r} must hold `key: value` lines, got {content!r}.")
     for key in content:
         if key not in known and key != "env":
             hint = _hint(str(key), known)
             raise InputError(f"Unknown key {key!r} in {str(path)!r}.{hint} `--help_all` lists all keys.")
+    if not isinstance(content.get("env") or {}, dict):
+        raise InputError(f"`env` in {str(path)!r} must hold `VARIABLE: value` lines, got {content['env']!r}.")
+    return content
 
 
 def _hint(name: str, known: set[str], prefix: str = "") -> str:

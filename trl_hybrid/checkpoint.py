@@ -1,22 +1,23 @@
-"""Checkpoints from which a run goes on as if it had never stopped, and saving when it is told to stop."""
+"""Checkpoints from which a run goes on as if it had never stopped, or which say that it does not."""
 
-import os
-import signal
 from pathlib import Path
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from accelerate.logging import get_logger
+from safetensors.torch import load_model, save_model
 from transformers import TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.run_folder import read_json, write_json
 
 
 logger = get_logger(__name__)
 
 STATE_FILE = "hybrid_state.json"
+
+REFERENCE_FILE = "reference_model.safetensors"
 
 
 def save_state(trainer: Any, folder: Path) -> None:
@@ -34,18 +35,27 @@ def save_state(trainer: Any, folder: Path) -> None:
         (folder / "trainer_state.json").unlink(missing_ok=True)
         state = {"judgement": trainer.judgement.state_dict(), "generation_step": trainer.generation_step}
         write_json(folder / STATE_FILE, state)
+        if _moving_reference(trainer) and not _in_parts(trainer):
+            save_model(trainer.accelerator.unwrap_model(trainer.ref_model), str(folder / REFERENCE_FILE))
     trainer.accelerator.wait_for_everyone()
     if hasattr(trainer.reward_model, "state_dict"):
         write_json(_scores_file(trainer, folder), trainer.reward_model.state_dict())
 
 
 def load_state(trainer: Any, folder: Path) -> None:
-    """Go on from `save_state`. What an older checkpoint does not hold starts anew.
+    """Go on from `save_state`. What a checkpoint does not hold starts anew, which is said.
 
     Args:
         trainer: A `HybridGRPOTrainer` with judges.
         folder: The checkpoint's folder.
     """
+    _load_reference(trainer, folder)
+    if not trainer.is_deepspeed_enabled and not (folder / "optimizer.pt").exists():
+        logger.warning(
+            "The checkpoint %s has no optimizer.pt (save_only_model): the optimizer, the learning rate's schedule and "
+            "the random numbers start anew, and the run goes on otherwise than an unbroken one.",
+            folder,
+        )
     state = read_json(folder / STATE_FILE)
     if not state:
         logger.warning("The checkpoint %s has no %s: the judges' running figures start anew.", folder, STATE_FILE)
@@ -61,6 +71,62 @@ def load_state(trainer: Any, folder: Path) -> None:
     scores = read_json(_scores_file(trainer, folder))
     if scores and hasattr(trainer.reward_model, "load_state_dict"):
         trainer.reward_model.load_state_dict(scores)
+
+
+def _load_reference(trainer: Any, folder: Path) -> None:
+    if not _moving_reference(trainer):
+        return
+    if (folder / REFERENCE_FILE).exists() and not _in_parts(trainer):
+        load_model(trainer.accelerator.unwrap_model(trainer.ref_model), folder / REFERENCE_FILE)
+        return
+    logger.warning(
+        "The checkpoint %s does not hold the reference model that sync_ref_model had moved: KL is measured against "
+        "the untrained policy until the next synchronisation.",
+        folder,
+    )
+
+
+def _moving_reference(trainer: Any) -> bool:
+    """Say whether the reference model is more than what it was loaded as; TRL refuses that for adapters."""
+    return trainer.args.sync_ref_model and trainer.ref_model is not None
+
+
+def _in_parts(trainer: Any) -> bool:
+    """Say whether no process holds the whole reference model, as under ZeRO-3 and FSDP."""
+    return trainer.is_fsdp_enabled or any(hasattr(weight, "ds_id") for weight in trainer.ref_model.parameters())
+
+
+def warn_of_inexact_resume(trainer: Any) -> None:
+    """Say once, before training, what its checkpoints will not hold.
+
+    Args:
+        trainer: A `HybridGRPOTrainer` with judges.
+    """
+    if trainer.args.save_only_model and trainer.args.save_strategy != SaveStrategy.NO:
+        logger.warning(
+            "save_only_model: checkpoints hold no optimizer and no random state. A run that is resumed from one goes "
+            "on otherwise than an unbroken one%s. Leave save_only_model out to resume exactly.",
+            ", and DeepSpeed refuses to" if trainer.is_deepspeed_enabled else "",
+        )
+    if _moving_reference(trainer) and _in_parts(trainer):
+        logger.warning(
+            "sync_ref_model: checkpoints do not hold the reference model where it is sharded (ZeRO-3, FSDP). A run "
+            "that is resumed measures KL against the untrained policy until the next synchronisation."
+        )
+
+
+def check_save_strategy(args: Any) -> None:
+    """Refuse to keep the best checkpoint where nothing looks for it.
+
+    Raises:
+        InputError: `save_strategy` is `best`, and the trainer's own evaluation, which finds the best, is off.
+    """
+    if args.save_strategy == SaveStrategy.BEST:
+        raise InputError(
+            "save_strategy 'best' saves when the trainer's own evaluation finds a better model, and this recipe has "
+            "no such evaluation: nothing would ever be saved. Set save_strategy to steps, and save_steps; the GRPO "
+            "recipe's eval_accuracy_steps then says how good each checkpoint is."
+        )
 
 
 def replay_shuffles(sampler: Any, epochs: int) -> None:
@@ -114,61 +180,17 @@ class SaveBetweenGenerations(TrainerCallback):
     on_epoch_end = on_step_end
 
 
-class Terminated(SystemExit):
-    """The run was told to stop by SIGTERM and has saved a checkpoint; left alone, it ends the process with 143."""
+class TrainsToTheLastStep:
+    """Mixin for a `transformers.Trainer`: a run resumed after its last step is only measured and saved.
 
-    def __init__(self) -> None:
-        super().__init__(128 + signal.SIGTERM)
-
-
-class SaveOnSigterm(TrainerCallback):
-    """Save at the end of the current step when SIGTERM comes to any of the processes, and leave training.
-
-    Within the `with` block, in the main thread:
-
-        with SaveOnSigterm(trainer):
-            trainer.train()
-
-    Args:
-        trainer: Any `transformers.Trainer`.
-
-    Raises:
-        Terminated: On every process, when the checkpoint is written.
+    By itself the trainer goes one step past `max_steps` where that does not end an epoch.
     """
 
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
-        self.received = False  # by this process
-        self.stopping = False  # all processes
+    state: Any
+    control: Any
 
-    def __enter__(self) -> Self:
-        self._before = signal.signal(signal.SIGTERM, self._receive)
-        self.trainer.add_callback(self)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.trainer.remove_callback(self)
-        signal.signal(signal.SIGTERM, self._before)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = True
-        if self.trainer.is_world_process_zero():
-            os.write(2, b"\nSIGTERM: saving at the end of this step.\n")  # print may not be called again within itself
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Agree with the other processes on whether to stop."""
-        accelerator = self.trainer.accelerator
-        self.stopping = self.received
-        if accelerator.num_processes > 1:
-            own = torch.tensor([self.received], dtype=torch.int, device=accelerator.device)
-            self.stopping = bool(accelerator.gather(own).any())
-        if self.stopping:
-            control.should_save = control.should_training_stop = True
-            if args.save_strategy == SaveStrategy.BEST:
-                control.should_evaluate = False  # the trainer would take the save back unless it is the best
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leave once the checkpoint of all processes is written, without what else comes after training."""
-        if self.stopping:
-            self.trainer.accelerator.wait_for_everyone()
-            raise Terminated
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue] - the trainer's

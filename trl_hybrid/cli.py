@@ -8,19 +8,21 @@ from importlib.metadata import version
 
 from trl_hybrid.commands import check, configs, init, plan, push, report, score, verify
 from trl_hybrid.commands import eval as evaluation
+from trl_hybrid.commands.spelling import with_known_names
 from trl_hybrid.errors import plain_errors
 
 
-DESCRIPTION = "Tools around hybrid-reward GRPO. The training itself is `accelerate launch recipes/tinyllama_grpo.py`."
+DESCRIPTION = "Tools around hybrid-reward GRPO. The training itself is `python recipes/tinyllama_grpo.py`."
 
 EXAMPLES = """examples, in the order of a project:
   trl-hybrid init my-project && cd my-project
   trl-hybrid check --config recipes/configs/embedded.yaml
-  trl-hybrid plan --config recipes/configs/tinyllama_grpo.yaml --gpu-memory 24
+  trl-hybrid plan --config recipes/configs/tinyllama_grpo.yaml --gpu_memory 24
   trl-hybrid report runs/embedded
   trl-hybrid eval --model runs/embedded --base
-  trl-hybrid push runs/embedded --hub-model-id me/tiny
-Each command explains itself: trl-hybrid eval --help
+  trl-hybrid push runs/embedded --hub_model_id me/tiny
+Each command explains itself: trl-hybrid eval --help. Options are written with underscores or hyphens, and by the
+names that the recipe has for them.
 """
 
 
@@ -35,8 +37,9 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line, without doing anything yet.
 
     Raises:
-        SystemExit: After `--help`, or where it is wrong.
+        SystemExit: After `--help`, without any word, or where it is wrong.
     """
+    words = sys.argv[1:] if args is None else list(args)
     parser = argparse.ArgumentParser(
         prog="trl-hybrid",
         description=DESCRIPTION,
@@ -55,7 +58,10 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
     )
     for command in (init, check, plan, evaluation, report, push, verify, score, configs):
         command.add_parser(commands)
-    parsed, unknown = parser.parse_known_args(args)
+    if not words:
+        parser.print_help()
+        raise SystemExit(0)
+    parsed, unknown = parser.parse_known_args(with_known_names(words))
     if "recipe_options" in parsed:
         parsed.recipe_options = unknown
     elif unknown:

@@ -7,7 +7,10 @@ while it scores, and the verifier's turn only collects what they found.
 import copy
 from typing import Any
 
+import torch
+
 from trl_hybrid.config import HybridGRPOConfig, RewardMode
+from trl_hybrid.errors import InputError
 
 
 REWARD_MODEL, VERIFIER = 0, 1
@@ -39,6 +42,43 @@ def scores_weigh(mode: RewardMode) -> bool:
     return JUDGES_WEIGHTS[mode][REWARD_MODEL] > 0.0
 
 
+def judges_pay(mode: RewardMode, scores: torch.Tensor, verdicts: torch.Tensor, hybrid: torch.Tensor) -> torch.Tensor:
+    """Add up what the judges pay in a mode, without further reward functions.
+
+    `gdpo` normalises before it adds; within a group of one verdict it tells apart what the plain sum does.
+
+    Args:
+        mode: What is optimised.
+        scores: Shape (N,), any real numbers.
+        verdicts: Shape (N,), 1.0 right, 0.0 wrong, NaN unjudgeable.
+        hybrid: Hybrid rewards, shape (N,).
+
+    Returns:
+        Shape (N,); NaN for a row that is left out in this mode.
+
+    >>> scores, verdicts, hybrid = torch.tensor([3.0, 5.0]), torch.tensor([1.0, 0.0]), torch.tensor([1.0, -0.1])
+    >>> judges_pay("sum", scores, verdicts, hybrid).tolist(), judges_pay("verifier", scores, verdicts, hybrid).tolist()
+    ([4.0, 5.0], [1.0, 0.0])
+    """
+    columns = zip(JUDGES_WEIGHTS[mode], (scores, verdicts, hybrid), strict=True)
+    paid = torch.stack([weight * column for weight, column in columns if weight]).sum(dim=0)
+    return paid.where(paid.isfinite() & ~verdicts.isnan(), torch.nan)
+
+
+def check_aggregation(args: HybridGRPOConfig) -> None:
+    """Refuse an aggregation that undoes what the judges' rewards say. Without judges each of TRL's is fine.
+
+    Raises:
+        InputError: `normalize_then_sum` where the sizes of rewards carry their meaning.
+    """
+    if args.multi_objective_aggregation == "normalize_then_sum" and args.reward_mode in ("hybrid", "sum"):
+        raise InputError(
+            f"reward_mode {args.reward_mode!r} cannot go with multi_objective_aggregation 'normalize_then_sum': it "
+            "divides by the deviation of each group and then of the batch, which undoes the sizes of rewards. Leave "
+            "multi_objective_aggregation out, or set reward_mode to gdpo."
+        )
+
+
 def check_names(names: list[str]) -> None:
     """Refuse two reward functions of one name.
 
@@ -68,8 +108,9 @@ def with_weights(args: HybridGRPOConfig, extras: int) -> HybridGRPOConfig:
         extras: How many of these there are.
 
     Raises:
-        ValueError: Another number of weights.
+        ValueError: Another number of weights, or an aggregation that does not go with the reward mode.
     """
+    check_aggregation(args)
     weights = [1.0] * extras if args.reward_weights is None else list(args.reward_weights)
     if len(weights) != extras:
         raise ValueError(

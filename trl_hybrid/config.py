@@ -146,12 +146,6 @@ class HybridGRPOConfig(GRPOConfig):
                 f"hybrid_calibration_prompts must be at least 1, got {self.hybrid_calibration_prompts}: calibrated "
                 "bounds come from answers to that many prompts. To do without, set hybrid_bounds to stratum or group."
             )
-        if self.multi_objective_aggregation == "normalize_then_sum" and self.reward_mode in ("hybrid", "sum"):
-            raise ValueError(
-                f"reward_mode {self.reward_mode!r} cannot go with multi_objective_aggregation 'normalize_then_sum': "
-                "it divides by the deviation of each group and then of the batch, which undoes the sizes of rewards. "
-                "Leave multi_objective_aggregation out, or set reward_mode to gdpo."
-            )
         if self.bf16 is None and (self.use_cpu or not is_torch_bf16_gpu_available()):
             self.bf16 = False
         self._check_whole_groups()

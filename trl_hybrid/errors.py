@@ -1,5 +1,6 @@
 """Errors that the user can mend, and how they are shown."""
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 
 TRACEBACK_VARIABLE = "TRL_HYBRID_TRACEBACK"
 
-EMBEDDED_COMMAND = "accelerate launch recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml"
+EMBEDDED_COMMAND = "python recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml"
 
 
 class InputError(ValueError):
@@ -22,11 +23,14 @@ def plain_errors() -> Iterator[None]:
     Only what a person can mend is caught: `ValueError` and `TypeError` (settings), `OSError` (files, network),
     `ImportError` and `RuntimeError` (packages that a setting asks for, devices, memory).
     Wrap the preparation of a run in it, not the run. With the environment variable `TRL_HYBRID_TRACEBACK` set, the
-    exception goes on with its stack trace.
+    exception goes on with its stack trace. What the terminal's encoding does not have is shown by its number.
 
     Raises:
         SystemExit: With status 2, in place of the exception; with 130 after Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except KeyboardInterrupt:

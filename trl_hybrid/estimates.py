@@ -1,22 +1,88 @@
-"""From a recipe's settings to the estimates of `memory.py`."""
+"""From a recipe's settings, and the launch's, to the estimates of `memory.py` and `zero_memory.py`."""
 
 import inspect
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from transformers import AutoConfig
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig, SFTConfig, get_peft_config
 
 from trl_hybrid.config import HybridGRPOConfig
+from trl_hybrid.errors import InputError
 from trl_hybrid.evaluate import HeldOutAccuracy
-from trl_hybrid.memory import CONTEXT_BYTES, Policy, Workload, describe_policy, estimate_training, generation_bytes
+from trl_hybrid.memory import (
+    CONTEXT_BYTES,
+    Policy,
+    TrainingMemory,
+    Workload,
+    describe_policy,
+    estimate_training,
+    generation_bytes,
+)
+from trl_hybrid.reward_model.footprint import Footprint, Need
+from trl_hybrid.zero_memory import Sharing, estimate_shared_training
 
 
 PROMPT_TOKENS = 256
 """Assumed for the longest prompt, chat template included."""
 
 
-def policy_of(model: ModelConfig, training: HybridGRPOConfig) -> Policy:
+@dataclass(frozen=True)
+class Launch:
+    """What an accelerate configuration says about memory.
+
+    Args:
+        processes: GPUs that train together.
+        sharing: What DeepSpeed shares out; None where each GPU holds all.
+    """
+
+    processes: int
+    sharing: Sharing | None = None
+
+
+def read_launch(path: str) -> Launch:
+    """Read an accelerate configuration, such as `accelerate_configs/zero2.yaml`.
+
+    Raises:
+        InputError: There is no such file, or it is no such configuration.
+    """
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        if settings.get("distributed_type") != "DEEPSPEED":
+            return Launch(int(settings.get("num_processes", 1)))
+        shared = settings["deepspeed_config"]
+        if file := shared.get("deepspeed_config_file"):
+            sharing = Sharing.from_settings(json.loads(Path(file).read_text(encoding="utf-8")))
+        else:
+            offload = [shared.get(f"offload_{part}_device", "none") != "none" for part in ("optimizer", "param")]
+            sharing = Sharing(int(shared["zero_stage"]), *offload)
+        return Launch(int(settings.get("num_processes", 1)), sharing)
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"A launch configuration is a YAML file as `accelerate config` writes it, but {path!r} cannot be read as "
+            f"one ({type(error).__name__}: {reason}). Take one of accelerate_configs/."
+        ) from error
+
+
+def launched_sharing(training: HybridGRPOConfig) -> Sharing | None:
+    """Return what DeepSpeed shares out in this launch; None without DeepSpeed."""
+    plugin: Any = getattr(training, "deepspeed_plugin", None)
+    return None if plugin is None else Sharing.from_settings(plugin.deepspeed_config)
+
+
+def training_memory(policy: Policy, work: Workload, sharing: Sharing | None) -> TrainingMemory:
+    """Estimate one GPU's memory in training, by what its processes share."""
+    if sharing is None:
+        return estimate_training(policy, work)
+    return estimate_shared_training(policy, work, sharing)
+
+
+def policy_of(model: ModelConfig, training: HybridGRPOConfig | SFTConfig) -> Policy:
     """Count the policy's weights from its configuration alone."""
     name, revision, trusted = str(model.model_name_or_path), model.model_revision, training.trust_remote_code
     config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trusted)
@@ -57,8 +123,8 @@ def workload_of(
     )
 
 
-def reserved_bytes(model: ModelConfig, training: HybridGRPOConfig, measures: bool, processes: int) -> int:
-    """Return what training will take of this process's GPU beside the reward model; 0 where there is no GPU.
+def reserved_bytes(model: ModelConfig, training: HybridGRPOConfig, measures: bool, processes: int) -> Need:
+    """Return what training will take of this process's GPU beside the reward model; nothing where there is no GPU.
 
     Args:
         model: The policy.
@@ -70,15 +136,16 @@ def reserved_bytes(model: ModelConfig, training: HybridGRPOConfig, measures: boo
         Bytes: the estimate of `memory.py`, and colocated vLLM's share of the GPU.
     """
     if training.use_cpu or not torch.cuda.is_available():
-        return 0
-    needed = estimate_training(policy_of(model, training), workload_of(training, measures, processes)).total
+        return Need(0)
+    work = workload_of(training, measures, processes)
+    needed = training_memory(policy_of(model, training), work, launched_sharing(training)).need
     if training.use_vllm and training.vllm_mode == "colocate":
-        needed += int(torch.cuda.mem_get_info()[1] * training.vllm_gpu_memory_utilization)
+        return needed.beside(Need(int(torch.cuda.mem_get_info()[1] * training.vllm_gpu_memory_utilization)))
     return needed
 
 
-def sampling_bytes(name: str, rows: int, completion_tokens: int, prompt_tokens: int = PROMPT_TOKENS) -> int:
-    """Return what answering problems takes of this process's GPU; 0 where there is no GPU.
+def sampling_bytes(name: str, rows: int, completion_tokens: int, prompt_tokens: int = PROMPT_TOKENS) -> Need:
+    """Return what answering problems takes of this process's GPU; nothing where there is no GPU.
 
     Args:
         name: The policy: id on the Hub or folder.
@@ -87,10 +154,18 @@ def sampling_bytes(name: str, rows: int, completion_tokens: int, prompt_tokens: 
         prompt_tokens: Of the longest prompt.
     """
     if not torch.cuda.is_available():
-        return 0
+        return Need(0)
     policy = describe_policy(AutoConfig.from_pretrained(name), torch.bfloat16)
     work = Workload(0, rows, prompt_tokens, completion_tokens)
-    return policy.weight_bytes + generation_bytes(policy, work) + CONTEXT_BYTES
+    return Need(policy.weight_bytes + CONTEXT_BYTES, generation_bytes(policy, work))
+
+
+def quantized_footprint(footprint: Footprint, bits: int | None) -> Footprint:
+    """Return the footprint with the layers' weights quantized; 4 bits count as 4.5, see `describe_policy`."""
+    if bits is None:
+        return footprint
+    share = (4.5 if bits == 4 else bits) / 8 / footprint.bytes_per_element
+    return replace(footprint, layer_bytes=int(footprint.layer_bytes * share), streamable=False)
 
 
 def named_dtype(name: str | None) -> Any:

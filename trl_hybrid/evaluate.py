@@ -14,7 +14,18 @@ from trl.models import unwrap_model_for_generation
 
 from trl_hybrid.generation import Decoding, generate_completions
 from trl_hybrid.run_folder import read_json, write_json
+from trl_hybrid.stopping import StopSignals
 from trl_hybrid.verifier import MathVerifier
+
+
+SAMPLES = 8
+"""Answers drawn for each held-out problem."""
+
+ANSWERS = SAMPLES + 1
+"""With the greedy one."""
+
+MOST, FEWEST = 256, 16
+"""Held-out problems that are measured unless the user names a number."""
 
 
 def accuracy(
@@ -26,7 +37,8 @@ def accuracy(
     accelerator: Accelerator,
     batch_size: int = 64,
     description: str | None = None,
-) -> dict[str, float]:
+    stop: StopSignals | None = None,
+) -> dict[str, float] | None:
     """Measure the share of right answers, over all processes.
 
     The mean of n samples is the mean and not pass@n. No random state is touched, and the number of processes makes no
@@ -41,10 +53,11 @@ def accuracy(
         accelerator: Says which share of the problems is this process's.
         batch_size: Prompts a call of `generate`.
         description: Shown before the progress bar of the main process.
+        stop: Told to stop, it breaks the measurement off.
 
     Returns:
         `greedy` if it is asked for, and `mean_of_<n>` if n is above 0: shares in [0, 1], the same on every process;
-        NaN where no gold can be judged.
+        NaN where no gold can be judged. `None` on every process where the measurement was broken off.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     # Every process makes the same number of calls: under ZeRO-3 a process that stops early leaves the others waiting.
@@ -55,11 +68,16 @@ def accuracy(
     for start in tqdm(range(0, len(own), batch_size), desc=description, disable=hidden, leave=False):
         numbers = [number for number, _ in own[start : start + batch_size]]
         rows = [tasks[number] for number in numbers]
-        answers = generate_completions(model, tokenizer, [row["prompt"] for row in rows], numbers, decoding)
+        prompts = [row["prompt"] for row in rows]
+        told = (lambda: stop.received > 0) if stop else None
+        answers = generate_completions(model, tokenizer, prompts, numbers, decoding, told)
+        if stop and stop.ask():
+            return None
         verdicts = verifier.verify_batch(
             [answer.text for group in answers for answer in group],
             [row["solution"] for row in rows for _ in range(decoding.answers)],
-            [row["prompt"] for row in rows for _ in range(decoding.answers)],
+            [prompt for prompt in prompts for _ in range(decoding.answers)],
+            [answer.truncated for group in answers for answer in group],
         )
         for place, (_, real) in enumerate(own[start : start + batch_size]):
             group = [v.correct for v in verdicts[place * decoding.answers : (place + 1) * decoding.answers]]
@@ -67,6 +85,28 @@ def accuracy(
                 judged.append([bool(correct) for correct in group])
     everyone = gather_object(judged)
     return _shares(everyone, decoding)
+
+
+def problems_to_measure(available: int, completions: int, answers: int) -> int:
+    """Choose how many held-out problems are measured, so that a short run is not mostly measurement.
+
+    Measuring before and after training takes no more answers than training generates: it is two passes over the
+    problems.
+
+    Args:
+        available: Held-out problems there are.
+        completions: That training will generate.
+        answers: To each problem, of one pass.
+
+    Returns:
+        At most `available` and `MOST`; at least `FEWEST` where there are as many.
+
+    Example:
+        100 steps of 64 completions pay for 355 problems with nine answers each, twice; forty for 142, two for seven.
+        >>> problems_to_measure(1319, 6400, 9), problems_to_measure(1319, 2560, 9), problems_to_measure(1319, 128, 9)
+        (256, 142, 16)
+    """
+    return min(available, MOST, max(FEWEST, completions // (2 * answers)))
 
 
 def _shares(judged: Sequence[Sequence[bool]], decoding: Decoding) -> dict[str, float]:
@@ -101,6 +141,7 @@ class HeldOutAccuracy(TrainerCallback):
             it; where there is none, or one on other problems, there is no figure of before.
         num_samples: Answers sampled for each problem.
         every: Steps between measurements during training; None for none.
+        stop: Told to stop, it breaks a measurement off, and nothing of that one is kept.
     """
 
     FILE = "accuracy_before.json"
@@ -112,11 +153,12 @@ class HeldOutAccuracy(TrainerCallback):
         verifier: MathVerifier,
         folder: Path,
         checkpoint: str | None = None,
-        num_samples: int = 8,
+        num_samples: int = SAMPLES,
         every: int | None = None,
+        stop: StopSignals | None = None,
     ) -> None:
         self.trainer, self.tasks, self.verifier, self.num_samples = trainer, tasks, verifier, num_samples
-        self.folder, self.every = folder, every
+        self.folder, self.every, self.stop = folder, every, stop
         self.resumed = checkpoint is not None
         earlier = read_json(Path(checkpoint).parent / self.FILE) if checkpoint else {}
         self.problems = _digest(tasks)
@@ -132,7 +174,10 @@ class HeldOutAccuracy(TrainerCallback):
         """Measure the policy as it is before the first step."""
         if self.resumed:
             return
-        self.before = self._measure("before training")
+        measured = self._measure("before training")
+        if measured is None:
+            return
+        self.before = measured
         if state.is_world_process_zero:
             write_json(self.folder / self.FILE, {"problems": self.problems, "accuracy": self.before})
         if self.every:
@@ -141,14 +186,15 @@ class HeldOutAccuracy(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure after every so many steps, and after the last one."""
         if self.every and (state.global_step % self.every == 0 or state.global_step == state.max_steps):
-            self.after = self._measure(f"at step {state.global_step}")
-            self.measured_step = state.global_step
-            self._log(self.after)
+            measured = self._measure(f"at step {state.global_step}")
+            if measured is not None:
+                self.after, self.measured_step = measured, state.global_step
+                self._log(self.after)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure the policy as training leaves it."""
         if self.measured_step is None or self.measured_step != state.global_step:
-            self.after = self._measure("after training")
+            self.after = self._measure("after training") or {}
 
     def _log(self, figures: dict[str, float]) -> None:
         due = self.trainer.control.should_log
@@ -159,7 +205,7 @@ class HeldOutAccuracy(TrainerCallback):
             shares = ", ".join(f"{name.replace('_', ' ')} {share:.1%}" for name, share in figures.items())
             tqdm.write(f"step {self.trainer.state.global_step:4d} | accuracy on {len(self.tasks)} problems: {shares}")
 
-    def _measure(self, when: str) -> dict[str, float]:
+    def _measure(self, when: str) -> dict[str, float] | None:
         trainer = self.trainer
         decoding = Decoding(
             num_samples=self.num_samples,
@@ -187,6 +233,7 @@ class HeldOutAccuracy(TrainerCallback):
                     # At most `num_samples` sequences at a time for each prompt of an evaluation batch.
                     batch_size=max(1, trainer.args.per_device_eval_batch_size * self.num_samples // decoding.answers),
                     description=f"Accuracy {when}",
+                    stop=self.stop,
                 )
             finally:
                 model.train(was_training)

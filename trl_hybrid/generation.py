@@ -1,6 +1,6 @@
 """Answers of a policy that depend on the problem and the seed alone, and not on the batch or what ran before."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ from transformers.generation import (
     LogitsProcessor,
     LogitsProcessorList,
     MinPLogitsWarper,
+    StoppingCriteria,
+    StoppingCriteriaList,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -66,6 +68,7 @@ def generate_completions(
     prompts: Sequence[list[dict[str, str]]],
     numbers: Sequence[int],
     decoding: Decoding,
+    broken_off: Callable[[], bool] | None = None,
 ) -> list[list[Completion]]:
     """Answer prompts in one batch by transformers' `generate`.
 
@@ -78,6 +81,7 @@ def generate_completions(
         prompts: Chat messages, one list a prompt.
         numbers: Each prompt's number in its data set: with the seed it decides about the samples.
         decoding: How to answer.
+        broken_off: Asked before each token; where it says so, the answers end there.
 
     Returns:
         `decoding.answers` completions a prompt, the greedy one first.
@@ -107,7 +111,8 @@ def generate_completions(
             eos_token_id=ends,
             pad_token_id=tokenizer.pad_token_id,
         ),
-        logits_processor=LogitsProcessorList([*_warpers(decoding), SeededDraw(numbers, decoding, width)]),
+        logits_processor=LogitsProcessorList([*warpers(decoding), SeededDraw(numbers, decoding, width)]),
+        stopping_criteria=StoppingCriteriaList([BreakOff(broken_off)] if broken_off else []),
     )
     new = out[:, width:].tolist()
     texts = tokenizer.batch_decode(new, skip_special_tokens=True)
@@ -115,6 +120,17 @@ def generate_completions(
         Completion(text, truncated=not any(end in ids for end in ends)) for text, ids in zip(texts, new, strict=True)
     ]
     return [completions[i : i + decoding.answers] for i in range(0, len(completions), decoding.answers)]
+
+
+class BreakOff(StoppingCriteria):
+    """Ends all rows where it is asked to."""
+
+    def __init__(self, broken_off: Callable[[], bool]) -> None:
+        self.broken_off = broken_off
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        """Say for each row whether it ends, shape (rows,)."""
+        return torch.full((len(input_ids),), self.broken_off(), dtype=torch.bool, device=input_ids.device)
 
 
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:
@@ -153,8 +169,8 @@ class SeededDraw(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(-1, chosen, 0.0)
 
 
-def _warpers(decoding: Decoding) -> list[LogitsProcessor]:
-    """Transformers' own, in the order in which `generate` applies them."""
+def warpers(decoding: Decoding) -> list[LogitsProcessor]:
+    """Make transformers' own processors of a decoding's settings, in the order in which `generate` applies them."""
     return [
         *([TemperatureLogitsWarper(decoding.temperature)] if decoding.temperature != 1.0 else []),
         *([TopKLogitsWarper(decoding.top_k)] if decoding.top_k else []),

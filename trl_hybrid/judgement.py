@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 
+from trl_hybrid.columns import judges_pay
 from trl_hybrid.config import HybridGRPOConfig
-from trl_hybrid.hybrid.alarm import HackingAlarm, ScoreDrift
+from trl_hybrid.hybrid.alarm import HackingAlarm, RecentAuc, ScoreDrift
 from trl_hybrid.hybrid.bounds import CalibratedBounds
 from trl_hybrid.hybrid.combine import count_non_finite, hybrid_rewards
 from trl_hybrid.hybrid.diagnostics import disagreements, judge_diagnostics, weights_by_kind
-from trl_hybrid.hybrid.difficulty import DifficultyWeight
+from trl_hybrid.hybrid.difficulty import DifficultyWeight, Saturation
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Judged:
         disagreements: Shape (N,), bool: wrong answers that the reward model likes best.
         figures: What the step tells, without the figures that nothing speaks for.
         alarm: Whether the alarm for reward hacking fires with this step.
+        saturates: Whether the difficulty weight is found to be a switch with this step; see [`Saturation`].
     """
 
     rewards: torch.Tensor
@@ -30,6 +32,7 @@ class Judged:
     disagreements: torch.Tensor
     figures: dict[str, float]
     alarm: bool
+    saturates: bool
 
 
 class Judgement:
@@ -43,15 +46,19 @@ class Judgement:
     Attributes:
         bounds: The calibrated bounds; used with `hybrid_bounds="calibrated"` only.
         weight: The difficulty weight; `None` where it is off or another reward than the hybrid one is optimised.
+        ranking: How well the scores rank right above wrong in the last steps.
         drift: How far the scores have moved since the first steps.
         alarm: The alarm for reward hacking.
+        saturation: Whether the weight has become a switch.
     """
 
     def __init__(self, args: HybridGRPOConfig) -> None:
         self.args = args
         self.bounds = CalibratedBounds()
+        self.ranking = RecentAuc()
         self.drift = ScoreDrift()
         self.alarm = HackingAlarm()
+        self.saturation = Saturation()
         self.weight: DifficultyWeight | None = None
         if args.hybrid_difficulty_weighting and args.reward_mode == "hybrid":
             self.weight = DifficultyWeight(
@@ -96,32 +103,35 @@ class Judgement:
             bounds=args.hybrid_bounds,
             calibrated=calibrated,
         )
+        paid = judges_pay(args.reward_mode, scores, verdicts, rewards)
         figures = {
             "non_finite_scores": float(broken),
-            **judge_diagnostics(verdicts, scores, rewards, lengths, group_size),
+            **judge_diagnostics(verdicts, scores, paid, lengths, group_size),
         }
         if calibrated is not None:
             figures["rm_min"], figures["rm_max"] = calibrated
-        weights, alarm = None, False
+        weights, alarm, saturates = None, False, False
         if training:
-            weights, alarm = self._remember(verdicts, scores, group_size, figures)
+            alarm = self._remember(verdicts, scores, group_size, figures)
+            if self.weight is not None:
+                weights = self.weight.weigh(verdicts, scores, group_size)
+                saturates = self.saturation.update(self.weight.at_ends)
+                figures |= weights_by_kind(verdicts, weights, group_size)
+                figures["weight_saturated"] = self.weight.at_ends
+                if self.weight.sigma_bar is not None:
+                    figures["sigma_bar"] = self.weight.sigma_bar
         known = {name: value for name, value in figures.items() if value == value}
-        return Judged(rewards, weights, disagreements(verdicts, scores), known, alarm)
+        return Judged(rewards, weights, disagreements(verdicts, scores), known, alarm, saturates)
 
     def _remember(
         self, verdicts: torch.Tensor, scores: torch.Tensor, group_size: int, figures: dict[str, float]
-    ) -> tuple[torch.Tensor | None, bool]:
-        """Move the running figures by a training step, and add them to `figures`."""
+    ) -> bool:
+        """Move the running figures by a training step, add them to `figures` and say whether the alarm fires."""
+        figures["auc_recent"], figures["auc_recent_groups"] = self.ranking.update(verdicts, scores, group_size)
         figures["score_drift"] = self.drift.update(scores[~verdicts.isnan()])
         fires = self.alarm.update(verdicts, scores)
         figures["alarm"] = float(self.alarm.fired)
-        if self.weight is None:
-            return None, fires
-        weights = self.weight.weigh(verdicts, scores, group_size)
-        figures |= weights_by_kind(verdicts, weights, group_size)
-        if self.weight.sigma_bar is not None:
-            figures["sigma_bar"] = self.weight.sigma_bar
-        return weights, fires
+        return fires
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs to judge as an unbroken one, in JSON types."""
@@ -133,6 +143,6 @@ class Judgement:
             if name in state:
                 part.load_state_dict(state[name])
 
-    def _parts(self) -> dict[str, CalibratedBounds | ScoreDrift | HackingAlarm | DifficultyWeight]:
-        parts = {"bounds": self.bounds, "drift": self.drift, "alarm": self.alarm}
-        return parts if self.weight is None else {**parts, "weight": self.weight}
+    def _parts(self) -> dict[str, Any]:
+        parts = {"bounds": self.bounds, "ranking": self.ranking, "drift": self.drift, "alarm": self.alarm}
+        return parts if self.weight is None else {**parts, "weight": self.weight, "saturation": self.saturation}

@@ -9,7 +9,7 @@ What is assumed, as TRL 1.16, transformers 5 and PEFT 0.20 do it:
   words.
 - Without vLLM all completions between two generations are generated at once, with a cache that grows token by token.
 - Attention is computed by SDPA or flash attention, which keep no (tokens, tokens) matrix.
-- The policy is whole on each GPU: no DeepSpeed ZeRO-3, no FSDP.
+- The policy is whole on each GPU. What DeepSpeed shares out is in `zero_memory.py`; FSDP is not estimated.
 """
 
 import copy
@@ -21,7 +21,7 @@ from peft import PeftConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from trl_hybrid.reward_model.footprint import forward_bytes_per_token, layer_widths
+from trl_hybrid.reward_model.footprint import Need, forward_bytes_per_token, layer_widths
 from trl_hybrid.reward_model.loading import whole_weights
 
 
@@ -103,7 +103,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Parts of one GPU's memory in bytes. Activations and generation take turns."""
+    """Parts of one GPU's memory in bytes, and what one process offloads into the machine's (`host`)."""
 
     weights: int
     reference: int
@@ -112,12 +112,18 @@ class TrainingMemory:
     activations: int
     generation: int
     context: int = CONTEXT_BYTES
+    host: int = 0
+
+    @property
+    def need(self) -> Need:
+        """What lasts; and what passes, of which activations and generation take turns."""
+        lasting = self.weights + self.reference + self.optimizer + self.gradients + self.context
+        return Need(lasting, max(self.activations, self.generation))
 
     @property
     def total(self) -> int:
-        """The peak: all parts, and of activations and generation the larger one."""
-        lasting = self.weights + self.reference + self.optimizer + self.gradients + self.context
-        return lasting + max(self.activations, self.generation)
+        """The peak."""
+        return self.need.total
 
 
 def describe_policy(
@@ -177,7 +183,7 @@ def estimate_training(policy: Policy, work: Workload) -> TrainingMemory:
     return TrainingMemory(
         weights=policy.weight_bytes,
         reference=policy.base_bytes if work.beta > 0 and not policy.adapters else 0,
-        optimizer=_moment_bytes(policy, work.optim),
+        optimizer=moment_bytes(policy, work.optim),
         gradients=policy.trained_bytes * (2 if work.processes > 1 else 1),
         activations=activation_bytes(policy, work),
         generation=generation_bytes(policy, work),
@@ -245,7 +251,8 @@ def _log_prob_bytes(policy: Policy, work: Workload) -> int:
     return tile + tokens * text.hidden_size * FP32 + head
 
 
-def _moment_bytes(policy: Policy, optim: str) -> int:
+def moment_bytes(policy: Policy, optim: str) -> int:
+    """Return the bytes of the optimizer's moments; see `Workload.optim`."""
     if "8bit" in optim:
         return 2 * policy.trained_parameters
     return 0 if optim == "sgd" else 2 * policy.trained_bytes

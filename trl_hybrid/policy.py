@@ -13,7 +13,8 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.generation import Completion, Decoding, generate_completions
-from trl_hybrid.preflight import check_model_found
+from trl_hybrid.model_files import check_adapter_folder
+from trl_hybrid.preflight import check_model
 from trl_hybrid.reward_model.placement import local_device
 from trl_hybrid.run_folder import RUNS, newest_whole_checkpoint, read_json, relative_path
 
@@ -73,13 +74,15 @@ def find_policy(name: str, revision: str | None = None) -> PolicySource:
     else:
         adapter_file = find_adapter_config_file(name)
     if adapter_file is None:
-        check_model_found(name, "model", revision)
+        check_model(name, "model", revision)
         return PolicySource(name, name, None, revision)
     adapter = read_json(Path(adapter_file))
     base = adapter["base_model_name_or_path"]
     if not base:
         raise InputError(f"The adapter {name!r} must say its base model as base_model_name_or_path, got {base!r}.")
-    check_model_found(base, f"base model of the adapter {name!r},", adapter.get("revision"))
+    check_model(base, f"base model of the adapter {name!r},", adapter.get("revision"))
+    if folder.is_dir():
+        check_adapter_folder(folder)
     return PolicySource(name, base, name, adapter.get("revision"), revision)
 
 
@@ -175,4 +178,4 @@ def _adapter_config(name: str, revision: str | None) -> str | None:
     try:
         return find_adapter_config_file(name, revision=revision)
     except OSError:
-        return None  # `check_model_found` says what is wrong, with what to do
+        return None  # `check_model` says what is wrong, with what to do

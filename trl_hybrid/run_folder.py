@@ -3,7 +3,7 @@
 import itertools
 import json
 import logging
-import shutil
+import re
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -19,11 +19,8 @@ logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 
-# Beside checkpoints, completions/ and weights. What a model is (whole, in parts, an adapter) its other files say.
-WRITTEN = (
-    "settings.json", "history.jsonl", "summary.json", "accuracy_before.json", "curves.png", "report.html",
-    "adapter_config.json", "config.json", "generation_config.json", "model.safetensors.index.json",
-)  # fmt: skip
+GOING_BACK = ".going_back.json"
+"""While it lies in a run's folder, what it holds of later steps than this file's `step` is left behind."""
 
 PACKAGES = ("trl-hybrid", "trl", "transformers", "accelerate", "datasets", "peft", "math-verify", "torch")
 
@@ -50,7 +47,7 @@ def check_run_folder(output_dir: str | None, resume: bool = False, overwrite: bo
     folder = Path(output_dir)
     if folder.is_file():
         raise InputError(f"output_dir must be a folder, got the file {output_dir!r}.")
-    if not resume and not overwrite and folder.is_dir() and any(folder.iterdir()):
+    if not resume and not overwrite and holds_files(folder):
         raise InputError(
             f"output_dir {output_dir!r} is not empty. Go on with that run by --resume_from_checkpoint latest, write "
             "over it by --overwrite_output_dir, or name another folder."
@@ -73,19 +70,15 @@ def claim_run_folder(name: str) -> Path:
     raise AssertionError("unreachable")
 
 
-def clear_run_folder(folder: Path) -> None:
-    """Remove what an earlier run left, so that nothing of it is taken for the new one's; other files stay."""
-    for checkpoint in folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
-    shutil.rmtree(folder / "completions", ignore_errors=True)
-    for weights in folder.glob("*.safetensors"):
-        weights.unlink()
-    for name in WRITTEN:
-        (folder / name).unlink(missing_ok=True)
+def holds_files(folder: Path) -> bool:
+    """Say whether there is any file in a folder or below it; a trainer that was built and no more leaves folders."""
+    return any(not path.is_dir() for path in folder.rglob("*"))
 
 
 def newest_whole_checkpoint(folder: Path) -> Path | None:
     """Find the newest checkpoint that was written to its end.
+
+    Where the run went back to an earlier checkpoint, those that it left behind do not count.
 
     The trainer's state is written last, weights carry their own length, and torch's files (the optimizer, each
     process's share of DeepSpeed's state) are archives with their index at the end, so a save that was cut off shows.
@@ -96,23 +89,49 @@ def newest_whole_checkpoint(folder: Path) -> Path | None:
     Returns:
         The checkpoint's folder, or `None` where there is none.
     """
-    for checkpoint in reversed(sort_checkpoints(str(folder))):
-        if _is_whole(Path(checkpoint)):
-            return Path(checkpoint)
+    left_behind_after = read_json(folder / GOING_BACK).get("step")
+    for checkpoint in map(Path, reversed(sort_checkpoints(str(folder)))):
+        if left_behind_after is not None and step_of(checkpoint) > left_behind_after:
+            continue
+        if is_whole(checkpoint):
+            return checkpoint
         logger.warning("The checkpoint %s is not whole and is passed over.", checkpoint)
     return None
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def step_of(path: Path) -> int:
+    """Return the step in the name of a checkpoint or of a table of completions.
+
+    >>> step_of(Path("runs/a/checkpoint-20")), step_of(Path("completions/completions_00007.parquet"))
+    (20, 7)
+    """
+    return int(re.split("[-_.]", path.name)[1])
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Say whether a checkpoint was written to its end; see [`newest_whole_checkpoint`]."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text())
-        weights = list(checkpoint.glob("*.safetensors"))
+    except (OSError, ValueError):
+        return False
+    return weights_are_whole(checkpoint) and all(map(zipfile.is_zipfile, checkpoint.rglob("*.pt*")))  # .pt and .pth
+
+
+def weights_are_whole(folder: Path) -> bool:
+    """Say whether there are weights in a folder and each of their files has its whole length."""
+    weights = list(folder.glob("*.safetensors"))
+    try:
         for file in weights:
             with safe_open(file, framework="pt"):
                 pass
-    except (OSError, ValueError, SafetensorError):
+    except (OSError, SafetensorError):
         return False
-    return bool(weights) and all(map(zipfile.is_zipfile, checkpoint.rglob("*.pt*")))  # .pt and .pth
+    return bool(weights)
+
+
+def goes_on(resume: str | None) -> bool:
+    """Say whether the user's `resume_from_checkpoint` asks for an earlier run to go on."""
+    return resume is not None and resume.lower() != "false"
 
 
 def checkpoint_to_resume(resume: str | None, folder: Path, max_steps: int = -1) -> str | None:
@@ -127,10 +146,10 @@ def checkpoint_to_resume(resume: str | None, folder: Path, max_steps: int = -1) 
         A checkpoint's folder, or `None` to start anew.
 
     Raises:
-        InputError: There is no whole checkpoint where one was asked for, or it has reached `max_steps`: the trainer
-            would go one step past it.
+        InputError: There is no whole checkpoint where one was asked for, or it is past `max_steps`, or it has reached
+            it and the run's summary is written. Without summary the run goes on to be measured and saved.
     """
-    if resume is None or resume.lower() == "false":
+    if resume is None or not goes_on(resume):
         return None
     if resume.lower() in ("latest", "true"):
         found = newest_whole_checkpoint(folder) if folder.is_dir() else None
@@ -140,13 +159,14 @@ def checkpoint_to_resume(resume: str | None, folder: Path, max_steps: int = -1) 
                 "resume_from_checkpoint out and add --overwrite_output_dir."
             )
         resume = str(found)
-    elif not _is_whole(Path(resume)):
+    elif not is_whole(Path(resume)):
         raise InputError(
             f"resume_from_checkpoint {resume!r} is no whole checkpoint. Give 'latest', or one of: "
             f"{', '.join(sort_checkpoints(str(folder))) if folder.is_dir() else 'none there'}."
         )
     step = read_json(Path(resume) / "trainer_state.json")["global_step"]
-    if 0 < max_steps <= step:
+    finished = read_json(folder / "summary.json").get("steps") == step
+    if 0 < max_steps < step or (max_steps == step and finished):
         raise InputError(f"The run has reached step {step} and max_steps is {max_steps}. Raise max_steps to go on.")
     return resume
 

@@ -1,9 +1,12 @@
 """What a run was asked to do, as its folder keeps it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from transformers import TrainingArguments
 
 from trl_hybrid.run_folder import package_versions, write_json
 
@@ -16,15 +19,30 @@ PLACES = ("model_name_or_path", "reward_model_name_or_path", "dataset_name", "pa
 """Settings that name a model or a data set: on the Hub, or a folder or file."""
 
 
-def write_settings(folder: Path, settings: dict[str, Any]) -> None:
+def settings_of(**groups: Any) -> dict[str, Any]:
+    """Gather settings as a run's folder keeps them: each group as a dictionary, without secrets.
+
+    Args:
+        **groups: Dataclasses, as `tasks`, `judges`, `model` and `training`.
+    """
+    return without_secrets(
+        {
+            name: group.to_dict() if isinstance(group, TrainingArguments) else asdict(group)
+            for name, group in groups.items()
+        }
+    )
+
+
+def write_settings(folder: Path, settings: dict[str, Any], changes: Sequence[dict[str, Any]] = ()) -> None:
     """Write `settings.json`: the settings, the packages' versions, and which models and data are not on the Hub.
 
     Args:
         folder: The run's folder.
-        settings: `tasks`, `model` and the others, without secrets.
+        settings: `tasks`, `model` and the others, without secrets; see [`settings_of`].
+        changes: What was changed at which step, where the run went on with other settings.
     """
-    local = local_names(settings)
-    write_json(folder / SETTINGS_FILE, {"settings": settings, "versions": package_versions(), "local": local})
+    content = {"settings": settings, "versions": package_versions(), "local": local_names(settings)}
+    write_json(folder / SETTINGS_FILE, {**content, **({"changes": list(changes)} if changes else {})})
 
 
 def without_secrets(settings: Any) -> Any:
@@ -38,15 +56,23 @@ def without_secrets(settings: Any) -> Any:
 
 def local_names(settings: dict[str, Any]) -> list[str]:
     """Return the models and data that settings name and that are folders or files here, sorted."""
-    found: set[str] = set()
+    return sorted({value for key, value in texts(settings) if key in PLACES and Path(value).exists()})
 
-    def look(key: str, value: str) -> str:
-        if key in PLACES and Path(value).exists():
-            found.add(value)
-        return value
 
-    _changed(settings, look)
-    return sorted(found)
+def texts(settings: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each text in settings, at any depth, with the key that it stands under.
+
+    >>> list(texts({"model": {"name": "a", "rank": 8}, "datasets": [{"path": "b"}], "files": ["c"]}))
+    [('name', 'a'), ('path', 'b'), ('files', 'c')]
+    """
+    if isinstance(settings, str):
+        yield key, settings
+    elif isinstance(settings, dict):
+        for name, value in settings.items():
+            yield from texts(value, str(name))
+    elif isinstance(settings, list | tuple):
+        for value in settings:
+            yield from texts(value, key)
 
 
 def mark_local(settings: dict[str, Any], local: list[str]) -> dict[str, Any]:

@@ -56,9 +56,9 @@ class Judges:
         """
         flat = [(task, answer) for task, group in zip(tasks, answers, strict=True) for answer in group]
         texts, prompts = [answer.text for _, answer in flat], [task["prompt"] for task, _ in flat]
-        golds = [task["solution"] for task, _ in flat]
-        lenient = self.lenient.verify_batch(texts, golds, prompts)
-        strict = self.strict.verify_batch(texts, golds, prompts)
+        golds, cut_off = [task["solution"] for task, _ in flat], [answer.truncated for _, answer in flat]
+        lenient = self.lenient.verify_batch(texts, golds, prompts, cut_off)
+        strict = self.strict.verify_batch(texts, golds, prompts, cut_off)
         faults = find_faults(self.lenient, golds)
         judged = [
             {
@@ -74,7 +74,6 @@ class Judges:
             for (_, answer), gold, easy, hard in zip(flat, golds, lenient, strict, strict=True)
         ]
         if self.reward_model is not None:
-            cut_off = [answer.truncated for _, answer in flat]
             scores = self.reward_model(prompts, texts, completion_truncated=cut_off)
             judged = [{**row, **score_fields(score)} for row, score in zip(judged, scores, strict=True)]
         rest = iter(judged)

@@ -1,4 +1,4 @@
-"""What is shipped beside the package: recipes, launch configurations and small data."""
+"""What is shipped beside the package: recipes, launch configurations, small data and documentation."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ def shipped_folder(name: str) -> Path:
     """Return where `recipes`, `accelerate_configs` or `data` lies: inside an installed package, beside a checkout's.
 
     Args:
-        name: The folder's name.
+        name: The folder's name, or a file's.
     """
     package = Path(__file__).resolve().parent
     inside = package / "shipped" / name
-    return inside if inside.is_dir() else package.parent / name
+    return inside if inside.exists() else package.parent / name

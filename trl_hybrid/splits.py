@@ -1,7 +1,9 @@
 """The problems that a recipe's settings name: loaded, looked at, and what cannot be used left out."""
 
+from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from trl import ModelConfig
 
@@ -10,20 +12,29 @@ from trl_hybrid.config import HybridGRPOConfig
 from trl_hybrid.data import load_mixture, load_tasks, load_test_tasks, split_location
 from trl_hybrid.data.preflight import check_tasks
 from trl_hybrid.data.prompt_reader import PromptReader
+from trl_hybrid.data.report import WIDTH, shortened
+from trl_hybrid.evaluate import ANSWERS, MOST, problems_to_measure
 from trl_hybrid.launch import say
+from trl_hybrid.outlook import work_of
+from trl_hybrid.run_folder import read_json
 from trl_hybrid.verifier import MathVerifier
 
 
 def checked_splits(
-    tasks: TaskArguments, args: HybridGRPOConfig, model: ModelConfig, verifier: MathVerifier
+    tasks: TaskArguments,
+    args: HybridGRPOConfig,
+    model: ModelConfig,
+    verifier: MathVerifier,
+    checkpoint: str | None = None,
 ) -> tuple[Dataset | IterableDataset, Dataset | None]:
     """Load the problems, leave out what cannot be trained on or measured, and show what there is.
 
     Args:
-        tasks: Which problems.
+        tasks: Which problems; their `max_test_rows` becomes a number where it is none.
         args: How long completions may become, and how they are generated.
         model: The policy, of which the tokenizer and the configuration are read.
         verifier: Must be able to judge every gold answer.
+        checkpoint: What the run goes on from: as many problems are measured as at its start.
 
     Returns:
         The problems to train on, and those to measure on, `None` where there are none.
@@ -42,27 +53,43 @@ def checked_splits(
     )
     train, report = check_tasks(train, verifier, reader, train_location(tasks))
     say(report.text())
+    own = reader.own_system_message()
+    if own and not report.has_system:
+        say(f"  system    none is given, and the policy's template writes its own: {shortened(own, WIDTH)!r}")
     if test is None:
         say("Held-out accuracy is not measured: there is no test split of its own, or max_test_rows is 0.")
         return train, None
+    if tasks.max_test_rows is None:
+        rows = len(train) if isinstance(train, Dataset) else None
+        completions = work_of(args, rows, PartialState().num_processes).completions
+        tasks.max_test_rows = _measured_before(checkpoint) or problems_to_measure(len(test), completions, ANSWERS)
+        if tasks.max_test_rows < len(test):
+            few = f"Of {len(test)} held-out problems {tasks.max_test_rows} are measured, for a short run"
+            say(f"{few}. For more: --max_test_rows")
+        test = test.take(tasks.max_test_rows)
     test, report = check_tasks(test, verifier, reader, f"{test_location(tasks)}, held out")
     say(report.text(examples=False))
     return train, test
 
 
+def _measured_before(checkpoint: str | None) -> int | None:
+    """Return how many problems a run measured that goes on."""
+    settings = read_json(Path(checkpoint).parent / "settings.json").get("settings", {}) if checkpoint else {}
+    return settings.get("tasks", {}).get("max_test_rows")
+
+
 def load_splits(tasks: TaskArguments, seed: int) -> tuple[Dataset | IterableDataset, Dataset | None]:
     """Load the problems to train on, and those to measure on where there are any."""
     shared = mapping_of(tasks)
+    most = MOST if tasks.max_test_rows is None else tasks.max_test_rows
     streaming = tasks.dataset_streaming or tasks.streaming
     if tasks.datasets:
-        return load_mixture(
-            tasks.datasets, streaming, tasks.max_rows, tasks.test_split_size, tasks.max_test_rows, seed, **shared
-        )
+        return load_mixture(tasks.datasets, streaming, tasks.max_rows, tasks.test_split_size, most, seed, **shared)
     name, config, test_split = tasks.dataset_name, tasks.dataset_config, tasks.dataset_test_split
     train = load_tasks(name, config, tasks.dataset_train_split, streaming, max_rows=tasks.max_rows, **shared)
     if test_split == tasks.dataset_train_split:
         return train, None
-    return train, load_test_tasks(name, config, test_split, tasks.max_test_rows, streaming, **shared)
+    return train, load_test_tasks(name, config, test_split, most, streaming, **shared)
 
 
 def mapping_of(tasks: TaskArguments) -> dict[str, Any]:

@@ -11,11 +11,21 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
 from trl_hybrid.calibration import Calibrate, calibration_scores
-from trl_hybrid.checkpoint import SaveBetweenGenerations, load_state, replay_shuffles, save_state
+from trl_hybrid.checkpoint import (
+    SaveBetweenGenerations,
+    TrainsToTheLastStep,
+    load_state,
+    replay_shuffles,
+    save_state,
+    warn_of_inexact_resume,
+)
 from trl_hybrid.columns import REWARD_MODEL, VERIFIER, as_list, check_names, hybrid_reward, scores_weigh, with_weights
 from trl_hybrid.config import HybridGRPOConfig
+from trl_hybrid.data.columns import check_mapped
 from trl_hybrid.hybrid.combine import read_verdicts
+from trl_hybrid.hybrid.difficulty import DifficultyWeight
 from trl_hybrid.judgement import Judgement
+from trl_hybrid.seams import check_attributes, check_methods
 from trl_hybrid.step_times import StepTimes
 
 
@@ -24,7 +34,7 @@ logger = get_logger(__name__)
 RewardFunction = Callable[..., Sequence[float | None]]
 
 
-class HybridGRPOTrainer(GRPOTrainer):
+class HybridGRPOTrainer(TrainsToTheLastStep, GRPOTrainer):
     """[`trl.GRPOTrainer`] whose reward combines a rule-based verifier with a reward model (HERO, arXiv 2510.07242).
 
     The only changes with respect to [`trl.GRPOTrainer`] are:
@@ -38,8 +48,9 @@ class HybridGRPOTrainer(GRPOTrainer):
       `time/`.
     - `_generate_and_score_completions` multiplies the advantages by the difficulty weights.
     - `_save_checkpoint`, `_save_rng_state`, `_load_optimizer_and_scheduler` and `_get_train_sampler` carry the judges'
-      state and the order of the prompts over a stop; saves move to the next boundary between generations. From there
-      a run resumes bit for bit.
+      state, a reference model that moves and the order of the prompts over a stop; saves move to the next boundary
+      between generations. From there a run resumes bit for bit.
+    - `_run_epoch` trains no step past the last one; see [`~trl_hybrid.checkpoint.TrainsToTheLastStep`].
 
     Without judges it is a [`trl.GRPOTrainer`].
 
@@ -57,7 +68,8 @@ class HybridGRPOTrainer(GRPOTrainer):
         **trl_kwargs: Further keyword arguments of [`trl.GRPOTrainer`].
 
     Raises:
-        ValueError: One judge without the other, or two reward functions of one name.
+        ValueError: One judge without the other, two reward functions of one name, an aggregation that does not go
+            with the reward mode, rows without `prompt`, or a version of TRL without what is changed here.
         TypeError: Judges together with `args` that are not a [`HybridGRPOConfig`].
     """
 
@@ -105,6 +117,9 @@ class HybridGRPOTrainer(GRPOTrainer):
             super().__init__(model, reward_funcs, args, *trl_args, **trl_kwargs)
             return
 
+        check_methods()
+        for data in (trl_kwargs.get("train_dataset"), trl_kwargs.get("eval_dataset"), *trl_args[:2]):
+            check_mapped(data, verifier)
         extras = as_list(reward_funcs)
         self._hybrid_column = 2 + len(extras)
         if trl_kwargs.get("reward_processing_classes") is not None:
@@ -118,6 +133,7 @@ class HybridGRPOTrainer(GRPOTrainer):
             *trl_args,
             **trl_kwargs,
         )
+        check_attributes(self)
         check_names(self.reward_func_names)
         self.judgement = Judgement(self.args)
         self._weights: torch.Tensor | None = None
@@ -125,6 +141,7 @@ class HybridGRPOTrainer(GRPOTrainer):
         self.add_callback(self.times)
         self.add_callback(SaveBetweenGenerations(self))
         self.add_callback(Calibrate(self))
+        warn_of_inexact_resume(self)
         if self.args.reward_mode == "hybrid":
             self._warn_of_what_upsets_the_order()
 
@@ -146,23 +163,55 @@ class HybridGRPOTrainer(GRPOTrainer):
                 self.num_generations,
             )
 
+    def _warn_of_saturation(self, weight: DifficultyWeight) -> None:
+        mend = f"hybrid_k lower, to {weight.k / 2:.2g} for instance"
+        if not weight.scale_free and weight.sigma_bar is not None and weight.sigma_bar > 1.0:
+            mend = (
+                f"hybrid_scale_free to true, or hybrid_k to {weight.k / weight.sigma_bar:.2g}: it counts in units of "
+                f"the score, of which a group's deviation is {weight.sigma_bar:.2g} here"
+            )
+        logger.warning(
+            "Step %d: the difficulty weight has become a switch: most groups of the last %d steps weigh about "
+            "hybrid_w_min = %g or hybrid_w_max = %g (hybrid/weight_saturated). hybrid_k = %g is too steep for these "
+            "scores. Set %s.",
+            self.state.global_step,
+            self.judgement.saturation.window,
+            weight.w_min,
+            weight.w_max,
+            weight.k,
+            mend,
+        )
+
+    # What a newer TRL gives besides is handed on, here and in `_generate_and_score_completions`.
     def _calculate_rewards(
-        self, inputs: list[dict], prompts: list, completions: list, completion_ids_list: list[list[int]]
+        self,
+        inputs: list[dict],
+        prompts: list,
+        completions: list,
+        completion_ids_list: list[list[int]],
+        *more: Any,
+        **named: Any,
     ) -> torch.Tensor:
         if self.verifier is None:
-            return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list, *more, **named)
         with self.times.measure("judging"):
-            return self._pay(inputs, prompts, completions, completion_ids_list)
+            return self._pay(inputs, prompts, completions, completion_ids_list, *more, **named)
 
     def _pay(
-        self, inputs: list[dict], prompts: list, completions: list, completion_ids_list: list[list[int]]
+        self,
+        inputs: list[dict],
+        prompts: list,
+        completions: list,
+        completion_ids_list: list[list[int]],
+        *more: Any,
+        **named: Any,
     ) -> torch.Tensor:
         """Have the judges look at this process's rows, and pay all processes' rows."""
         if hasattr(self.verifier, "prefetch") and "solution" in inputs[0]:
             self.verifier.prefetch(completions, [row["solution"] for row in inputs], prompts)
         cut_off = self.cut_off(completion_ids_list)
         inputs = [{**row, "completion_truncated": cut} for row, cut in zip(inputs, cut_off, strict=True)]
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list, *more, **named)
         self._judge(rewards, [len(ids) for ids in completion_ids_list])
         return rewards
 
@@ -195,6 +244,9 @@ class HybridGRPOTrainer(GRPOTrainer):
                 self.state.global_step,
             )
 
+        if judged.saturates and self.judgement.weight is not None:
+            self._warn_of_saturation(self.judgement.weight)
+
         # TRL leaves a row out of its group's mean only when all its columns are NaN.
         unscored = ~scores.isfinite()
         left_out = verdicts.isnan() | (unscored & scores_weigh(self.args.reward_mode))
@@ -202,12 +254,12 @@ class HybridGRPOTrainer(GRPOTrainer):
         rewards[unscored.to(rewards.device), REWARD_MODEL] = torch.nan
         rewards[left_out.to(rewards.device)] = torch.nan
 
-    def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, Any]:
+    def _generate_and_score_completions(self, inputs: list[dict], *more: Any, **named: Any) -> dict[str, Any]:
         if self.verifier is None:
-            return super()._generate_and_score_completions(inputs)
+            return super()._generate_and_score_completions(inputs, *more, **named)
         self.calibrate()  # an evaluation may come before training
         with self.times.measure("generation"):
-            output = super()._generate_and_score_completions(inputs)
+            output = super()._generate_and_score_completions(inputs, *more, **named)
         if self._weights is not None:
             weights = self._weights.to(output["advantages"])
             output["advantages"] = output["advantages"] * weights[self._own_rows(len(inputs))]
@@ -266,6 +318,9 @@ class HybridGRPOTrainer(GRPOTrainer):
         if self.verifier is not None and checkpoint is not None:
             load_state(self, Path(checkpoint))
             replay_shuffles(self._train_sampler, epochs=int(self.state.epoch or 0))
+            if self.state.global_step >= self.state.max_steps:
+                # Nothing is generated any more, and TRL would write an empty table over the last step's.
+                self.log_completions = False
 
 
 def _hybrid_config(args: Any, model: Any) -> HybridGRPOConfig:

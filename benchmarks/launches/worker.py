@@ -24,6 +24,7 @@ from transformers import TrainerCallback
 from trl.extras.profiling import ProfilingContext
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
+from trl_hybrid.attention import turn_off_cudnn_attention
 
 
 NAMES = {"transformers.generate": "generation", "reward_model": "reward model", "math_verifier": "verifier"}
@@ -128,6 +129,7 @@ def finite_norms(log_history: list[dict[str, float]]) -> list[float]:
 def main(settings_file: Path, output: Path) -> None:
     """Train and write the report."""
     settings = json.loads(settings_file.read_text())
+    turn_off_cudnn_attention()
     clock = Clock()
     clock.listen()
     with tempfile.TemporaryDirectory() as folder:

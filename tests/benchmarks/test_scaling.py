@@ -87,7 +87,15 @@ def test_the_planned_memory_is_the_plan_s(script, tmp_path, monkeypatch):
     # Training is the same; resident and streamed differ by the reward model alone.
     names = [text for name, path in models.items() for text in (f"--{OPTIONS[name]}", path)]
     plan = script.make_plan(
-        argparse.Namespace(config=None, gpu_memory=None, gpus=1, prompt_tokens=256, recipe_options=names)
+        argparse.Namespace(
+            config=None,
+            gpu_memory=None,
+            host_memory=None,
+            gpus=1,
+            launch_config=None,
+            prompt_tokens=256,
+            recipe_options=names,
+        )
     )
     places = plan["placements"]
     assert planned["resident"] - planned["streamed"] == places["resident"]["gpu"] - places["streamed"]["gpu"]

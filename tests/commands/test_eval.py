@@ -9,7 +9,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from trl_hybrid.carried_prompt import CARRIED, save_system_prompt
 from trl_hybrid.cli import main
+from trl_hybrid.defaults import RECIPE_DEFAULTS
 from trl_hybrid.policy import TransformersSampler
 
 
@@ -106,6 +108,51 @@ def test_a_finished_run_needs_nothing_but_its_name(trained, capsys):
     assert "From the run's own settings: dataset_name='data/addition'" in shown
     assert "before" in shown
     assert "gain" in shown
+
+
+class TestSystemPrompt:
+    """The command line's, the run's, the model's own, the recipe's: the first that there is, and it is said."""
+
+    PROBLEMS = ("--dataset_name", "data/addition", "--max_rows", "4", "--num_samples", "1")
+
+    def prompts(self, folder, *options, model):
+        evaluate(folder, *options, model=model, problems=self.PROBLEMS)
+        return {message["content"] for row in read(folder) for message in row["prompt"] if message["role"] == "system"}
+
+    def test_the_embedded_policy_says_that_it_wants_none(self, tmp_path, capsys):
+        assert self.prompts(tmp_path, model=BASE) == set()
+        shown = capsys.readouterr().out
+        assert "System prompt (what the model was trained with, as its trl_hybrid.json says): none" in shown
+        assert any(sample["correct"] for row in read(tmp_path) for sample in [*row["samples"], row["greedy"]])
+
+    def test_a_model_that_says_nothing_gets_the_recipes(self, tmp_path, capsys):
+        silent = shutil.copytree(BASE, tmp_path / "model", ignore=shutil.ignore_patterns(CARRIED))
+        assert self.prompts(tmp_path / "eval", model=silent) == {RECIPE_DEFAULTS["system_prompt"]}
+        assert "as the model does not say its own; --system_prompt '' for none): 'Solve" in capsys.readouterr().out
+
+    def test_an_adapter_goes_before_its_base_and_the_run_before_both(self, tmp_path, trained, capsys):
+        adapter = shutil.copytree(trained, tmp_path / "run" / "adapter", ignore=shutil.ignore_patterns("summary.json"))
+        assert self.prompts(tmp_path / "a", model=adapter) == set()  # its base's
+        save_system_prompt(adapter, "Think.")
+        assert self.prompts(tmp_path / "b", model=adapter) == {"Think."}
+        (adapter / "settings.json").write_text('{"settings": {"tasks": {"system_prompt": "Hurry."}}}')
+        assert self.prompts(tmp_path / "c", model=adapter) == {"Hurry."}
+        assert "System prompt (the run's own): 'Hurry.'" in capsys.readouterr().out
+        assert self.prompts(tmp_path / "d", "--system_prompt", "Now.", model=adapter) == {"Now."}
+
+    def test_three_judged_answers_are_shown(self, tmp_path, capsys):
+        file = tmp_path / "problems.jsonl"
+        golds = ["14", "proof", "1", "2"]
+        file.write_text(
+            "".join(json.dumps({"question": "What is 286 + 859?", "answer": gold}) + "\n" for gold in golds)
+        )
+        evaluate(tmp_path / "eval", problems=["--dataset_name", file])
+        said = capsys.readouterr().out.split("answered greedily:\n")[1].split("\n\n")[0].splitlines()
+        row = read(tmp_path / "eval")[0]
+        assert said[:2] == ["  What is 286 + 859?", f"      {row['greedy']['completion']}"]
+        assert said[2] == f"      wrong: {row['greedy']['answer']} for 14"
+        assert said[5] == f"      cannot be judged: {row['greedy']['answer']} for proof"
+        assert len(said) == 9
 
 
 def test_interrupted_it_goes_on_to_what_an_unbroken_run_gives(tmp_path, monkeypatch, capsys):

@@ -5,11 +5,13 @@ import json
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from trl_hybrid.cli import main
+from trl_hybrid.commands.init import SHIPPED, shipped_files
 
 
 def files_below(folder):
@@ -20,14 +22,21 @@ def test_everything_that_a_recipe_needs_is_copied(tmp_path, capsys):
     assert main(["init", str(tmp_path / "mine")]) == 0
     copied = files_below(tmp_path / "mine")
     shipped = {
-        str(path) for name in ("recipes", "accelerate_configs", "data") for path in Path(name).rglob("*")
+        str(path) for name in ("recipes", "accelerate_configs", "data", "docs") for path in Path(name).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }  # fmt: skip
-    assert copied == shipped
+    assert copied == shipped | {"README.md", ".gitignore"}
+    assert "runs/" in (tmp_path / "mine/.gitignore").read_text().splitlines()
     assert "data/embedded_policy/model.safetensors" in copied
     recipe = Path("recipes/tinyllama_grpo.py")
     assert (tmp_path / "mine" / recipe).read_bytes() == recipe.read_bytes()
-    assert f"Copied {len(shipped)} files" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"Copied {len(copied)} files" in said
+    *_, into, command = said.splitlines()
+    assert into == f"  cd {tmp_path / 'mine'}"
+    launcher, script, option, config = command.split()
+    assert (launcher, option) == ("python", "--config")
+    assert {script, config} <= copied
 
 
 def test_what_was_changed_stays(tmp_path, capsys):
@@ -35,9 +44,11 @@ def test_what_was_changed_stays(tmp_path, capsys):
     changed = tmp_path / "recipes/configs/embedded.yaml"
     changed.write_text("run_name: mine\n")
     (tmp_path / "data/dummy_math_tasks.jsonl").unlink()
+    (tmp_path / "README.md").write_text("Mine.")
     capsys.readouterr()
     assert main(["init", str(tmp_path)]) == 0
     assert changed.read_text() == "run_name: mine\n"
+    assert (tmp_path / "README.md").read_text() == "Mine."
     assert (tmp_path / "data/dummy_math_tasks.jsonl").is_file()
     assert "Copied 1 files" in capsys.readouterr().out
 
@@ -51,17 +62,29 @@ def test_a_file_in_its_place_is_one_message(tmp_path, capsys, monkeypatch):
     assert "FOLDER must be a folder" in capsys.readouterr().err
 
 
+def wheel_in(folder):
+    if importlib.util.find_spec("hatchling") is None:
+        pytest.skip("hatchling is not installed")
+    build = ["-m", "pip", "--quiet", "--disable-pip-version-check", "wheel", "--no-deps", "--no-build-isolation"]
+    command = [sys.executable, *build, "--wheel-dir", str(folder), "."]
+    subprocess.run(command, check=True, timeout=100, capture_output=True)
+    return next(folder.glob("trl_hybrid-*.whl"))
+
+
+def test_a_wheel_brings_everything_that_is_copied(tmp_path):
+    names = set(zipfile.ZipFile(wheel_in(tmp_path)).namelist())
+    copied = {str(target.relative_to("x")) for name in SHIPPED for _, target in shipped_files(name, Path("x"))}
+    assert "docs/data.md" in copied
+    assert {f"trl_hybrid/shipped/{name}" for name in copied} <= names
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_wheel_in_an_empty_environment_checks_itself_and_trains(tmp_path):
-    if importlib.util.find_spec("hatchling") is None:
-        pytest.skip("hatchling is not installed")
+    wheel = wheel_in(tmp_path)
     pip = ["-m", "pip", "--quiet", "--disable-pip-version-check"]
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), "."]
-    subprocess.run([sys.executable, *build], check=True, timeout=100, capture_output=True)
     venv.create(tmp_path / "venv", with_pip=True)
     python, bin_folder = tmp_path / "venv/bin/python", tmp_path / "venv/bin"
-    wheel = next(tmp_path.glob("trl_hybrid-*.whl"))
     subprocess.run(
         [python, *pip, "install", "-c", "constraints.txt", str(wheel)], check=True, timeout=400, capture_output=True
     )
@@ -74,6 +97,7 @@ def test_a_wheel_in_an_empty_environment_checks_itself_and_trains(tmp_path):
         return result.stdout
 
     run("trl-hybrid", "init", "mine", cwd=tmp_path)
+    assert (tmp_path / "mine/docs/data.md").read_bytes() == Path("docs/data.md").read_bytes()
     mine = tmp_path / "mine"
     config = ("--config", "recipes/configs/embedded.yaml")
     checked = run("trl-hybrid", "check", "--yes", *config, cwd=mine)

@@ -16,7 +16,7 @@ from trl_hybrid.cli import main
 
 PUSHED = {
     ".gitattributes", "README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja",
-    "curves.png", "tokenizer.json", "tokenizer_config.json",
+    "curves.png", "tokenizer.json", "tokenizer_config.json", "trl_hybrid.json",
 }  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def run(tmp_path_factory):
 
 
 def test_what_was_pushed_loads_from_the_hub_and_answers_by_its_own_card(hub, client, run):
-    assert client.push(run, "--hub-model-id", "me/tiny") == 0
+    assert client.push(run, "--hub_model_id", "me/tiny") == 0
     assert f"Pushed: {hub.endpoint}/me/tiny" in client.shown
     files = hub.files("me/tiny")
     assert set(files) == PUSHED
@@ -78,23 +78,27 @@ def test_what_was_pushed_loads_from_the_hub_and_answers_by_its_own_card(hub, cli
 
     code = re.search(r"```python\n(.*?)```", files["README.md"].decode(), re.DOTALL)[1]
     assert repr(SYSTEM_PROMPT) in code
+    assert json.loads(files["trl_hybrid.json"]) == {"system_prompt": SYSTEM_PROMPT}
     assert client.order(code=f"{code}\nprint(type(model).__name__, model.peft_config['default'].r)") is None
     assert "PeftModelForCausalLM 4" in client.shown
     assert hub.count(r"GET /lfs/") == 1
+    asked = "from trl_hybrid.carried_prompt import carried_prompt\nprint([*map(carried_prompt, ['me/tiny', 'me/no'])])"
+    assert client.order(code=asked) is None
+    assert client.shown.strip() == repr([{"system_prompt": SYSTEM_PROMPT}, {}])
 
 
 def test_pushing_again_sends_and_commits_nothing(hub, client, run):
-    client.push(run, "--hub-model-id", "me/tiny")
+    client.push(run, "--hub_model_id", "me/tiny")
     before = hub.repositories["me/tiny"].branches["main"][:]
     uploads = hub.count("PUT /lfs/")
-    assert client.push(run, "--hub-model-id", "me/tiny") == 0
+    assert client.push(run, "--hub_model_id", "me/tiny") == 0
     assert hub.repositories["me/tiny"].branches["main"] == before
     assert hub.count("PUT /lfs/") == uploads == 2
 
 
 def test_dropped_line_in_the_middle_of_the_weights_is_tried_again(hub, client, run):
     hub.cut("PUT /lfs/", times=2)
-    assert client.push(run, "--hub-model-id", "me/tiny") == 0
+    assert client.push(run, "--hub_model_id", "me/tiny") == 0
     assert hub.count("PUT /lfs/") == 4
     assert load(hub.files("me/tiny")["adapter_model.safetensors"]).keys()
 
@@ -111,12 +115,12 @@ def test_dropped_line_in_the_middle_of_the_weights_is_tried_again(hub, client, r
 def test_failed_push_says_why_and_how_to_repeat_and_the_repeat_works(hub, client, run, request_, status, said):
     weights = (run / "adapter_model.safetensors").read_bytes()
     hub.fail(request_, status, times=2)
-    assert client.push(run, "--hub-model-id", "me/tiny") == 2
+    assert client.push(run, "--hub_model_id", "me/tiny") == 2
     assert said in client.shown
-    assert f"trl-hybrid push {run} --hub-model-id me/tiny" in client.shown
+    assert f"trl-hybrid push {run} --hub_model_id me/tiny" in client.shown
     assert (run / "adapter_model.safetensors").read_bytes() == weights
     hub.faults.clear()
-    assert client.push(run, "--hub-model-id", "me/tiny") == 0
+    assert client.push(run, "--hub_model_id", "me/tiny") == 0
     assert set(hub.files("me/tiny")) == PUSHED
 
 
@@ -131,7 +135,7 @@ def test_failed_push_says_why_and_how_to_repeat_and_the_repeat_works(hub, client
     ],
 )
 def test_who_may_not_push_is_told_so(hub, client, run, token, name, said):
-    assert client.push(run, "--hub-model-id", name, token=token) == 2
+    assert client.push(run, "--hub_model_id", name, token=token) == 2
     assert said in client.shown
     assert hub.repositories == {}
 
@@ -144,23 +148,23 @@ def test_private_branch_and_default_name(hub, client, run):
 
 
 def test_public_repository_is_not_taken_for_a_private_one(hub, client, run):
-    client.push(run, "--hub-model-id", "me/tiny")
-    assert client.push(run, "--hub-model-id", "me/tiny", "--private") == 2
+    client.push(run, "--hub_model_id", "me/tiny")
+    assert client.push(run, "--hub_model_id", "me/tiny", "--private") == 2
     assert "me/tiny exists and is public" in client.shown
 
 
 def test_weights_that_the_run_has_not_are_taken_off(hub, client, run):
-    client.push(run, "--hub-model-id", "me/tiny")
+    client.push(run, "--hub_model_id", "me/tiny")
     old = {"model-00001-of-00002.safetensors": b"x", "model.safetensors.index.json": b"{}", "notes.txt": b"mine"}
     hub.repositories["me/tiny"].commit("main", old)
-    assert client.push(run, "--hub-model-id", "me/tiny") == 0
+    assert client.push(run, "--hub_model_id", "me/tiny") == 0
     assert set(hub.files("me/tiny")) == {*PUSHED, "notes.txt"}
 
 
 def test_broken_adapter_is_not_pushed(hub, client, run, tmp_path):
     folder = make_run(tmp_path / "broken")
     (folder / "adapter_model.safetensors").write_bytes(b"cut off")
-    assert client.push(folder, "--hub-model-id", "me/tiny") == 2
+    assert client.push(folder, "--hub_model_id", "me/tiny") == 2
     assert "adapter_model.safetensors cannot be read" in client.shown
     assert hub.requests == []
 
@@ -169,7 +173,7 @@ def test_base_model_that_is_not_here_is_not_downloaded_for_the_check(hub, client
     folder = make_run(tmp_path / "moved", base="me/base")
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "me/base"}))
-    assert client.push(folder, "--hub-model-id", "me/tiny") == 0
+    assert client.push(folder, "--hub_model_id", "me/tiny") == 0
     assert "Only the adapter's own weights were checked: me/base is not on this machine" in client.shown
     assert hub.count("GET /me/base/resolve/") == 0
 
@@ -188,9 +192,9 @@ print(commit_of("lab/base"), licence_of("lab/base", HfApi()), licence_of("lab/no
     assert client.shown.splitlines() == ["None", f"{loaded} apache-2.0 None"]
 
 
-@pytest.mark.parametrize("options", [[], ["--private", "--revision", "second"]])
+@pytest.mark.parametrize("options", [[], ["--private", "--hub_revision", "second"]])
 def test_no_network_is_said_with_the_command_that_pushes_to_the_same_place_and_as_private(run, capsys, options):
-    args = ["push", str(run), "--hub-model-id", "me/tiny", *options]
+    args = ["push", str(run), "--hub_model_id", "me/tiny", *options]
     # The tests' own process is offline.
     with pytest.raises(SystemExit):
         main(args)
@@ -261,7 +265,7 @@ def test_folder_that_is_no_finished_run(tmp_path, capsys):
 @pytest.mark.slow
 def test_full_model_too(hub, client, tmp_path):
     folder = make_run(tmp_path / "full", adapter=False)
-    assert client.push(folder, "--hub-model-id", "lab/full") == 0
+    assert client.push(folder, "--hub_model_id", "lab/full") == 0
     assert {"config.json", "generation_config.json", "model.safetensors"} <= set(hub.files("lab/full"))
     code = re.search(r"```python\n(.*?)```", hub.files("lab/full")["README.md"].decode(), re.DOTALL)[1]
     assert client.order(code=f"{code}\nprint(type(model).__name__)") is None

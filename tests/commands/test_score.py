@@ -69,7 +69,7 @@ def read(path):
 
 
 def command(tmp_path, *options, name=FOLDER, output="scores.jsonl"):
-    files = ["--completions", tmp_path / "c.jsonl", "--output", tmp_path / output, "--batch_rows", 4]
+    files = ["--completions", tmp_path / "c.jsonl", "--output", tmp_path / output, "--batch_size", 4]
     judge = ["--reward_model_name_or_path", name, "--reward_model_system_prompt", SYSTEM_PROMPT]
     return [str(part) for part in ["score", *files, *judge, *options]]
 
@@ -154,7 +154,7 @@ class TestGoingOn:
         rows = [{"prompt": f"What is {n} + {n}?", "completion": f"\\boxed{{{2 * n}}}"} for n in range(400)]
         write(tmp_path / "c.jsonl", rows)
         output = tmp_path / "scores.jsonl"
-        single = command(tmp_path, "--batch_rows", 1)
+        single = command(tmp_path, "--batch_size", 1)
         process = subprocess.Popen(
             [sys.executable, "-m", "trl_hybrid.cli", *single], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -164,7 +164,7 @@ class TestGoingOn:
         process.wait()
         assert 0 < output.read_bytes().count(b"\n") < len(rows)
         assert main(single) == 0
-        assert main(command(tmp_path, "--batch_rows", 1, output="whole.jsonl")) == 0
+        assert main(command(tmp_path, "--batch_size", 1, output="whole.jsonl")) == 0
         assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
     @pytest.mark.parametrize("lost", [1, 30, 240])
@@ -299,7 +299,7 @@ GOOD = '{"prompt": "x", "completion": "y"}\n'
         ('{"prompt": "x", "completion": "y", "truncated": "no"}', [], "true or false as `truncated`, got 'no'"),
         ('{"prompt": "x", "completion": "y", "score": 1}', [], "has `score`, which the command would write over"),
         ('{"prompt": "x", "completion": "half a pair: \\ud83d"}', [], "must be text that UTF-8 can hold"),
-        (GOOD, ["--batch_rows", 0], "--batch_rows must be at least 1, got 0"),
+        (GOOD, ["--batch_size", 0], "--batch_size must be at least 1, got 0"),
         (GOOD, ["--output", "data"], "--output must be a file, got 'data'"),
         (GOOD, ["--output", "data/none/s.jsonl"], "The folder 'data/none' of --output does not exist"),
         (GOOD, ["--completions", "none.jsonl"], "'none.jsonl' does not exist"),

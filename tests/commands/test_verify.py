@@ -56,7 +56,7 @@ def test_golds_of_a_data_set_by_line_and_by_index(tmp_path):
         ('{"completion": "x"', [], "Line 1"),
         ('{"text": "x"}', [], "must be a JSON object with `completion`"),
         ("\n", [], "holds no rows"),
-        ('{"completion": "x"}', [], "must have a gold answer as solution, answer or gold; it has completion"),
+        ('{"completion": "x"}', [], "answer, solution or gold; it has completion"),
         ('{"completion": "x", "answer": "1"}', ["--method", "guess"], "method must be one of"),
         ('{"completion": "x"}', ["--dataset_name", "data/dummy_math_tasks.jsonl"], "got 1 completions for 16 rows"),
         (
@@ -79,7 +79,60 @@ def test_missing_file_and_existing_output(tmp_path, capsys):
         verify("--completions", tmp_path / "none.jsonl")
     assert "does not exist" in capsys.readouterr().err
     file = write(tmp_path / "c.jsonl", ROWS)
-    with pytest.raises(SystemExit):
-        verify("--completions", file, "--output", file)
-    assert "is not written over" in capsys.readouterr().err
+    for options in ([], ["--overwrite"]):
+        with pytest.raises(SystemExit):
+            verify("--completions", file, "--output", file, *options)
+        assert "must be another file than --completions" in capsys.readouterr().err
     assert json.loads((tmp_path / "c.jsonl").read_text().splitlines()[0]) == ROWS[0]
+    output = tmp_path / "verdicts.jsonl"
+    output.write_text("mine\n")
+    with pytest.raises(SystemExit):
+        verify("--completions", file, "--output", output)
+    assert "is not written over" in capsys.readouterr().err
+    assert output.read_text() == "mine\n"
+    assert verify("--completions", file, "--output", output, "--overwrite") == 0
+    assert len(output.read_text().splitlines()) == 4
+
+
+def verdicts_of(tmp_path, rows, *options):
+    output = tmp_path / "verdicts.jsonl"
+    verify("--completions", write(tmp_path / "c.jsonl", rows), "--output", output, *options)
+    return [(row["correct"], row["reason"]) for row in map(json.loads, output.read_text().splitlines())]
+
+
+def test_golds_that_training_leaves_out_judge_nothing(tmp_path, capsys):
+    """Each would otherwise be called right or wrong, although no policy is ever paid for it."""
+    golds = ["proof", "because the sum of the parts is the whole of them", "\\frac{1}{2", "a, b and c are equal", "4"]
+    rows = [{"completion": f"\\boxed{{{gold}}}", "answer": gold} for gold in golds]
+    assert verdicts_of(tmp_path, rows) == [(None, "unjudgeable")] * 4 + [(True, "exact")]
+    shown = capsys.readouterr().out
+    assert "not judged in 1: the gold is a placeholder (first in row 1, gold 'proof')" in shown
+    assert "not judged in 2: the gold is no final answer (first in row 2" in shown
+
+
+def test_golds_are_found_and_read_as_in_training(tmp_path):
+    rows = [
+        {"completion": "\\boxed{72}", "answer": "He has 72.\n#### 72", "solution": "It is \\boxed{1}."},
+        {"completion": "\\boxed{72}", "reward_model": {"ground_truth": 72}, "answer": "1"},
+        {"completion": "\\boxed{1, 2}", "answer": [1, 2]},
+        {"completion": "\\boxed{88888889888888899}", "answer": 88888889888888899},
+        {"completion": "\\boxed{1}", "answer": None},
+    ]
+    assert [correct for correct, _ in verdicts_of(tmp_path, rows)] == [True, True, True, True, None]
+
+
+def test_byte_order_mark_and_other_encodings(tmp_path, capsys):
+    file = tmp_path / "c.jsonl"
+    file.write_text('{"completion": "\\\\boxed{4}", "answer": "4"}\n', encoding="utf-8-sig")
+    assert verify("--completions", file) == 0
+    assert "100.0%" in capsys.readouterr().out
+    file.write_text('{"completion": "für", "answer": "4"}\n', encoding="latin-1")
+    with pytest.raises(SystemExit):
+        verify("--completions", file)
+    assert "must be UTF-8, but has the byte 0xfc. It is probably CP1252" in capsys.readouterr().err
+
+
+def test_column_of_the_golds_may_be_named(tmp_path):
+    data = write(tmp_path / "tasks.jsonl", [{"question": "a", "answer": "1", "label": "2"}])
+    rows = [{"completion": "\\boxed{2}"}]
+    assert verdicts_of(tmp_path, rows, "--dataset_name", data, "--dataset_solution_column", "label")[0][0] is True

@@ -164,7 +164,8 @@ def test_licence_of_a_local_copy_is_what_its_card_says(tmp_path):
     assert licence_of(str(tmp_path), api) is None
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
     assert licence_of(str(tmp_path), api) == "mit"
-    assert licence_of("/copies/AceMath-7B-RM", api) == "cc-by-nc-4.0"
+    assert licence_of("/copies/AceMath-7B-RM", api) is None  # a name says nothing about what lies there
+    assert licence_of("nvidia/AceMath-7B-RM", api) == "cc-by-nc-4.0"
     # Nothing is guessed where the Hub cannot be asked.
     assert licence_of("someone/some-model", api) is None
 

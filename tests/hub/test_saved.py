@@ -1,13 +1,17 @@
 """A saved model that is empty, broken or another one is found before it is shared."""
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from hub_run import POLICY, save_policy
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trl_hybrid.hub.saved import Trained, base_model, check_saved_model, is_here
+from trl_hybrid.hub.saved import Trained, base_model, check_saved_model, is_here, probe_logits, trained_logits
 
 
 def change(folder, edit):
@@ -50,6 +54,73 @@ def test_adapter_that_learned_nothing_is_found_where_the_logits_do_not_tell(tmp_
     change(tmp_path, lambda weights: [weights.pop(name) for name in list(weights) if "3.mlp.up_proj.lora_B" in name])
     with pytest.raises(RuntimeError, match=r"up_proj.lora_B.weight' is missing"):
         check_saved_model(tmp_path, trained)
+
+
+def test_adapter_values_may_differ_by_rounding_alone(tmp_path):
+    trained = save_policy(tmp_path)._replace(tolerance=10.0)
+
+    def scale(factor):
+        change(tmp_path, lambda weights: [w.mul_(factor) for name, w in weights.items() if "3.mlp.up_proj" in name])
+
+    scale(1.005)
+    check_saved_model(tmp_path, trained)
+    scale(1.02)
+    with pytest.raises(RuntimeError, match="is not what was trained"):
+        check_saved_model(tmp_path, trained)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.99])
+def test_logits_of_a_full_precision_model_are_compared_closely(tmp_path, factor):
+    """A model that is off by a hundredth passes in half precision, and not in full."""
+    trained = save_policy(tmp_path, adapter=False)
+    assert trained.tolerance == 1e-3
+    change(tmp_path, lambda weights: [w.mul_(factor) for name, w in weights.items() if name == "model.norm.weight"])
+    check_saved_model(tmp_path, trained._replace(tolerance=0.1))
+    if factor == 1.0:
+        check_saved_model(tmp_path, trained)
+        return
+    with pytest.raises(RuntimeError, match=r"logits differ from the trained model's by 0\.01 "):
+        check_saved_model(tmp_path, trained)
+
+
+def small_trainer(dtype=torch.float32, mixed_precision="no", bf16=False):
+    """A trainer as `trained_logits` sees it, with an adapter on the embedded policy."""
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(POLICY, dtype=dtype)
+    lora = LoraConfig(r=4, target_modules=["up_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    return SimpleNamespace(
+        model=get_peft_model(base, lora), processing_class=AutoTokenizer.from_pretrained(POLICY),
+        args=SimpleNamespace(bf16=bf16, fp16=False),
+        accelerator=SimpleNamespace(device="cpu", mixed_precision=mixed_precision),
+    )  # fmt: skip
+
+
+def test_what_is_compared_is_what_the_model_in_memory_holds():
+    trainer: Any = small_trainer()
+    trained = trained_logits(trainer)
+    values = dict(trainer.model.named_parameters())
+    assert len(trained.lora) == 2 * 4
+    for name, some in trained.lora.items():
+        whole = values[name.replace("lora_A.", "lora_A.default.").replace("lora_B.", "lora_B.default.")].flatten()
+        assert torch.equal(some, whole[:: max(1, len(whole) // 1000)])
+    assert torch.equal(trained.logits, probe_logits(trainer.model, trainer.processing_class))
+    trainer.model.base_model.model.is_quantized = True
+    quantized = trained_logits(trainer)
+    assert (quantized.logits, quantized.lora.keys()) == (None, trained.lora.keys())
+
+
+@pytest.mark.parametrize(
+    ("how", "tolerance"),
+    [
+        ({}, 1e-3),
+        ({"dtype": torch.bfloat16}, 0.1),
+        # As under `accelerate launch --mixed_precision bf16`, of which the trainer's arguments know nothing.
+        ({"mixed_precision": "bf16"}, 0.1),
+        ({"mixed_precision": "fp16"}, 0.1),
+    ],
+)
+def test_half_precision_of_the_weights_or_the_launch_widens_the_tolerance(how, tolerance):
+    assert trained_logits(small_trainer(**how)).tolerance == tolerance
 
 
 def test_empty_tensors_as_zero3_has_saved_them(saved):

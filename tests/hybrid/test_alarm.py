@@ -1,4 +1,4 @@
-"""Drift by hand; an alarm that hears a hacked reward model and not noise."""
+"""Ranking and drift by hand; an alarm that hears a hacked reward model and not noise."""
 
 import json
 import math
@@ -6,10 +6,44 @@ import math
 import pytest
 import torch
 
-from trl_hybrid.hybrid.alarm import HackingAlarm, ScoreDrift, trend
+from trl_hybrid.hybrid.alarm import HackingAlarm, RecentAuc, ScoreDrift, trend
 
 
 NAN = math.nan
+
+
+def tensor(values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+class TestRecentAuc:
+    def test_each_mixed_group_of_the_window_counts_once(self):
+        recent, nothing = RecentAuc(window=2), tensor([NAN] * 6)
+        # No mixed group; then one of (right 2; wrong 1, 5: 1/2) and one of (right 3, 4; wrong 1: 1).
+        assert math.isnan(recent.update(tensor([0.0] * 6), tensor([1.0, 2, 3, 4, 5, 6]), 3)[0])
+        mixed = tensor([1.0, 0.0, 0.0, 1.0, 1.0, 0.0])
+        assert recent.update(mixed, tensor([2.0, 1, 5, 3, 4, 1]), 3) == (0.75, 2)
+        # One mixed group that is ranked wrongly, the other's scores are broken: (1/2 + 1 + 0) / 3.
+        assert recent.update(mixed, tensor([1.0, 2, 3, NAN, NAN, 1]), 3) == (pytest.approx(0.5), 3)
+        assert recent.update(nothing, tensor([1.0] * 6), 3) == (0.0, 1)
+        assert recent.update(nothing, tensor([1.0] * 6), 3)[1] == 0
+
+    def test_restored_it_goes_on(self):
+        generator = torch.Generator().manual_seed(0)
+        steps = [
+            (torch.randint(2, (8,), generator=generator).double(), torch.randn(8, generator=generator).double())
+            for _ in range(8)
+        ]
+        unbroken, first, second = (RecentAuc(window=3) for _ in range(3))
+        expected = [unbroken.update(*step, 4) for step in steps]
+        for step in steps[:5]:
+            first.update(*step, 4)
+        second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+        assert [second.update(*step, 4) for step in steps[5:]] == expected[5:]
+
+    def test_a_window_needs_a_step(self):
+        with pytest.raises(ValueError, match="window must be at least 1 step, got 0"):
+            RecentAuc(window=0)
 
 
 class TestScoreDrift:
@@ -40,6 +74,21 @@ class TestScoreDrift:
         assert [second.update(step) for step in scores[before:]] == pytest.approx(
             expected[before:], abs=0, rel=0, nan_ok=True
         )
+
+    def test_ten_steps_are_the_reference_unless_said(self):
+        drift = ScoreDrift()
+        assert all(math.isnan(drift.update(torch.tensor([float(i)]))) for i in range(10))
+        assert drift.update(torch.tensor([5.0])) == pytest.approx(0.5)  # the mean of 0..9 is 4.5
+
+    def test_a_single_step_can_be_the_reference(self):
+        drift = ScoreDrift(steps=1)
+        assert math.isnan(drift.update(torch.tensor([3.0])))
+        assert drift.update(torch.tensor([5.0])) == 2.0
+
+    def test_scores_in_single_precision_are_averaged_in_double(self):
+        drift = ScoreDrift(steps=1)
+        drift.update(torch.tensor([1e8, 1.0, 1.0, 1.0]))
+        assert drift.update(torch.tensor([0.0])) == -25_000_000.75
 
     def test_a_reference_needs_a_step(self):
         with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
@@ -159,7 +208,60 @@ class TestHackingAlarm:
         assert second.fired
         assert early is None or late is None
 
-    @pytest.mark.parametrize(("settings", "named"), [({"window": 9}, "window"), ({"tau": 0.0}, "tau")])
+    def at_the_limits(self):
+        """16 steps whose pass rate falls from 1/2 to 1/4 and whose scores climb by 2, the halves' means; spread 1."""
+        right = [78, 74, 70, 66, 62, 58, 54, 50, 46, 42, 38, 34, 30, 26, 22, 18]
+        # So far from 0 that single precision sees no climb.
+        return [(passed / 128, 2.0**27 + 0.25 * i) for i, passed in enumerate(right)]
+
+    @pytest.mark.parametrize(
+        ("changed", "heard"),
+        [({}, True), ({"rise": 2.01}, False), ({"rise": 1.99}, True), ({"fall": 0.51}, False), ({"fall": 0.49}, True)],
+    )
+    def test_limits_are_reached_where_they_are_equalled(self, changed, heard):
+        alarm = HackingAlarm(**{"window": 16, "tau": 1.0, "rise": 2.0, "fall": 0.5, **changed})
+        fired = []
+        for passed, score in self.at_the_limits():
+            verdicts, scores = step(passed, 0.0, spread=1.0, rows=128)
+            fired.append(alarm.update(verdicts, scores.double() + score))
+        assert fired == [False] * 15 + [heard]
+
+    @pytest.mark.parametrize("odd", ["passed", "score"])
+    def test_one_step_out_of_order_is_below_a_tau_of_1(self, odd):
+        alarm = HackingAlarm(window=16, tau=1.0, rise=1.0, fall=0.3)
+        steps = self.at_the_limits()
+        (first, low), (second, high) = steps[7:9]
+        steps[7:9] = [(second, low), (first, high)] if odd == "passed" else [(first, high), (second, low)]
+        for passed, score in steps:
+            verdicts, scores = step(passed, 0.0, spread=1.0, rows=128)
+            assert not alarm.update(verdicts, scores.double() + score)
+
+    def test_a_window_is_40_steps_unless_said(self):
+        curve = [(0.99 - 0.01 * i, float(i)) for i in range(60)]
+        assert fired_at(HackingAlarm(), curve) == 39
+
+    @pytest.mark.parametrize(
+        ("climb", "fall", "heard"),
+        [(0.21, 0.2, True), (0.19, 0.2, False), (1.0, 0.11, True), (1.0, 0.09, False)],
+    )
+    def test_a_tenth_of_both_is_asked_for_unless_said(self, climb, fall, heard):
+        """Between the halves, scores of deviation 2 climb by `climb` and a pass rate of 0.5 loses the share `fall`."""
+        # 40 steps to a line; the halves' means are 20 steps apart.
+        curve = [(0.5 - fall * 0.5 * (i - 9.5) / 20, climb * i / 20) for i in range(40)]
+        alarm = HackingAlarm()
+        fired = False
+        for passed, score in curve:
+            fired |= alarm.update(*step(passed, score, rows=10_000))
+        assert fired is heard
+
+    def test_scores_in_single_precision_are_averaged_in_double(self):
+        alarm = HackingAlarm()
+        alarm.update(torch.zeros(4), torch.tensor([1e8, 1.0, 1.0, 1.0]))
+        assert alarm.state_dict()["steps"][0][0] == 25_000_000.75
+
+    @pytest.mark.parametrize(
+        ("settings", "named"), [({"window": 9}, "window"), ({"tau": 0.0}, "tau"), ({"tau": 1.01}, "tau")]
+    )
     def test_bad_settings(self, settings, named):
         with pytest.raises(ValueError, match=named):
             HackingAlarm(**settings)

@@ -7,7 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trl_hybrid.hybrid.combine import combine_hybrid_score, count_non_finite, hybrid_rewards, read_verdicts
+from trl_hybrid.hybrid.combine import (
+    check_bands,
+    combine_hybrid_score,
+    count_non_finite,
+    hybrid_rewards,
+    place_in_band,
+    read_verdicts,
+)
 
 
 NAN = math.nan
@@ -48,7 +55,7 @@ class TestCombineHybridScore:
             ({"alpha": 0.6, "beta": 0.6}, "alpha \\+ beta"),
             ({"eps": 0.0}, "eps"),
             ({"eps": NAN}, "eps"),
-            ({"min_rm": 2.0, "max_rm": 1.0}, "min_rm"),
+            ({"min_rm": 2.0, "max_rm": 1.0}, "^min_rm and max_rm must"),
             ({"max_rm": math.inf}, "max_rm"),
             ({"verl_score": 0.5}, "verdict"),
         ],
@@ -56,6 +63,30 @@ class TestCombineHybridScore:
     def test_bad_input_names_the_argument(self, arguments, named):
         with pytest.raises(ValueError, match=named):
             combine_hybrid_score(**{"verl_score": 1.0, "rm_score": 0.0, "min_rm": 0.0, "max_rm": 1.0, **arguments})
+
+
+class TestCheckBands:
+    @pytest.mark.parametrize(
+        ("bands", "message"),
+        [
+            ((0.0, 0.1, 1e-6), r"^alpha must be above 0 and at most 1, got 0\.0"),
+            ((1.5, 0.1, 1e-6), r"^alpha must be above 0 and at most 1, got 1\.5"),
+            ((0.1, -0.1, 1e-6), r"^beta must be above 0 and at most 1, got -0\.1"),
+            ((1.0, 0.5, 1e-6), r"^alpha \+ beta must be at most 1, got 1\.0 \+ 0\.5 = 1\.5"),
+            ((0.1, 0.1, math.inf), r"^eps must be a positive finite number, got inf"),
+        ],
+    )
+    def test_the_broken_rule_is_named(self, bands, message):
+        with pytest.raises(ValueError, match=message):
+            check_bands(*bands)
+
+    @pytest.mark.parametrize(("alpha", "beta"), [(0.5, 0.5), (1.0, 1e-9), (0.1 + 0.2, 0.7)])
+    def test_bands_that_touch_are_bands_however_their_sum_is_rounded(self, alpha, beta):
+        check_bands(alpha, beta, 1e-6)
+
+    def test_a_prefix_stands_before_every_name(self):
+        with pytest.raises(ValueError, match=r"^hybrid_alpha \+ hybrid_beta must"):
+            check_bands(0.6, 0.6, 1e-6, prefix="hybrid_")
 
 
 class TestHybridRewards:
@@ -91,6 +122,14 @@ class TestHybridRewards:
 
     def test_float32_scores_are_combined_in_float64(self):
         assert hybrid_rewards(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0]), 2).dtype == torch.float64
+
+    def test_single_precision_is_left_before_anything_is_computed(self):
+        scores = torch.tensor([0.0, 1.0, 3.0])
+        paid = hybrid_rewards(torch.zeros(3), scores, 3, eps=1e-6).tolist()
+        assert paid[1] == pytest.approx(-0.1 + 0.2 / (3.0 + 1e-6), rel=1e-12)
+        placed = place_in_band(torch.zeros(1), torch.tensor([0.75]), 0.1, 0.1)
+        assert placed.dtype == torch.float64
+        assert placed.item() == -0.1 + 0.2 * 0.75
 
     def test_matches_the_scalar_form_row_by_row(self):
         verdicts, scores = [1.0, 0.0, 1.0, 0.0, 1.0, 0.0], [0.3, -4.0, 2.0, 8.0, 1.1, 0.0]
@@ -185,8 +224,8 @@ class TestBounds:
             ({"bounds": "batch"}, "bounds must be 'stratum', 'group' or 'calibrated', got 'batch'"),
             ({"bounds": "calibrated"}, "go together"),
             ({"calibrated": (0.0, 1.0)}, "go together"),
-            ({"bounds": "calibrated", "calibrated": (1.0, 0.0)}, "calibrated low and high"),
-            ({"bounds": "calibrated", "calibrated": (0.0, math.inf)}, "calibrated low and high"),
+            ({"bounds": "calibrated", "calibrated": (1.0, 0.0)}, "^The calibrated low and high must"),
+            ({"bounds": "calibrated", "calibrated": (0.0, math.inf)}, "^The calibrated low and high must"),
         ],
     )
     def test_bad_bounds_name_the_rule(self, arguments, named):
@@ -229,15 +268,25 @@ class TestReadVerdicts:
     def test_single_precision_pay_equals_double_precision_rule(self, correct_reward):
         assert read_verdicts(torch.tensor([correct_reward], dtype=torch.float32), correct_reward).item() == 1.0
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_each_precision_is_compared_and_answered_in_itself(self, dtype):
+        verdicts = read_verdicts(torch.tensor([0.1, 0.05, NAN], dtype=dtype), 0.1)
+        assert verdicts.dtype == dtype
+        assert verdicts.tolist() == pytest.approx([1.0, 0.0, NAN], nan_ok=True)
+
+    def test_a_right_answer_is_paid_1_unless_said(self):
+        assert read_verdicts(torch.tensor([1.0, 0.99, 2.0])).tolist() == [1.0, 0.0, 1.0]
+
 
 class TestCountNonFinite:
     def test_one_row_or_one_percent_is_put_up_with(self):
         assert count_non_finite(torch.tensor([1.0, NAN])) == 1
-        assert count_non_finite(torch.tensor([1.0] * 298 + [NAN, math.inf])) == 2
+        assert count_non_finite(torch.tensor([1.0] * 198 + [NAN, math.inf])) == 2
 
-    def test_more_is_refused(self):
-        with pytest.raises(ValueError, match="3 of 299 reward model scores are NaN or infinite"):
-            count_non_finite(torch.tensor([1.0] * 296 + [NAN, math.inf, -math.inf]))
+    @pytest.mark.parametrize(("broken", "rows"), [(2, 2), (2, 199), (3, 299)])
+    def test_more_is_refused(self, broken, rows):
+        with pytest.raises(ValueError, match=f"^{broken} of {rows} reward model scores are NaN or infinite"):
+            count_non_finite(torch.tensor([1.0] * (rows - broken) + [NAN, math.inf, -math.inf][:broken]))
 
 
 finite = st.floats(allow_nan=False, allow_infinity=False)

@@ -92,6 +92,13 @@ class TestScoresByVerdict:
             "score_wrong_std": 1.5,
         }
 
+    def test_single_precision_is_averaged_in_double(self):
+        scores = torch.tensor([1e8, 1.0, 1.0, 1.0])
+        assert scores_by_verdict(torch.ones(4), scores)["score_right_mean"] == 25_000_000.75
+        # Four mixed groups of one right and one wrong answer each.
+        verdicts, weights = torch.tensor([1.0, 0.0] * 4), scores.repeat_interleave(2)
+        assert weights_by_kind(verdicts, weights, 2)["weight_mixed"] == 25_000_000.75
+
     def test_no_right_answer(self):
         figures = scores_by_verdict(tensor([0.0]), tensor([3.0]))
         assert list(figures.values()) == pytest.approx([NAN, NAN, 3.0, 0.0], nan_ok=True)
@@ -112,6 +119,11 @@ class TestGroupAuc:
             expected.append(sum(won) / len(won) if won else NAN)
         assert group_auc(verdicts, scores, size).tolist() == pytest.approx(expected, nan_ok=True)
 
+    def test_it_is_in_double_precision_whatever_comes_in(self):
+        auc = group_auc(torch.tensor([1.0, 0.0, 0.0, 0.0]), torch.tensor([2.0, 1.0, 5.0, 6.0]), 4)
+        assert auc.dtype == torch.float64
+        assert auc.item() == 1 / 3
+
     @given(groups())
     def test_turned_scores_turn_it(self, group):
         verdicts, scores, size = group
@@ -125,6 +137,10 @@ class TestDisagreements:
         verdicts = torch.zeros(20, dtype=torch.float64)
         verdicts[18] = 1.0
         assert disagreements(verdicts, torch.arange(20.0)).nonzero().flatten().tolist() == [19]
+
+    def test_a_tenth_of_20_rows_are_two(self):
+        verdicts = torch.zeros(20, dtype=torch.float64)
+        assert disagreements(verdicts, torch.arange(20.0)).nonzero().flatten().tolist() == [18, 19]
 
     def test_few_rows_have_a_top_of_one(self):
         assert disagreements(tensor([1.0, 0.0, 0.0]), tensor([1.0, 2.0, 3.0])).tolist() == [False, False, True]
@@ -145,6 +161,13 @@ class TestCorrelation:
     def test_by_hand(self):
         # Deviations (-1, 0, 1) and (-1, 1, 0): 1 / 2
         assert correlation(tensor([1.0, 2.0, 3.0]), tensor([0.0, 2.0, 1.0])) == pytest.approx(0.5)
+
+    def test_rounding_takes_it_no_further_than_1_and_back_to_minus_1(self):
+        generator = torch.Generator().manual_seed(0)
+        columns = [torch.randn(7, generator=generator, dtype=torch.float64) for _ in range(200)]
+        assert {correlation(column, 3.0 * column) > 1.0 - 1e-12 for column in columns} == {True}
+        assert max(correlation(column, 3.0 * column) for column in columns) == 1.0
+        assert min(correlation(column, -3.0 * column) for column in columns) == -1.0
 
     def test_rows_that_are_not_finite_are_left_out(self):
         assert correlation(tensor([1.0, 2.0, NAN, math.inf]), torch.tensor([8, 4, 1, 9])) == pytest.approx(-1.0)
@@ -174,6 +197,7 @@ class TestJudgeDiagnostics:
             "score_wrong_mean": pytest.approx(0.8),
             "score_wrong_std": pytest.approx(math.sqrt((0.2**2 + 8.2**2 + 3.8**2 + 1.8**2 + 2.8**2) / 5)),
             "auc": 0.5,
+            "auc_groups": 1.0,
             "disagreement": pytest.approx(1 / 7),
             "score_length_correlation": pytest.approx(1.0),
         }
@@ -192,5 +216,5 @@ class TestJudgeDiagnostics:
         nothing = tensor([NAN, NAN])
         figures = judge_diagnostics(nothing, tensor([1.0, 2.0]), nothing, tensor([1.0, 2.0]), 2)
         assert {name for name, value in figures.items() if value == value} == {
-            "unjudged", "mixed_groups", "all_right_groups", "all_wrong_groups", "rescued_groups",
+            "unjudged", "mixed_groups", "all_right_groups", "all_wrong_groups", "rescued_groups", "auc_groups",
         }  # fmt: skip

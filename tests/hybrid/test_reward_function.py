@@ -60,8 +60,21 @@ class TestReward:
         assert paid[0] is None
         assert paid[1:] == pytest.approx([1.0, -0.1, 0.1])
 
+    def test_a_lone_right_answer_is_placed_by_the_singleton_rule(self):
+        arguments = [1.0, 0.0, 0.0, 0.0], [1.0, 2.0, 2.0, 2.0]
+        assert call(reward_of(*arguments), PROMPTS[:4]) == pytest.approx([1.0, 0.0, 0.0, 0.0])
+        assert call(reward_of(*arguments, singleton="floor"), PROMPTS[:4]) == pytest.approx([0.9, -0.1, -0.1, -0.1])
+
+    def test_groups_of_one(self):
+        assert call(reward_of(size=1), PROMPTS) == pytest.approx(VERDICTS)
+
+    def test_scores_stay_in_double_precision(self):
+        columns = {}
+        call(reward_of([0.0] * 4, [0.1, 0.2, 0.3, 0.7]), PROMPTS[:4], log_extra=columns.__setitem__)
+        assert columns["score"] == [0.1, 0.2, 0.3, 0.7]
+
     def test_reads_the_verdict_and_not_the_verifiers_number(self):
-        reward = reward_of([5.0, 0.25, 0.0, 0.0], [1.0, 2.0, 2.0, 2.0])
+        reward = reward_of([5.0, 2.0, 0.0, 0.0], [1.0, 2.0, 2.0, 2.0])
         reward.verifier.correct_reward = 5.0
         assert call(reward, PROMPTS[:4]) == pytest.approx([1.0, 0.0, 0.0, 0.0])
 
@@ -75,10 +88,22 @@ class TestReward:
 
     def test_verifier_starts_before_the_reward_model(self):
         reward, order = reward_of(), []
-        reward.verifier.prefetch = lambda completions, solutions, prompts: order.append(("prefetch", solutions))
+        reward.verifier.prefetch = lambda *arguments: order.append(arguments)
         reward.reward_model = lambda **kwargs: order.append("score") or SCORES
         call(reward, solution=["1"] * 8)
-        assert order == [("prefetch", ["1"] * 8), "score"]
+        assert order == [(["an answer"] * 8, ["1"] * 8, PROMPTS), "score"]
+        call(reward)
+        call(reward, solution=None)
+        assert order[2:] == ["score", "score"]  # nothing to verify against
+
+    def test_trls_loggers_reach_the_judges_where_trl_gives_them(self):
+        reward, given = reward_of(), {"log_extra": lambda *_: None, "log_metric": lambda *_: None}
+        call(reward, **given)
+        call(reward)
+        for judge in (reward.verifier, reward.reward_model):
+            assert (judge.calls[0].prompts, judge.calls[0].completions) == (PROMPTS, ["an answer"] * 8)
+            assert {name: vars(judge.calls[0])[name] for name in given} == given
+            assert not given.keys() & vars(judge.calls[1]).keys()
 
     def test_judges_receive_what_trl_passes(self):
         reward = reward_of()

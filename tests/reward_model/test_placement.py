@@ -9,8 +9,10 @@ from transformers import BitsAndBytesConfig
 
 from trl_hybrid.arguments import JudgeArguments, reward_model_settings
 from trl_hybrid.reward_model import RewardModel, scorer
-from trl_hybrid.reward_model.footprint import GB, Footprint, choose_placement
-from trl_hybrid.reward_model.placement import Placement, body_dtype
+from trl_hybrid.reward_model import placement as placement_module
+from trl_hybrid.reward_model.footprint import measure_footprint
+from trl_hybrid.reward_model.loading import Source, load_config
+from trl_hybrid.reward_model.placement import Placement, body_dtype, resolve_placement
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(qwen2, caplog):
@@ -85,8 +87,43 @@ def test_auto_dtype_is_the_checkpoints():
     assert body_dtype(None, torch.device("cuda")) == torch.bfloat16
 
 
-def test_a_machine_without_room_for_the_streamed_copy_is_told_of_zero3():
-    footprint = Footprint(2, 4, 10, GB, GB, 0, 0, 0)  # three layers on the GPU, ten layers and the embedding elsewhere
-    assert choose_placement(footprint, 5 * GB, host_bytes=13 * GB)[0] == "streamed"
-    with pytest.raises(ValueError, match=r"11\.7 GB of pinned memory for each process, 8\.0 GB are free.*`zero3`"):
-        choose_placement(footprint, 5 * GB, host_bytes=8 * GB)
+@pytest.mark.parametrize("placement", ["auto", "cpu", "streamed"])
+def test_weights_that_host_memory_cannot_hold_are_refused_before_they_are_loaded(qwen2, monkeypatch, placement):
+    monkeypatch.setattr(placement_module, "free_host_bytes", lambda: 10_000)
+    monkeypatch.setattr(scorer, "load_backend", lambda *args: pytest.fail("the weights were loaded"))
+    with pytest.raises(ValueError, match=r"would need|needs"):
+        RewardModel(qwen2.path, device="cpu", placement=placement)
+
+
+def test_a_deepspeed_configuration_of_one_s_own_may_put_the_weights_elsewhere(qwen2, monkeypatch):
+    config = load_config(Source(qwen2.path))
+    monkeypatch.setattr(placement_module, "free_host_bytes", lambda: 10_000)
+    with pytest.raises(ValueError, match=r"'zero3' needs .* of pinned host memory"):
+        resolve_placement("zero3", torch.device("cuda"), config, None)
+    own = {"zero_optimization": {"stage": 3}}
+    assert resolve_placement("zero3", torch.device("cuda"), config, None, deepspeed_config=own) == "zero3"
+
+
+def test_the_processes_of_a_machine_share_its_memory(qwen2, monkeypatch):
+    whole = measure_footprint(load_config(Source(qwen2.path))).host_bytes("cpu")
+    monkeypatch.setattr(placement_module, "free_host_bytes", lambda: 2 * whole)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert RewardModel(qwen2.path, device="cpu").placement == "cpu"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(ValueError, match="No placement of the reward model fits"):
+        RewardModel(qwen2.path, device="cpu")
+
+
+def test_auto_counts_the_type_that_the_weights_will_have_on_the_cpu(qwen2, monkeypatch):
+    """Where no type is asked for, bf16 on the GPU is fp32 on the CPU."""
+    chosen = []
+    config = load_config(Source(qwen2.path))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
+    monkeypatch.setattr(scorer, "load_backend", lambda source, config, options, samples: chosen.append(options))
+    monkeypatch.setattr(RewardModel, "preflight", lambda model: None)
+    full = measure_footprint(config).host_bytes("cpu")
+    monkeypatch.setattr(placement_module, "free_host_bytes", lambda: full - 1)
+    with pytest.raises(ValueError, match="No placement"):
+        RewardModel(qwen2.path, device="cuda")
+    RewardModel(qwen2.path, device="cuda", dtype="bfloat16")
+    assert [options.placement for options in chosen] == ["cpu"]

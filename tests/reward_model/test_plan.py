@@ -1,5 +1,6 @@
 from itertools import chain, combinations, pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,6 +51,33 @@ def test_a_row_longer_than_the_budget_goes_alone():
 def test_equal_rows_fill_the_budget():
     # 10 rows of 8 tokens: 3 to a forward of at most 24 tokens.
     assert [len(batch) for batch in cut_batches([8] * 10, token_budget=24)] == [3, 3, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("padding_budget", "batches"),
+    [
+        (0, [[0], [1], [2], [3], [4], [5]]),
+        (1, [[0, 1], [2, 3], [4, 5]]),
+        (2, [[0, 1], [2, 3], [4, 5]]),
+        (3, [[0, 1, 2], [3, 4, 5]]),  # 1 + 2 tokens of padding to 10, and to 7
+        (5, [[0, 1, 2], [3, 4, 5]]),
+        (6, [[0, 1, 2, 3], [4, 5]]),
+        (15, [[0, 1, 2, 3, 4, 5]]),
+    ],
+)
+def test_padding_counts_from_each_batchs_longest_row(padding_budget, batches):
+    assert cut_batches([10, 9, 8, 7, 6, 5], token_budget=1000, padding_budget=padding_budget) == batches
+
+
+def test_fewer_than_16_tokens_are_not_worth_sharing_unless_said():
+    def rows(shared):
+        return [(*range(shared), 100), (*range(shared), 200)]
+
+    assert share_starts(rows(16), token_budget=1000) == [Family(16, (0, 1))]
+    assert share_starts(rows(15), token_budget=1000) == [Family(0, (0,)), Family(0, (1,))]
+    assert share_starts(rows(3), token_budget=1000, least=3) == [Family(3, (0, 1))]
+    # Not even where none are asked for: two rows that share nothing are no family.
+    assert share_starts(rows(0), token_budget=1000, least=0) == [Family(0, (0,)), Family(0, (1,))]
 
 
 @given(DISTINCT_ROWS, st.integers(1, 20), st.integers(1, 3))

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from trl_hybrid.reward_model.preflight import check_scores
-from trl_hybrid.reward_model.presets import find_preset
+from trl_hybrid.reward_model.presets import find_preset, known_licence
 from trl_hybrid.reward_model.prompts import RowRenderer
 
 
@@ -63,13 +63,23 @@ def test_scores_that_are_not_finite_are_told(renderer, caplog):
 
 
 @pytest.mark.parametrize("name", ["nvidia/AceMath-7B-RM", "nvidia/AceMath-72B-RM", "/copies/AceMath-7B-RM"])
-def test_acemath_is_known_with_its_prompt_and_licence(name):
+def test_acemath_is_known_with_its_prompt(name):
     preset = find_preset(name)
     assert preset.system_prompt == "Please reason step by step, and check your final answer within \\boxed{}."
-    assert "CC-BY-NC-4.0" in preset.licence_note
 
 
-def test_skywork_has_no_system_prompt_and_a_free_licence():
+def test_skywork_has_no_system_prompt():
     preset = find_preset("Skywork/Skywork-Reward-V2-Llama-3.1-8B")
     assert preset.system_prompt is None
-    assert not preset.licence_note
+
+
+def test_a_licence_is_known_of_published_weights_and_of_a_folder_with_a_card(tmp_path):
+    assert known_licence("nvidia/AceMath-72B-RM") == "cc-by-nc-4.0"
+    assert known_licence("Skywork/Skywork-Reward-V2-Llama-3.1-8B") is None  # Llama's, not Apache's
+    folder = tmp_path / "AceMath-7B-RM"  # its name says nothing about the weights in it
+    folder.mkdir()
+    assert known_licence(str(folder)) is None
+    (folder / "README.md").write_text("# Weights of my own\n")
+    assert known_licence(str(folder)) is None
+    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    assert known_licence(str(folder)) == "cc-by-nc-4.0"

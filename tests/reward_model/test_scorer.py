@@ -2,6 +2,7 @@ import copy
 import json
 import logging
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -152,21 +153,38 @@ def test_own_system_prompt_is_rendered(qwen2):
     assert scorer.compute_reward("Q", "A") == pytest.approx(qwen2.score("Q", "A", "Be strict."), abs=1e-5)
 
 
-def test_ace_uses_its_cards_system_prompt_and_tells_the_licence_once(qwen2, caplog):
+def test_ace_uses_its_cards_system_prompt(qwen2):
+    assert AceRewardModel(qwen2.path).compute_reward("Q", "A") == pytest.approx(
+        qwen2.score("Q", "A", ACE_PROMPT), abs=1e-5
+    )
+
+
+@pytest.fixture
+def copy_of_ace(qwen2, tmp_path):
+    """A folder with weights and a card that names their licence."""
+    shutil.copytree(qwen2.path, tmp_path / "ace")
+    (tmp_path / "ace" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# AceMath\n")
+    return str(tmp_path / "ace")
+
+
+def test_the_licence_that_a_folders_card_names_is_told_once(copy_of_ace, caplog):
     with caplog.at_level(logging.WARNING):
-        scorer = AceRewardModel(qwen2.path)
-        AceRewardModel(qwen2.path)
-    assert scorer.compute_reward("Q", "A") == pytest.approx(qwen2.score("Q", "A", ACE_PROMPT), abs=1e-5)
+        AceRewardModel(copy_of_ace)
+        RewardModel(copy_of_ace)
     assert sum("CC-BY-NC-4.0" in record.message for record in caplog.records) == 1
 
 
-def test_of_several_processes_one_tells_the_licence(qwen2, caplog, monkeypatch, tmp_path):
-    other = tmp_path / "other"
-    other.symlink_to(qwen2.path)
+def test_no_licence_is_claimed_for_a_folder_without_a_card(qwen2, caplog):
+    with caplog.at_level(logging.WARNING):
+        AceRewardModel(qwen2.path)
+    assert "licensed" not in caplog.text
+
+
+def test_of_several_processes_one_tells_the_licence(copy_of_ace, caplog, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     with caplog.at_level(logging.WARNING):
-        AceRewardModel(str(other))
-    assert not any("CC-BY-NC-4.0" in record.message for record in caplog.records)
+        AceRewardModel(copy_of_ace)
+    assert "CC-BY-NC-4.0" not in caplog.text
 
 
 def test_local_copy_of_a_known_model_takes_its_preset(qwen2, tmp_path):

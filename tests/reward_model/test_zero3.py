@@ -3,13 +3,17 @@
 import json
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 import torch
 
-from trl_hybrid.reward_model import RewardModel
-from trl_hybrid.reward_model.zero3 import find_config, read_config, whole_head
+from trl_hybrid.reward_model import RewardModel, zero3
+from trl_hybrid.reward_model.footprint import measure_footprint
+from trl_hybrid.reward_model.loading import Source, load_config
+from trl_hybrid.reward_model.zero3 import OLDEST_DEEPSPEED, find_config, read_config, whole_head
 
 
 PROGRAM = """
@@ -30,6 +34,7 @@ report = {
     "sharded": [hasattr(p, "ds_id") for p in body.parameters()],
     "places": sorted({str(p.ds_tensor.device) for p in body.parameters() if hasattr(p, "ds_id")}),
     "share": sum(p.ds_tensor.numel() for p in body.parameters() if hasattr(p, "ds_id")),
+    "pieces": sorted(p.ds_tensor.numel() for p in body.parameters() if hasattr(p, "ds_id")),
     "whole": sum(getattr(p, "ds_numel", p.numel()) for p in body.parameters()),
     "plain": AutoModelForSequenceClassification.from_pretrained(reward_model).score.weight.numel(),
     "policy": [hasattr(p, "ds_id") for p in AutoModelForCausalLM.from_pretrained(policy).parameters()],
@@ -88,6 +93,9 @@ def test_the_reward_model_alone_is_sharded_on_the_cpu_and_all_processes_run_as_m
 ):
     pytest.importorskip("deepspeed")
     reports = launch(tmp_path, settings, qwen2.path, str(causal_folder), str(tmp_path), "zero3")
+    config = load_config(Source(qwen2.path))
+    weights = list(measure_footprint(config, torch.float32).tensor_elements)
+    weights.remove(config.hidden_size)  # the head's: all pieces but its own are the body's
     for report, rows in zip(reports, (FIRST_ROWS, SECOND_ROWS), strict=True):
         assert report["scores"] == [
             pytest.approx([qwen2.score("Q", completion) for completion in completions], abs=1e-5)
@@ -95,6 +103,8 @@ def test_the_reward_model_alone_is_sharded_on_the_cpu_and_all_processes_run_as_m
         ]
         assert all(report["sharded"])
         assert report["places"] == ["cpu"]
+        # What the estimate of host memory rounds up: each weight's own half.
+        assert report["pieces"] == sorted(-(-elements // 2) for elements in weights)
         assert report["share"] == pytest.approx(report["whole"] / 2, rel=0.01)
         # The policy's own settings are back: whole in one launch, sharded in the other.
         assert set(report["policy"]) == {settings is UNDER_ZERO3}
@@ -173,3 +183,23 @@ def test_another_stage_is_refused(tmp_path, stage):
 def test_a_configuration_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"none\.json' does not exist"):
         read_config(tmp_path / "none.json", torch.float32)
+
+
+def test_a_deepspeed_that_casts_the_rotary_frequencies_is_refused(qwen2, monkeypatch):
+    monkeypatch.setattr(zero3, "version", lambda name: "0.19.1")
+    with pytest.raises(ImportError, match=r"needs deepspeed 0\.19\.8 or newer, but deepspeed 0\.19\.1 is installed"):
+        RewardModel(qwen2.path, placement="zero3", device="cpu")
+
+
+def test_without_deepspeed_the_message_says_what_to_install(qwen2, monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(zero3, "version", missing)
+    with pytest.raises(ImportError, match=r"deepspeed is not installed\. pip install 'deepspeed>=0\.19\.8'"):
+        RewardModel(qwen2.path, placement="zero3", device="cpu")
+
+
+def test_the_extra_asks_for_the_same_deepspeed():
+    extras = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extras["deepspeed"] == [f"deepspeed>={OLDEST_DEEPSPEED}"]

@@ -18,6 +18,8 @@ def check_machine() -> Iterator[Finding]:
     import psutil
     import torch
 
+    from trl_hybrid.reward_model.host_memory import free_host_bytes
+
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)
@@ -31,9 +33,9 @@ def check_machine() -> Iterator[Finding]:
                 "Install torch for the driver's CUDA version: https://pytorch.org/get-started/locally",
             )
         yield Finding("note", "No GPU: everything runs on the CPU, which is enough for the embedded models")
-    memory = psutil.virtual_memory()
     cores = len(os.sched_getaffinity(0))
-    yield Finding("ok", f"{size(memory.available)} of memory free of {size(memory.total)}, {cores} cores")
+    total = psutil.virtual_memory().total
+    yield Finding("ok", f"{size(free_host_bytes())} of memory free of {size(total)}, {cores} cores")
 
 
 def check_attention(index: int) -> Iterator[Finding]:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HTTPError
@@ -17,9 +16,10 @@ from trl_hybrid.checks.finding import Finding, size
 from trl_hybrid.checks.machine import HUB_SECONDS
 from trl_hybrid.config import HybridGRPOConfig
 from trl_hybrid.estimates import named_dtype, policy_of, reserved_bytes
-from trl_hybrid.preflight import check_judges, check_model_found
+from trl_hybrid.preflight import check_judges, check_model
 from trl_hybrid.reward_model import RewardModel
 from trl_hybrid.reward_model.footprint import measure_footprint
+from trl_hybrid.reward_model.host_memory import free_host_bytes
 from trl_hybrid.reward_model.loading import Source, load_config
 from trl_hybrid.verifier import MathVerifier
 
@@ -62,7 +62,7 @@ class ModelChecks:
         if not self.ask(f"Load the policy {name} ({where_from(name, revision)})?"):
             yield Finding("skipped", f"The policy {name} was not loaded")
             return
-        check_model_found(name, "policy", revision, self.training.trust_remote_code)
+        check_model(name, "policy", revision, self.training.trust_remote_code)
         needed = policy_of(self.model, self.training).weight_bytes
         short = self._shortage("policy", needed, on_gpu=True)
         if short:
@@ -82,7 +82,7 @@ class ModelChecks:
         if not self.ask(f"Load the reward model {name} ({where_from(name, revision)})?"):
             yield Finding("skipped", f"The reward model {name} was not loaded, and no completion was scored")
             return
-        check_model_found(name, "reward model", revision, judges.reward_model_trust_remote_code)
+        check_model(name, "reward model", revision, judges.reward_model_trust_remote_code)
         short = self._shortage("reward model", self._reward_model_host_bytes(), on_gpu=False)
         if short:
             yield short
@@ -149,7 +149,7 @@ class ModelChecks:
 
     def _shortage(self, role: str, needed: int, on_gpu: bool) -> Finding | None:
         """A problem where there is no room: the system would end this process without a word."""
-        free, where = psutil.virtual_memory().available, "memory"
+        free, where = free_host_bytes(), "memory"
         if on_gpu and self.training.device.type == "cuda":
             free, where = torch.cuda.mem_get_info(self.training.device)[0], "GPU memory"
         if needed <= free:

@@ -40,7 +40,7 @@ def add_parser(commands: Any) -> None:
     )
     add = parser.add_argument
     add("--model", required=True, help="id on the Hub, or a model's, adapter's or run's folder")
-    add("--revision", metavar="NAME", help="branch, tag or commit of an id")
+    add("--model_revision", metavar="NAME", help="branch, tag or commit of an id")
     add("--base", nargs="?", const="", metavar="MODEL", help="compare with it (default: what MODEL began as)")
     add("--output_dir", type=Path, metavar="DIR", help="where results go (default: MODEL/eval)")
     add("--overwrite", action="store_true", help="answer everything anew")
@@ -50,7 +50,7 @@ def add_parser(commands: Any) -> None:
     add("--dataset_prompt_column", metavar="NAME", help="column of the problems")
     add("--dataset_solution_column", metavar="NAME", help="column of the gold answers")
     add("--max_rows", type=int, metavar="N", help="at most so many problems")
-    add("--system_prompt", metavar="TEXT", help="(default: the run's own; '' for none)")
+    add("--system_prompt", metavar="TEXT", help="(default: the run's or model's own, else the recipe's; '' for none)")
     add("--num_samples", type=int, default=8, metavar="N", help="sampled answers a problem (default: 8)")
     add("--temperature", type=float, metavar="T", help="(default: the run's own, or 0.8)")
     add("--top_p", type=float, metavar="P", help="(default: the run's own, or 1)")
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from trl_hybrid.commands.eval_settings import load_problems, resolve
-    from trl_hybrid.commands.eval_table import table
+    from trl_hybrid.commands.eval_table import answers, table
     from trl_hybrid.figures import compare, counts, summarize
     from trl_hybrid.run_folder import package_versions, write_json
     from trl_hybrid.run_settings import local_names
@@ -98,6 +98,8 @@ def _run(args: argparse.Namespace) -> int:
         raise InputError(f"--output_dir must be a folder, got the file {str(folder)!r}.")
     if settings.taken:
         print(f"From the run's own settings: {', '.join(f'{k}={v!r}' for k, v in settings.taken.items())}")
+    prompt = settings.problems["system_prompt"]
+    print(f"System prompt ({settings.prompt_source}): {repr(prompt) if prompt else 'none'}")
     problems, split = load_problems(settings.problems)
     if split == settings.trained_split:
         print(f"The model was trained on the split {split!r} of these problems: what is measured is no accuracy.")
@@ -131,7 +133,7 @@ def _run(args: argparse.Namespace) -> int:
         }  # fmt: skip
         result["difference"] = compare(base, rows, args.seed)
     write_json(folder / "eval.json", result)
-    print("\n".join(table(result)))
+    print("\n".join([*answers(rows), *table(result)]))
     print(f"\nWritten: {folder / 'eval.json'}, {', '.join(str(folder / f'{name}.jsonl') for name in policies)}")
     return 0
 

@@ -36,6 +36,7 @@ class EvalSettings:
         decoding: How to answer.
         judges: The reward model that chooses the best of the samples; None for none.
         taken: What was taken from the run's own settings, to be said.
+        prompt_source: Who says which system prompt is used.
         trained_split: The split of the same data set that the run was trained on; None where there is none.
     """
 
@@ -45,6 +46,7 @@ class EvalSettings:
     decoding: Decoding
     judges: JudgeArguments | None
     taken: dict[str, Any]
+    prompt_source: str
     trained_split: str | None
 
 
@@ -59,8 +61,9 @@ def resolve(args: argparse.Namespace) -> EvalSettings:
     _check(args)
     summary = run_summary(args.model)
     own: dict[str, dict[str, Any]] = summary.get("settings", {})
-    model = find_policy(args.model, args.revision)
-    problems, of_problems = _problems(args, own.get("tasks", {}))
+    model = find_policy(args.model, args.model_revision)
+    prompt, prompt_source = _system_prompt(args.system_prompt, own.get("tasks", {}), model)
+    problems, of_problems = _problems(args, own.get("tasks", {}), prompt)
     decoding, of_decoding = _decoding(args, {**own.get("training", {}), **own.get("sampling", {})})
     return EvalSettings(
         model=model,
@@ -69,6 +72,7 @@ def resolve(args: argparse.Namespace) -> EvalSettings:
         decoding=decoding,
         judges=_judges(args, own.get("judges", {})),
         taken={**of_problems, **of_decoding},
+        prompt_source=prompt_source,
         trained_split=_trained_split(problems["name"], own.get("tasks", {})),
     )
 
@@ -123,10 +127,27 @@ def _base(wanted: str | None, model: PolicySource, own: dict[str, Any]) -> Polic
     )
 
 
-def _problems(args: argparse.Namespace, own: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the arguments of the loader, and what of them is the run's own."""
+def _system_prompt(given: str | None, own: dict[str, Any], model: PolicySource) -> tuple[str | None, str]:
+    """Choose what is put before each problem, and say on whose word: a model answers to what it was trained with."""
+    from trl_hybrid.carried_prompt import CARRIED, carried_prompt
     from trl_hybrid.defaults import RECIPE_DEFAULTS
 
+    if given is not None:
+        return given or None, "given by --system_prompt"
+    if "system_prompt" in own:
+        return own["system_prompt"] or None, "the run's own"
+    of_adapter = carried_prompt(model.adapter, model.adapter_revision) if model.adapter else {}
+    carried = of_adapter or carried_prompt(model.base, model.revision)
+    if carried:
+        return carried["system_prompt"], f"what the model was trained with, as its {CARRIED} says"
+    default = RECIPE_DEFAULTS["system_prompt"]
+    return default, "the training recipe's, as the model does not say its own; --system_prompt '' for none"
+
+
+def _problems(
+    args: argparse.Namespace, own: dict[str, Any], system_prompt: str | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments of the loader, and what of them is the run's own."""
     of_one = not own.get("datasets")  # a mixture has no name
     same = of_one and args.dataset_name in (None, own.get("dataset_name"))
     theirs = {name: own[name] for name in OF_DATA_SET if same and own.get(name) is not None}
@@ -136,11 +157,8 @@ def _problems(args: argparse.Namespace, own: dict[str, Any]) -> tuple[dict[str, 
         if "[" in test_split or not Path(own["dataset_name"]).is_file():  # of a file only a slice is held out
             theirs |= {"dataset_split": test_split} if test_split else {}
             theirs |= {"max_rows": own["max_test_rows"]} if own.get("max_test_rows") else {}
-    if "system_prompt" in own:
-        theirs["system_prompt"] = own["system_prompt"]
-    defaults = {"system_prompt": RECIPE_DEFAULTS["system_prompt"]}
     given = {name: value for name, value in vars(args).items() if value is not None}
-    found = {**defaults, **theirs, **given}
+    found = {**theirs, **given}
     if found.get("dataset_name") is None:
         raise InputError(
             f"{args.model!r} is no run's folder that says on which problems to measure it. Name them: --dataset_name "
@@ -150,7 +168,7 @@ def _problems(args: argparse.Namespace, own: dict[str, Any]) -> tuple[dict[str, 
         "name": found["dataset_name"],
         "config": found.get("dataset_config"),
         "split": found.get("dataset_split"),
-        "system_prompt": found["system_prompt"] or None,
+        "system_prompt": system_prompt,
         "max_rows": found.get("max_rows"),
         "max_question_chars": found.get("max_question_chars"),
         "prompt_column": found.get("dataset_prompt_column"),

@@ -1,7 +1,15 @@
 """How `trl-hybrid eval` shows an evaluation in a terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from trl_hybrid.data.report import GOLD_WIDTH, WIDTH, shortened
+
+
+VERDICTS = {True: "right", False: "wrong", None: "cannot be judged"}
+
+SHOWN = 3
+"""Problems whose greedy answer is shown."""
 
 
 def table(result: dict[str, Any]) -> Iterator[str]:
@@ -28,6 +36,21 @@ def table(result: dict[str, Any]) -> Iterator[str]:
             if name != "pass@1":  # the mean of n
                 cells = [_cell(figures[verdict].get(name), signed=title == "gain") for title, figures in blocks]
                 yield f"  {_label(name):38}" + "".join(f"{cell:>24}" for cell in cells)
+
+
+def answers(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Show the greedy answers to the first problems, and how they were judged.
+
+    Args:
+        rows: Of the rows file, with `greedy`.
+    """
+    yield f"\nThe first {min(SHOWN, len(rows))} problems, answered greedily:"
+    for row in rows[:SHOWN]:
+        greedy = row["greedy"]
+        taken = "no answer" if greedy["answer"] is None else shortened(greedy["answer"], GOLD_WIDTH)
+        yield f"  {shortened(row['prompt'][-1]['content'], WIDTH)}"
+        yield f"      {shortened(greedy['completion'], WIDTH)}"
+        yield f"      {VERDICTS[greedy['correct']]}: {taken} for {shortened(row['solution'], GOLD_WIDTH)}"
 
 
 def _label(name: str) -> str:

@@ -1,6 +1,7 @@
-"""`trl-hybrid init`: a folder with the recipes, their configurations and the embedded models, to run and to change."""
+"""`trl-hybrid init`: a folder with recipes, configurations, tiny models and documentation, to run and to change."""
 
 import argparse
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,21 @@ from trl_hybrid.shipped import shipped_folder
 
 
 DESCRIPTION = (
-    "Copy the recipes, their configurations, the launch configurations and the embedded tiny models into a folder, "
-    "so that `accelerate launch recipes/...` works there. Files that are there already stay as they are."
+    "Copy the recipes, their configurations, the launch configurations, the embedded tiny models and the "
+    "documentation into a folder, so that `python recipes/...` works there. Files that are there already stay as they "
+    "are."
 )
 
 EXAMPLES = """examples:
   trl-hybrid init my-project
-  cd my-project && accelerate launch recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml
+  cd my-project && python recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml
 """
 
-FOLDERS = ("recipes", "accelerate_configs", "data")
+SHIPPED = ("recipes", "accelerate_configs", "data", "docs", "README.md", ".gitignore")
+
+NEXT = """Next, a first run offline, a minute or two on a CPU (README.md says what else there is):
+  cd {folder}
+  python recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml"""
 
 
 def add_parser(commands: Any) -> None:
@@ -39,25 +45,31 @@ def run(args: argparse.Namespace) -> int:
     """Copy every shipped file that is not there yet, and say what to do next."""
     if args.folder.exists() and not args.folder.is_dir():
         raise InputError(f"FOLDER must be a folder or not exist yet, got the file {str(args.folder)!r}.")
-    files = [(source, args.folder / name / part) for name in FOLDERS for source, part in _files(name)]
+    files = [pair for name in SHIPPED for pair in shipped_files(name, args.folder)]
     new = [(source, target) for source, target in files if not target.exists()]
     for source, target in new:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     kept = f"; {len(files) - len(new)} were there already and stay as they are" if len(new) < len(files) else ""
-    print(f"Copied {len(new)} files into {args.folder}{kept}.\nGo on there, for example with")
-    print("  accelerate launch recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml")
+    print(f"Copied {len(new)} files into {args.folder}{kept}.")
+    print(NEXT.format(folder=shlex.quote(str(args.folder))))
     return 0
 
 
-def _files(name: str) -> list[tuple[Path, Path]]:
-    """List the files of a shipped folder, each with its path below that folder.
+def shipped_files(name: str, into: Path) -> list[tuple[Path, Path]]:
+    """List the files of a shipped folder, or the one of this name, each with where it goes.
+
+    Args:
+        name: One of `SHIPPED`.
+        into: The folder to copy into.
 
     Raises:
-        InputError: The folder is not where it was installed.
+        InputError: They are not where they were installed.
     """
-    folder = shipped_folder(name)
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
+    source = shipped_folder(name)
+    if source.is_file():
+        return [(source, into / name)]
+    found = [path for path in sorted(source.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
     if not found:
-        raise InputError(f"There are no files in {str(folder)!r}: install trl-hybrid again.")
-    return [(path, path.relative_to(folder)) for path in found]
+        raise InputError(f"There are no files in {str(source)!r}: install trl-hybrid again.")
+    return [(path, into / name / path.relative_to(source)) for path in found]

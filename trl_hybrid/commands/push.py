@@ -12,8 +12,8 @@ is on the Hub already is not sent again. The card is written anew each time. Log
 """
 
 EXAMPLES = """examples:
-  trl-hybrid push runs/tinyllama-grpo --hub-model-id my-name/tinyllama-maths
-  trl-hybrid push runs/tinyllama-grpo --hub-model-id my-name/tinyllama-maths --private
+  trl-hybrid push runs/tinyllama-grpo --hub_model_id my-name/tinyllama-maths
+  trl-hybrid push runs/tinyllama-grpo --hub_model_id my-name/tinyllama-maths --private
 """
 
 
@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
     add = push.add_argument
     add("run_folder", type=Path, metavar="RUN", help="the run's folder, as runs/tinyllama-grpo")
     add(
-        *("--hub-model-id", "--hub_model_id"),
+        "--hub_model_id",
         metavar="NAME",
         help="repository, such as you/name (default: the run's hub_model_id, or else the folder's name)",
     )
@@ -39,7 +39,7 @@ def add_parser(commands: Any) -> None:
         default=None,
         help="make the repository private (default: the run's hub_private_repo)",
     )
-    add("--revision", metavar="BRANCH", help="branch to push to (default: the run's hub_revision, or else main)")
+    add("--hub_revision", metavar="BRANCH", help="branch to push to (default: the run's hub_revision, or else main)")
     add("--trust_remote_code", action="store_true", help="run code of the base model's repository for the check")
     push.set_defaults(run=run)
 
@@ -57,5 +57,5 @@ def run(args: argparse.Namespace) -> int:
     else:
         check_weights(args.run_folder)
         print(f"Only the adapter's own weights were checked: {base[0]} is not on this machine.")
-    print(f"Pushed: {push_run(args.run_folder, args.hub_model_id, args.private, args.revision)}")
+    print(f"Pushed: {push_run(args.run_folder, args.hub_model_id, args.private, args.hub_revision)}")
     return 0

@@ -15,20 +15,24 @@ def parse_recipe_options(config: str | None, options: Sequence[str]) -> tuple[An
         `TaskArguments`, `JudgeArguments`, `HybridGRPOConfig` and `ModelConfig`.
 
     Raises:
-        InputError: A key of the YAML file that the recipe does not know, or a file that cannot be read.
+        InputError: A key of the YAML file that the recipe does not know, a file that cannot be read, or settings that
+            the recipe refuses.
         SystemExit: An option that the recipe does not know.
     """
     import torch
     from trl import ModelConfig
 
     from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments
+    from trl_hybrid.columns import check_aggregation
     from trl_hybrid.config import HybridGRPOConfig
     from trl_hybrid.defaults import RECIPE_DEFAULTS
 
     # A machine without a GPU may look at a run for one, but refuses settings that need one.
     elsewhere = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": True}
-    return parse_arguments(
+    parsed = parse_arguments(
         (TaskArguments, JudgeArguments, HybridGRPOConfig, ModelConfig),
         {**RECIPE_DEFAULTS, **elsewhere},
         [*(["--config", config] if config else []), *options],
     )
+    check_aggregation(parsed[2])
+    return parsed

@@ -20,18 +20,16 @@ def read_rows(path: Path, needed: Sequence[str], option: str = "--completions") 
         At least one row.
 
     Raises:
-        InputError: There is no such file, it holds no rows, or a line is not an object with the fields.
+        InputError: There is no such file, it is not UTF-8, it holds no rows, or a line is not an object with the
+            fields.
     """
+    from trl_hybrid.data.text_rows import decoded_lines  # with datasets, which takes a second to import
+
     if not path.is_file():
         raise InputError(f"The file {str(path)!r} does not exist (looked in {Path.cwd()}). Check {option}.")
-    try:
-        # Not `splitlines`, which breaks a line at characters such as U+2028 that JSON's strings may hold.
-        with path.open(encoding="utf-8") as lines:
-            rows = [
-                _parse(line, f"Line {n} of {str(path)!r}", needed) for n, line in enumerate(lines, 1) if line.strip()
-            ]
-    except UnicodeDecodeError as error:
-        raise InputError(f"The file {str(path)!r} must be UTF-8, but {error}. Convert it.") from error
+    # Not `splitlines`, which breaks a line at characters such as U+2028 that JSON's strings may hold.
+    lines = enumerate(decoded_lines(path), start=1)
+    rows = [_parse(line, f"Line {number} of {str(path)!r}", needed) for number, line in lines if line.strip()]
     if not rows:
         raise InputError(f"The file {str(path)!r} holds no rows.")
     return rows

@@ -24,9 +24,10 @@ from trl_hybrid.rows_file import RowsFile, score_fields
 if TYPE_CHECKING:
     from trl_hybrid.arguments import JudgeArguments
     from trl_hybrid.reward_model import RewardModel
+    from trl_hybrid.reward_model.footprint import Need
 
 
-BATCH_ROWS = 512
+BATCH_SIZE = 512
 
 CHECKED_ROWS = 8
 """Rows of an earlier run that are scored again before it goes on."""
@@ -43,7 +44,7 @@ EXAMPLES = r"""examples:
   trl-hybrid score --completions answers.jsonl --output scores.jsonl
   trl-hybrid score --completions answers.jsonl --output scores.jsonl --reward_model_name_or_path my/reward-model
 
-All of the recipe's options of the reward model are taken: accelerate launch recipes/tinyllama_grpo.py --help_all
+All of the recipe's options of the reward model are taken: python recipes/tinyllama_grpo.py --help_all
 
 answers.jsonl holds one JSON object a line, such as {"prompt": "What is 2 + 2?", "completion": "so \\boxed{4}"}. Both
 may be chat messages. "truncated": true marks a completion that was cut off by a length limit. Other fields are kept.
@@ -78,11 +79,11 @@ def add_parser(commands: Any) -> None:
     )
     add("--overwrite", action="store_true", help="write the output anew although it holds scores")
     add(
-        "--batch_rows",
+        "--batch_size",
         metavar="N",
         type=int,
-        default=BATCH_ROWS,
-        help=f"rows a save (default: {BATCH_ROWS})",
+        default=BATCH_SIZE,
+        help=f"rows at once, and between two saves (default: {BATCH_SIZE})",
     )
     _add_reward_model_options(score)
     score.set_defaults(run=run)
@@ -105,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     scores, end = ([], 0) if args.overwrite else read_scores(file)
     try:
         if len(scores) < len(rows):
-            scores = _score_rest(file, judges, scores, end, args.batch_rows)
+            scores = _score_rest(file, judges, scores, end, args.batch_size)
         else:
             print(f"All {len(rows)} rows are scored already.")
     except KeyboardInterrupt:
@@ -127,7 +128,7 @@ def describe(judges: JudgeArguments) -> dict[str, Any]:
     return {"name_or_path": judges.reward_model_name_or_path, **settings}
 
 
-def load_reward_model(judges: JudgeArguments, reserved_memory: int = 0) -> RewardModel:
+def load_reward_model(judges: JudgeArguments, reserved_memory: Need | int = 0) -> RewardModel:
     """Load the reward model. It remembers no scores, so that a run in two parts gives the scores of a run in one."""
     from trl_hybrid.arguments import reward_model_settings
     from trl_hybrid.reward_model import RewardModel
@@ -164,8 +165,8 @@ def _add_reward_model_options(parser: argparse.ArgumentParser) -> None:
 
 def _check_settings(args: argparse.Namespace) -> None:
     output = args.output
-    if args.batch_rows < 1:
-        raise InputError(f"--batch_rows must be at least 1, got {args.batch_rows}.")
+    if args.batch_size < 1:
+        raise InputError(f"--batch_size must be at least 1, got {args.batch_size}.")
     if output.exists() and not output.is_file():
         raise InputError(f"--output must be a file, got {str(output)!r}. Name a file in it.")
     if not output.parent.is_dir():
@@ -211,7 +212,7 @@ def _is_conversation(value: Any) -> bool:
 
 
 def _score_rest(
-    file: RowsFile, judges: JudgeArguments, earlier: Sequence[float], end: int, batch_rows: int
+    file: RowsFile, judges: JudgeArguments, earlier: Sequence[float], end: int, batch_size: int
 ) -> list[float]:
     """Score the rows without a score and save them batch by batch; return the scores of all rows."""
     model = load_reward_model(judges)
@@ -221,7 +222,7 @@ def _score_rest(
     started = time.monotonic()
     with file.path.open("ab") as output:
         output.truncate(end)  # a torn last line, or with --overwrite everything
-        fresh, shortened = _score_batches(model, file, len(earlier), batch_rows, output)
+        fresh, shortened = _score_batches(model, file, len(earlier), batch_size, output)
     seconds = time.monotonic() - started
     print(f"{'rows scored now':16} {len(fresh):8d}   in {seconds:.1f} s, {len(fresh) / seconds:.1f} a second")
     print(f"{'shortened to fit':16} {shortened:8d}   of them")
@@ -246,7 +247,7 @@ def _check_earlier(model: RewardModel, rows: Sequence[dict[str, Any]], earlier: 
 
 
 def _score_batches(
-    model: RewardModel, file: RowsFile, start: int, batch_rows: int, output: BinaryIO
+    model: RewardModel, file: RowsFile, start: int, batch_size: int, output: BinaryIO
 ) -> tuple[list[float], int]:
     from tqdm.auto import tqdm
 
@@ -256,7 +257,7 @@ def _score_batches(
     with tqdm(total=len(rows), initial=start, unit="row") as bar:
         while start < len(rows):
             # After a batch that was saved in part, batches begin again where an unbroken run's do.
-            batch = rows[start : start - start % batch_rows + batch_rows]
+            batch = rows[start : start - start % batch_size + batch_size]
             try:
                 fresh, cut = _score(model, batch)
             except (ValueError, TypeError) as error:

@@ -1,28 +1,37 @@
 """`trl-hybrid verify`: grade completions against gold answers."""
 
+from __future__ import annotations
+
 import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trl_hybrid.commands.rows import read_rows
 from trl_hybrid.errors import InputError
 
 
+if TYPE_CHECKING:
+    from trl_hybrid.verifier import MathVerifier
+    from trl_hybrid.verifier.verdict import Verdict
+
 BATCH = 256
 
-GOLD_NAMES = ("solution", "answer", "gold")
+GOLD = "gold"
+"""A row's gold, besides the columns in which training looks for it."""
 
 EXAMPLES = r"""examples:
   trl-hybrid verify --completions answers.jsonl --output verdicts.jsonl
   trl-hybrid verify --completions answers.jsonl --dataset_name openai/gsm8k --dataset_config main --dataset_split test
 
-answers.jsonl holds one JSON object a line, such as {"completion": "so \\boxed{4}", "answer": "4"}. "solution" and
-"gold" are other names for "answer"; "prompt" may be there too. With --dataset_name the gold answers are those of the
-data set: line 1 belongs to its first row and so on, or each line says which row by "index", counted from 0.
+answers.jsonl holds one JSON object a line, such as {"completion": "so \\boxed{4}", "answer": "4"}. The gold is looked
+for as in training ("answer", "solution", "reward_model.ground_truth", ...) and under "gold"; "prompt" may be there
+too. With --dataset_name the gold answers are those of the data set: line 1 belongs to its first row and so on, or each
+line says which row by "index", counted from 0. A gold that training would leave out judges nothing.
 """
 
 
@@ -38,12 +47,14 @@ def add_parser(commands: Any) -> None:
     add = verify.add_argument
     add("--completions", required=True, type=Path, help="JSONL file of completions")
     add("--output", type=Path, help="where to write the verdicts as JSONL (default: not written)")
+    add("--overwrite", action="store_true", help="write the output anew although it is there")
     add("--dataset_name", help="data set with the gold answers: id on the Hub, folder or file")
     add("--dataset_config", help="name of the data set's configuration")
     add("--dataset_split", default="train", help="split of the data set (default: train)")
+    add("--dataset_solution_column", metavar="NAME", help="column of the gold answers")
     add("--method", default="math_verify", help="math_verify (default), boxed, strict or flexible")
-    add("--timeout", type=float, default=3.0, help="seconds that an answer may take (default: 3)")
-    add("--num_workers", type=int, help="processes that verify (default: as many as cores are to spare)")
+    add("--verifier_timeout", type=float, default=3.0, help="seconds that an answer may take (default: 3)")
+    add("--verifier_num_workers", type=int, help="processes that verify (default: as many as cores are to spare)")
     verify.set_defaults(run=run)
 
 
@@ -51,37 +62,61 @@ def run(args: argparse.Namespace) -> int:
     """Grade the completions, write the verdicts and print their shares."""
     from tqdm.auto import tqdm
 
+    from trl_hybrid.data.golds import find_faults
     from trl_hybrid.verifier import MathVerifier
 
     rows = read_rows(args.completions, ["completion"])
     golds = _data_set_golds(args, rows) if args.dataset_name else _own_golds(args.completions, rows)
-    if args.output is not None and args.output.exists():
-        raise InputError(f"The file {str(args.output)!r} exists and is not written over. Name another --output.")
+    _check_output(args)
     verdicts = []
     with (
-        MathVerifier(args.method, timeout=args.timeout, num_workers=args.num_workers) as verifier,
+        MathVerifier(args.method, timeout=args.verifier_timeout, num_workers=args.verifier_num_workers) as verifier,
         args.output.open("w", encoding="utf-8") if args.output else nullcontext() as file,
         tqdm(total=len(rows), unit="row") as bar,
     ):
+        faults = find_faults(verifier, golds)
         for start in range(0, len(rows), BATCH):
             batch, own = rows[start : start + BATCH], golds[start : start + BATCH]
-            judged = verifier.verify_batch(
-                [row["completion"] for row in batch], own, [row.get("prompt", "") for row in batch]
-            )
+            judged = _judged(verifier, batch, own, faults)
             verdicts += judged
             if file is not None:
                 file.writelines(_line(row, verdict) for row, verdict in zip(batch, judged, strict=True))
             bar.update(len(batch))
     _print_table(verdicts)
+    _print_faults(golds, faults)
     return 0
 
 
-def _line(row: dict[str, Any], verdict: Any) -> str:
+def _check_output(args: argparse.Namespace) -> None:
+    if args.output is None or not args.output.exists():
+        return
+    if args.output.samefile(args.completions):
+        raise InputError(f"--output must be another file than --completions, got {str(args.output)!r} for both.")
+    if not args.overwrite:
+        raise InputError(
+            f"The file {str(args.output)!r} exists and is not written over. Name another --output, or add --overwrite."
+        )
+
+
+def _judged(
+    verifier: MathVerifier, rows: Sequence[dict[str, Any]], golds: Sequence[str], faults: dict[str, str]
+) -> list[Verdict]:
+    """Judge a batch; the golds by which training leaves a problem out judge nothing."""
+    verdicts = verifier.verify_batch(
+        [row["completion"] for row in rows], golds, [row.get("prompt", "") for row in rows]
+    )
+    return [
+        replace(verdict, correct=None, reward=None, reason="unjudgeable") if gold in faults else verdict
+        for gold, verdict in zip(golds, verdicts, strict=True)
+    ]
+
+
+def _line(row: dict[str, Any], verdict: Verdict) -> str:
     own = {"correct": verdict.correct, "parsed_answer": verdict.parsed_answer, "reason": verdict.reason}
     return json.dumps({**row, **own}, ensure_ascii=False) + "\n"
 
 
-def _print_table(verdicts: Sequence[Any]) -> None:
+def _print_table(verdicts: Sequence[Verdict]) -> None:
     outcome = {True: "right", False: "wrong", None: "not judged"}
     total = Counter(outcome[verdict.correct] for verdict in verdicts)
     for (correct, reason), count in sorted(Counter((outcome[v.correct], v.reason) for v in verdicts).items()):
@@ -89,24 +124,37 @@ def _print_table(verdicts: Sequence[Any]) -> None:
     print(f"{'right of all':12} {'':14} {total['right']:8d} {total['right'] / len(verdicts):7.1%}")
 
 
+def _print_faults(golds: Sequence[str], faults: dict[str, str]) -> None:
+    """Say why rows were not judged, the commonest reason first."""
+    from trl_hybrid.data.report import GOLD_WIDTH, shortened
+
+    for fault, count in Counter(faults[gold] for gold in golds if gold in faults).most_common():
+        row = next(number for number, gold in enumerate(golds, start=1) if faults.get(gold) == fault)
+        print(f"not judged in {count}: {fault} (first in row {row}, gold {shortened(golds[row - 1], GOLD_WIDTH)!r})")
+
+
 def _own_golds(path: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
+    from trl_hybrid.data.columns import SOLUTION_COLUMNS, column_paths, gold_text, value_at
+
+    names = (*SOLUTION_COLUMNS, GOLD)
     golds = []
     for number, row in enumerate(rows, start=1):
-        gold = next((row[name] for name in GOLD_NAMES if name in row), None)
-        if gold is None:
+        name = next((name for name in names if name in column_paths(row)), None)
+        if name is None:
             raise InputError(
-                f"Row {number} of {str(path)!r} must have a gold answer as {', '.join(GOLD_NAMES[:-1])} or "
-                f"{GOLD_NAMES[-1]}; it has {', '.join(row)}. Or name the data set with the gold answers by "
-                "--dataset_name."
+                f"Row {number} of {str(path)!r} must have a gold answer as {', '.join(names[:-1])} or {GOLD}; it has "
+                f"{', '.join(row)}. Or name the data set with the gold answers by --dataset_name."
             )
-        golds.append(str(gold))
+        golds.append(gold_text(value_at(row, name), name))
     return golds
 
 
 def _data_set_golds(args: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> list[str]:
     from trl_hybrid.data import load_tasks
 
-    golds = list(load_tasks(args.dataset_name, args.dataset_config, args.dataset_split)["solution"])
+    column = args.dataset_solution_column
+    tasks: Any = load_tasks(args.dataset_name, args.dataset_config, args.dataset_split, solution_column=column)
+    golds = list(tasks["solution"])
     if len(rows) != len(golds) and not all("index" in row for row in rows):
         raise InputError(
             f"Every row of the data set needs one completion, or each completion an `index`: got {len(rows)} "

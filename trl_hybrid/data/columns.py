@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trl_hybrid.errors import InputError
-from trl_hybrid.verifier import extract_gold
+from trl_hybrid.verifier import MathVerifier, extract_gold
 
 
 PROMPT_COLUMNS = ("prompt", "question", "problem", "messages")
@@ -92,8 +92,16 @@ def value_at(row: Mapping[str, Any], path: str) -> Any:
     return value_at(inner, rest) if rest and isinstance(inner, Mapping) else None
 
 
-def to_task(row: Mapping[str, Any], columns: Columns, system_prompt: str | None = None) -> dict[str, Any]:
+def to_task(
+    row: Mapping[str, Any], columns: Columns, system_prompt: str | None = None, labels: Sequence[str] | None = None
+) -> dict[str, Any]:
     r"""Turn a row into chat messages and a gold answer, which is blank where the row has none.
+
+    Args:
+        row: With the columns.
+        columns: Where problem and gold are.
+        system_prompt: Put before a problem that has no system message.
+        labels: Names of the classes, where the gold's column holds their numbers.
 
     Example:
         >>> to_task({"question": "1 + 1?", "answer": "One more is two. #### 2"}, Columns("question", "answer"))
@@ -108,7 +116,32 @@ def to_task(row: Mapping[str, Any], columns: Columns, system_prompt: str | None 
     gold = last["content"] if columns.solution is None else value_at(row, columns.solution)
     if system_prompt and not (messages and messages[0]["role"] == "system"):
         messages = [{"role": "system", "content": system_prompt}, *messages]
-    return {"prompt": messages, "solution": _gold(gold, columns.solution or columns.prompt)}
+    return {"prompt": messages, "solution": gold_text(_named(gold, labels or ()), columns.solution or columns.prompt)}
+
+
+def check_mapped(data: Any, verifier: Any = None) -> None:
+    """Refuse a trainer's data set whose rows have not been mapped to `prompt` and `solution`.
+
+    Args:
+        data: A data set, several by name, or `None`; a stream that does not know its columns passes.
+        verifier: What reads the golds; a [`MathVerifier`] needs `solution`.
+
+    Raises:
+        InputError: A column is missing.
+    """
+    if isinstance(data, Mapping):
+        for part in data.values():
+            check_mapped(part, verifier)
+        return
+    found = getattr(data, "column_names", None)
+    needed = ["prompt", "solution"] if isinstance(verifier, MathVerifier) else ["prompt"]
+    missing = [name for name in needed if found is not None and name not in found]
+    if missing:
+        raise InputError(
+            f"The trainer's rows must have `prompt` and `solution` (the gold answer), but {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing; they have {', '.join(found or [])}. Load them by "
+            "trl_hybrid.data.load_tasks(NAME), which finds the columns, or rename the columns."
+        )
 
 
 def _walk(fields: Mapping[str, Any], prefix: str) -> Iterator[str]:
@@ -158,8 +191,20 @@ def _text(content: Any) -> str:
     return content or ""
 
 
-def _gold(answer: Any, column: str) -> str:
-    """Take the final answer out of a solution: what stands in its last box, or behind `####`, or all of it."""
+def gold_text(answer: Any, column: str) -> str:
+    r"""Take the final answer out of a solution: what stands in its last box, or behind `####`, or all of it.
+
+    Args:
+        answer: Text, a number, or a list of several.
+        column: Where it stands, for the message.
+
+    Raises:
+        InputError: It is neither.
+
+    Example:
+        >>> gold_text("It is \\boxed{5}.", "solution"), gold_text([1, "2"], "answer"), gold_text(None, "answer")
+        ('5', '1, 2', '')
+    """
     if isinstance(answer, Mapping):
         fields = ", ".join(f"{column}.{field}" for field in answer)
         raise InputError(
@@ -167,8 +212,23 @@ def _gold(answer: Any, column: str) -> str:
             f"--dataset_solution_column: {fields}."
         )
     if isinstance(answer, list):
-        return ", ".join(_gold(part, column) for part in answer)
-    # A column of whole numbers with a gap is read from a .csv file as one of floats.
+        if any(isinstance(part, Mapping) for part in answer):
+            raise InputError(
+                f"A gold answer must be text or a number, or a list of them, but column {column!r} holds a list of "
+                f"{repr(answer[0])[:80]}. Make a column of final answers, or name another by "
+                "--dataset_solution_column."
+            )
+        return ", ".join(gold_text(part, column) for part in answer)
+    # A column of whole numbers with a gap is one of floats.
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)
     return extract_gold("" if answer is None else str(answer))
+
+
+def _named(answer: Any, labels: Sequence[str]) -> Any:
+    """Put a class's name in the place of its number, of which a negative one means that there is none."""
+    if isinstance(answer, list):
+        return [_named(part, labels) for part in answer]
+    if not labels or not isinstance(answer, int):
+        return answer
+    return labels[answer] if answer >= 0 else None

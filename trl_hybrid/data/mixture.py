@@ -65,16 +65,16 @@ def load_mixture(
 
 def _load_part(part: DatasetConfig, streaming: bool, kwargs: dict[str, Any]) -> Dataset | IterableDataset:
     more = {name: getattr(part, name) for name in ("data_dir", "data_files") if getattr(part, name) is not None}
-    rows, first_row = open_rows(part.path, part.name, part.split, streaming, **more)
+    opened = open_rows(part.path, part.name, part.split, streaming, **more)
     if part.columns is not None:
-        missing = [column for column in part.columns if column not in first_row]
+        missing = [column for column in part.columns if column not in opened.paths]
         if missing:
             raise InputError(
-                f"`columns` of {part.path!r} in `datasets` names {', '.join(missing)}; it has {', '.join(first_row)}."
+                f"`columns` of {part.path!r} in `datasets` names {', '.join(missing)}; it has "
+                f"{', '.join(opened.paths)}."
             )
-        rows = rows.select_columns(part.columns)
-        first_row = {column: first_row[column] for column in part.columns}
-    return to_tasks(rows, first_row, part.path, **kwargs)
+        opened = opened.only(part.columns)
+    return to_tasks(opened, part.path, **kwargs)
 
 
 def _in_proportion(tasks: list[Any], fractions: Sequence[float]) -> list[Any]:

@@ -60,6 +60,21 @@ class PromptReader:
         """Return the text that the policy reads."""
         return self._apply(prompt, tokenize=False)
 
+    def own_system_message(self) -> str | None:
+        """Return the system message that the chat template writes where none is given, `None` where it writes none.
+
+        The text around a given system message is looked for where none was given.
+        """
+        mark, user = "\x00", [{"role": "user", "content": "?"}]
+        bare = self.render(user)
+        try:
+            before, _, after = self.render([{"role": "system", "content": mark}, *user]).partition(mark)
+        except InputError:  # it takes no system message
+            return None
+        if not after or not bare.startswith(before) or not bare.endswith(after) or len(bare) < len(before + after):
+            return None
+        return bare[len(before) : len(bare) - len(after)].strip() or None
+
     def lengths(self, prompts: Sequence[list[dict[str, Any]]]) -> list[int]:
         """Count each prompt's tokens."""
         if not prompts:

@@ -1,11 +1,13 @@
 """Any data set becomes rows of `prompt` (chat messages) and `solution` (the gold answer)."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from datasets import Dataset, Features, IterableDataset, List, Value
+from datasets import ClassLabel, Dataset, Features, IterableDataset, List, Value
 
-from trl_hybrid.data.columns import Columns, column_paths, find_columns, to_task
-from trl_hybrid.data.files import has_split, open_rows
+from trl_hybrid.data.columns import find_columns, to_task, value_at
+from trl_hybrid.data.files import OpenRows, are_text, has_split, open_rows
+from trl_hybrid.data.text_rows import ROW, parse_row
 from trl_hybrid.errors import InputError
 
 
@@ -50,10 +52,8 @@ def load_tasks(
         InputError: The data set cannot be found or loaded, has no rows, or no column for the problem or the gold
             answer.
     """
-    rows, first_row = open_rows(name, config, split, streaming)
-    tasks = to_tasks(
-        rows, first_row, name, system_prompt, max_question_chars, max_rows, prompt_column, solution_column
-    )
+    opened = open_rows(name, config, split, streaming)
+    tasks = to_tasks(opened, name, system_prompt, max_question_chars, max_rows, prompt_column, solution_column)
     if isinstance(tasks, Dataset) and len(tasks) == 0:
         raise InputError(
             f"The data set {name!r} (split {split!r}) has no rows left. Check the split, max_rows ({max_rows}) and "
@@ -93,8 +93,7 @@ def load_test_tasks(
 
 
 def to_tasks(
-    rows: Dataset | IterableDataset,
-    first_row: dict[str, Any],
+    opened: OpenRows,
     name: str,
     system_prompt: str | None = None,
     max_question_chars: int | None = None,
@@ -107,23 +106,35 @@ def to_tasks(
     Raises:
         InputError: No column for the problem or the gold answer.
     """
-    paths = list(dict.fromkeys([*column_paths(rows.features or {}), *column_paths(first_row)]))
-    columns = find_columns(paths, first_row, name, prompt_column, solution_column)
+    rows, first_row = opened.rows, opened.first_row
+    columns = find_columns(opened.paths, first_row, name, prompt_column, solution_column)
+    shared = {"columns": columns, "labels": label_names(rows.features or {}, columns.solution)}
     if max_question_chars is not None:
-        rows = rows.filter(_is_short, fn_kwargs={"columns": columns, "max_chars": max_question_chars})
+        rows = rows.filter(_is_short, fn_kwargs={"max_chars": max_question_chars, **shared})
     if max_rows is not None:
         rows = rows.take(max_rows)
     # The cache knows the function by its name: after an upgrade it would give what an older one made.
     anew: dict[str, Any] = {"load_from_cache_file": False} if isinstance(rows, Dataset) else {}
     return rows.map(
-        to_task,
-        fn_kwargs={"columns": columns, "system_prompt": system_prompt},
-        remove_columns=[column for column in first_row if column not in TASK],
+        _task,
+        fn_kwargs={"system_prompt": system_prompt, **shared},
+        remove_columns=[ROW] if are_text(rows) else [column for column in first_row if column not in TASK],
         features=TASK,
         **anew,
     )
 
 
-def _is_short(row: dict[str, Any], columns: Columns, max_chars: int) -> bool:
-    messages = to_task(row, columns)["prompt"]
+def label_names(features: Mapping[str, Any], column: str | None) -> list[str] | None:
+    """Return what the numbers of a column of classes stand for; `None` for any other column."""
+    feature = value_at(features, column) if column else None
+    feature = getattr(feature, "feature", feature)  # of a list
+    return feature.names if isinstance(feature, ClassLabel) else None
+
+
+def _task(row: dict[str, Any], system_prompt: str | None = None, **shared: Any) -> dict[str, Any]:
+    return to_task(parse_row(row[ROW]) if ROW in row else row, system_prompt=system_prompt, **shared)
+
+
+def _is_short(row: dict[str, Any], max_chars: int, **shared: Any) -> bool:
+    messages = _task(row, **shared)["prompt"]
     return not messages or len(messages[-1]["content"]) <= max_chars

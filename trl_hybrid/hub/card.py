@@ -17,7 +17,7 @@ from trl_hybrid.hub.tables import (
     reward_recipe,
 )
 from trl_hybrid.report.terminal import percent
-from trl_hybrid.reward_model.presets import find_preset
+from trl_hybrid.reward_model.presets import licence_note
 from trl_hybrid.run_settings import data_names
 
 
@@ -47,7 +47,6 @@ def make_card(folder: Path, run: dict[str, Any], name: str, licences: dict[str, 
     settings = run["settings"]
     tasks, judges, training = settings["tasks"], settings["judges"], settings["training"]
     base = settings["model"]["model_name_or_path"]
-    preset = find_preset(judges["reward_model_name_or_path"])
     adapter = (folder / ADAPTER_CONFIG).exists()
     return ModelCard.from_template(
         card_metadata(run, name, adapter),
@@ -74,7 +73,7 @@ def make_card(folder: Path, run: dict[str, Any], name: str, licences: dict[str, 
         base_licence=licences.get("model"),
         reward_model=model_link(judges["reward_model_name_or_path"]),
         reward_model_licence=licences.get("reward_model"),
-        reward_model_note=preset.licence_note if preset else "",
+        reward_model_note=licence_note(licences.get("reward_model")),
         versions=sorted(run.get("versions", {}).items()),
     )
 

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from huggingface_hub import HfApi, ModelCard, try_to_load_from_cache
+from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
-from trl_hybrid.reward_model.presets import find_preset
+from trl_hybrid.reward_model.presets import known_licence
 
 
 def commit_of(name: str, revision: str | None = None) -> str | None:
@@ -36,12 +36,9 @@ def licence_of(name: str, api: HfApi) -> str | None:
     Returns:
         `None` where the card names no licence or cannot be had; nothing is guessed.
     """
-    preset = find_preset(name)
-    if preset is not None and preset.licence:
-        return preset.licence
-    if Path(name).is_dir():
-        card = Path(name) / "README.md"
-        return ModelCard.load(card, ignore_metadata_errors=True).data.get("license") if card.exists() else None
+    known = known_licence(name)
+    if known is not None or Path(name).is_dir():
+        return known
     try:
         card_data = api.model_info(name, timeout=10).card_data
     except (HfHubHTTPError, HTTPError, OSError, ValueError):

@@ -16,10 +16,9 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trl_hybrid.hub.names import on_hub
+from trl_hybrid.model_files import ADAPTER_CONFIG
 from trl_hybrid.reward_model.loading import whole_weights
 
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 PROBE = [{"role": "user", "content": "What is 12 + 30?"}]
 
@@ -58,7 +57,8 @@ def trained_logits(trainer: Any) -> Trained:
     lora = lora_values(model)
     if getattr(model, "is_quantized", False):
         return Trained(None, "auto", 0.0, lora)
-    half = model.dtype != torch.float32 or trainer.args.bf16 or trainer.args.fp16
+    # Not the trainer's arguments alone decide: `accelerate launch --mixed_precision` does too.
+    half = model.dtype != torch.float32 or trainer.accelerator.mixed_precision != "no"
     logits = probe_logits(model, trainer.processing_class, trainer.accelerator.device)
     # In half precision a GPU and a CPU differ: bfloat16 is 3 % away from float32 after 22 layers.
     return Trained(logits, model.dtype, 0.1 if half else 1e-3, lora)
@@ -199,7 +199,7 @@ def base_model(folder: Path) -> tuple[str, str | None] | None:
     """Return the id or folder and the revision of the model that a saved adapter needs; `None` without adapter."""
     if not (folder / ADAPTER_CONFIG).exists():
         return None
-    config = json.loads((folder / ADAPTER_CONFIG).read_text())
+    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     return config["base_model_name_or_path"], config.get("revision")
 
 

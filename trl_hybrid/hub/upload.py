@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalTokenNotFoundError
 
+from trl_hybrid.carried_prompt import CARRIED, save_system_prompt
 from trl_hybrid.errors import InputError
 from trl_hybrid.hub.card import make_card
 from trl_hybrid.hub.origin import licence_of
@@ -20,7 +21,7 @@ from trl_hybrid.run_settings import SETTINGS_FILE, mark_local
 WEIGHTS = ["adapter_config.json", "adapter_model*.safetensors", "model*.safetensors", "model.safetensors.index.json"]
 SHARED = [
     *WEIGHTS,
-    *("config.json", "generation_config.json", "README.md", "curves.png", "chat_template.jinja"),
+    *("config.json", "generation_config.json", CARRIED, "README.md", "curves.png", "chat_template.jinja"),
     *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
     *("tokenizer.model", "spiece.model"),
 ]
@@ -121,6 +122,7 @@ def _upload(api: HfApi, folder: Path, run: dict[str, Any], name: str, revision: 
         "model": licence_of(settings["model"]["model_name_or_path"], api),
         "reward_model": licence_of(settings["judges"]["reward_model_name_or_path"], api),
     }
+    save_system_prompt(folder, settings["tasks"].get("system_prompt"))
     make_card(folder, run, name, licences).save(folder / "README.md")
     if revision is not None:
         api.create_branch(name, branch=revision, exist_ok=True)
@@ -137,9 +139,9 @@ def _upload(api: HfApi, folder: Path, run: dict[str, Any], name: str, revision: 
 
 def how_to_repeat(folder: Path, name: str, private: bool | None, revision: str | None) -> str:
     """Say that nothing is lost, and the command that pushes again: to the same place, and as private."""
-    command = ["trl-hybrid", "push", str(folder), "--hub-model-id", name]
+    command = ["trl-hybrid", "push", str(folder), "--hub_model_id", name]
     command += ["--private"] if private else []
-    command += ["--revision", revision] if revision else []
+    command += ["--hub_revision", revision] if revision else []
     return f"Nothing of the run is lost: it lies in {folder}. To push it again:\n  {shlex.join(command)}"
 
 

@@ -1,10 +1,61 @@
-"""What a run tells about its reward model over many steps: drift, and the alarm for reward hacking."""
+"""What a run tells about its reward model over many steps: ranking, drift, and the alarm for reward hacking."""
 
 from typing import Any
 
 import torch
 
+from trl_hybrid.hybrid.diagnostics import group_auc
 from trl_hybrid.hybrid.moments import deviation, mean
+
+
+class RecentAuc:
+    """How well the reward model ranks right above wrong, over the mixed groups of the last steps.
+
+    A step has a few mixed groups, and their AUC jumps from step to step: two groups of one right and one wrong answer
+    have a mean of 0, 0.5 or 1.
+
+    Args:
+        window: Steps looked at.
+
+    Raises:
+        ValueError: Fewer than one step.
+
+    >>> recent, verdicts = RecentAuc(window=2), torch.tensor([1.0, 0.0])
+    >>> [recent.update(verdicts, torch.tensor(scores), group_size=2) for scores in ([2.0, 1.0], [1.0, 2.0])]
+    [(1.0, 1.0), (0.5, 2.0)]
+    """
+
+    def __init__(self, window: int = 20) -> None:
+        if window < 1:
+            raise ValueError(f"window must be at least 1 step, got {window}.")
+        self.window = window
+        self._steps: list[list[float]] = []  # sum of the groups' AUC, and how many these are
+
+    def update(self, verdicts: torch.Tensor, scores: torch.Tensor, group_size: int) -> tuple[float, float]:
+        """Take a step's rows of all processes.
+
+        Args:
+            verdicts: Shape (N,), 1.0 right, 0.0 wrong, NaN unjudgeable. Rows of one prompt are contiguous.
+            scores: Shape (N,).
+            group_size: Completions per prompt; divides N.
+
+        Returns:
+            The mean of [`group_auc`] over the window's groups that have one, in [0, 1], NaN without such a group; and
+            how many these are.
+        """
+        auc = group_auc(verdicts, scores, group_size)
+        self._steps.append([auc.nansum().item(), float((~auc.isnan()).sum())])
+        self._steps = self._steps[-self.window :]
+        total, groups = map(sum, zip(*self._steps, strict=True))
+        return total / groups if groups else float("nan"), groups
+
+    def state_dict(self) -> dict[str, Any]:
+        """The window in JSON types."""
+        return {"steps": [list(step) for step in self._steps]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self._steps = [list(step) for step in state["steps"]]
 
 
 class ScoreDrift:

@@ -54,24 +54,24 @@ def group_kinds(verdicts: torch.Tensor, group_size: int) -> dict[str, torch.Tens
     }
 
 
-def rescued_groups(verdicts: torch.Tensor, rewards: torch.Tensor, group_size: int) -> dict[str, float]:
+def rescued_groups(verdicts: torch.Tensor, paid: torch.Tensor, group_size: int) -> dict[str, float]:
     """Count the groups that only the reward model makes speak.
 
     Args:
         verdicts: Shape (N,).
-        rewards: Hybrid rewards, shape (N,), NaN where the verdict is.
+        paid: What is optimised of the two judges, shape (N,), NaN for rows that are left out.
         group_size: Completions per prompt; divides N.
 
     Returns:
         `rescued_groups`, the share of all groups whose judged rows are all right or all wrong (a verifier alone gives
-        them no gradient) and whose hybrid rewards differ.
+        them no gradient) and that are paid differently. 0 where the verdicts alone are paid.
 
-    >>> verdicts, rewards = torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([-0.1, 0.1, 1.0, 1.0])
-    >>> rescued_groups(verdicts, rewards, group_size=2)
+    >>> verdicts, paid = torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([-0.1, 0.1, 1.0, 1.0])
+    >>> rescued_groups(verdicts, paid, group_size=2)
     {'rescued_groups': 0.5}
     """
     kinds = group_kinds(verdicts, group_size)
-    groups = rewards.reshape(-1, group_size)
+    groups = paid.reshape(-1, group_size)
     low, high = extremes(groups, ~groups.isnan())
     return {"rescued_groups": _share((kinds["all_right"] | kinds["all_wrong"]) & (high > low).squeeze(-1))}
 
@@ -188,28 +188,30 @@ def weights_by_kind(verdicts: torch.Tensor, weights: torch.Tensor, group_size: i
 
 
 def judge_diagnostics(
-    verdicts: torch.Tensor, scores: torch.Tensor, rewards: torch.Tensor, lengths: torch.Tensor, group_size: int
+    verdicts: torch.Tensor, scores: torch.Tensor, paid: torch.Tensor, lengths: torch.Tensor, group_size: int
 ) -> dict[str, float]:
     """Collect a step's figures.
 
     Args:
         verdicts: All processes' rows, shape (N,), groups contiguous.
         scores: Shape (N,).
-        rewards: Hybrid rewards, shape (N,).
+        paid: What is optimised of the two judges, shape (N,), NaN for rows that are left out.
         lengths: Completion lengths in tokens, shape (N,).
         group_size: Completions per prompt; divides N.
 
     Returns:
         The figures of [`group_shares`], [`rescued_groups`] and [`scores_by_verdict`]; `auc`, the mean of
-        [`group_auc`] over the groups that have one; `disagreement`, the share of [`disagreements`] among the judged
-        rows; `score_length_correlation`, over the judged rows.
+        [`group_auc`] over the groups that have one, and `auc_groups`, how many these are; `disagreement`, the share
+        of [`disagreements`] among the judged rows; `score_length_correlation`, over the judged rows.
     """
     judged = ~verdicts.isnan()
+    auc = group_auc(verdicts, scores, group_size)
     return {
         **group_shares(verdicts, group_size),
-        **rescued_groups(verdicts, rewards, group_size),
+        **rescued_groups(verdicts, paid, group_size),
         **scores_by_verdict(verdicts, scores),
-        "auc": group_auc(verdicts, scores, group_size).nanmean().item(),
+        "auc": auc.nanmean().item(),
+        "auc_groups": float((~auc.isnan()).sum()),
         "disagreement": _share(disagreements(verdicts, scores)[judged]),
         "score_length_correlation": correlation(scores[judged], lengths[judged]),
     }

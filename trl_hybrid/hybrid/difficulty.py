@@ -19,6 +19,9 @@ from trl_hybrid.hybrid.moments import deviation, mean
 
 Spread = Literal["group", "stratum"]
 
+NEAR = 0.05
+"""Share of the way from `w_min` to `w_max` that counts as at an end."""
+
 
 def check_weight(w_min: float, w_max: float, k: float, prefix: str = "") -> None:
     """Refuse weights that turn advantages round or favour the prompts without spread.
@@ -108,6 +111,74 @@ def difficulty_weight(
     return w_min + (w_max - w_min) * torch.sigmoid(k * gap)
 
 
+def share_at_ends(weights: torch.Tensor, w_min: float, w_max: float) -> float:
+    """Say how many weights are at an end, where a little more or less spread makes no difference.
+
+    Args:
+        weights: Shape (P,), in [w_min, w_max].
+        w_min: The lower end.
+        w_max: The upper end.
+
+    Returns:
+        The share of weights within `NEAR` of the way from either end; NaN without weights or without a way.
+
+    >>> share_at_ends(torch.tensor([1.05, 1.2, 2.0, 3.0]), w_min=1.0, w_max=3.0)
+    0.5
+    """
+    if not w_min < w_max:
+        return math.nan
+    place = (weights - w_min) / (w_max - w_min)
+    return ((place - 0.5).abs() >= 0.5 - NEAR).double().mean().item()
+
+
+class Saturation:
+    """Tells once when the difficulty weight has become a switch: most groups are at one of its ends.
+
+    The weight's steepness is in units of the score. Where a model's scores lie far apart, hardly any group is between
+    the ends, and what was meant to shift effort switches groups on and off.
+
+    Args:
+        window: Steps looked at.
+
+    Raises:
+        ValueError: Fewer than one step.
+
+    Attributes:
+        told: Whether it has told.
+
+    >>> saturation = Saturation(window=2)
+    >>> [saturation.update(share) for share in (1.0, 0.0, 0.9, 1.0, 1.0)]
+    [False, False, False, True, False]
+    """
+
+    def __init__(self, window: int = 20) -> None:
+        if window < 1:
+            raise ValueError(f"window must be at least 1 step, got {window}.")
+        self.window = window
+        self.told = False
+        self._shares: list[float] = []
+
+    def update(self, share: float) -> bool:
+        """Take the share of a step's groups at an end; NaN tells nothing and is left out.
+
+        Returns:
+            Whether the mean share of a full window is above one half for the first time in a run.
+        """
+        if self.told or share != share:
+            return False
+        self._shares = [*self._shares, share][-self.window :]
+        self.told = len(self._shares) == self.window and sum(self._shares) > self.window / 2
+        return self.told
+
+    def state_dict(self) -> dict[str, Any]:
+        """The window in JSON types."""
+        return {"told": self.told, "shares": list(self._shares)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.told, self._shares = state["told"], list(state["shares"])
+
+
 class DifficultyWeight:
     """The weight of each group, with the running mean that it is measured against.
 
@@ -134,6 +205,7 @@ class DifficultyWeight:
     Attributes:
         sigma_bar: The running mean; `None` before the first known sigma.
         steps: Steps that moved it.
+        at_ends: [`share_at_ends`] of the groups of known sigma that were weighed last, before `mean_one`.
     """
 
     def __init__(
@@ -156,6 +228,7 @@ class DifficultyWeight:
         self.scale_free, self.mean_one, self.horizon = scale_free, mean_one, horizon
         self.sigma_bar: float | None = None
         self.steps = 0
+        self.at_ends = math.nan
 
     def weigh(self, verdicts: torch.Tensor, scores: torch.Tensor, group_size: int) -> torch.Tensor:
         """Move the running mean by a step's groups and weigh them. For training steps only.
@@ -170,6 +243,7 @@ class DifficultyWeight:
         """
         sigma = score_deviation(verdicts, scores, group_size, self.spread)
         self.update(sigma)
+        self.at_ends = share_at_ends(self._plain(sigma[~sigma.isnan()]), self.w_min, self.w_max)
         return self.weights(sigma).repeat_interleave(group_size)
 
     def update(self, sigma: torch.Tensor) -> None:
@@ -184,9 +258,12 @@ class DifficultyWeight:
 
     def weights(self, sigma: torch.Tensor) -> torch.Tensor:
         """Weigh groups by their sigmas, shape (P,), as the running mean is now."""
-        bar = 0.0 if self.sigma_bar is None else self.sigma_bar
-        weights = difficulty_weight(sigma, bar, self.w_min, self.w_max, self.k, self.scale_free)
+        weights = self._plain(sigma)
         return weights / weights.mean() if self.mean_one else weights
+
+    def _plain(self, sigma: torch.Tensor) -> torch.Tensor:
+        bar = 0.0 if self.sigma_bar is None else self.sigma_bar
+        return difficulty_weight(sigma, bar, self.w_min, self.w_max, self.k, self.scale_free)
 
     def state_dict(self) -> dict[str, Any]:
         """The running mean in JSON types."""

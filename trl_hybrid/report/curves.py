@@ -28,7 +28,7 @@ CURVES = (
     ),
     (
         "The two judges",
-        (("hybrid/auc", "AUC in mixed groups"), ("hybrid/disagreement", "disagreement")),
+        (("hybrid/auc_recent", "AUC in recent mixed groups"), ("hybrid/disagreement", "disagreement")),
     ),
     (
         "Difficulty weight",

@@ -37,13 +37,13 @@ PANELS = (
             ("hybrid/all_right_groups", "all right"),
             ("hybrid/rescued_groups", "rescued"),
         ),
-        "Rescued: no gradient from a verifier alone, but one here.",
+        "Rescued: no gradient from a verifier alone, but one here. None where the verdicts alone are paid.",
         True,
     ),
     Panel(
         "Does the reward model agree?",
-        (("hybrid/auc", "AUC in mixed groups"), ("hybrid/disagreement", "disagreement")),
-        "AUC 0.5 is chance. Disagreement: wrong answers with a score in the top tenth.",
+        (("hybrid/auc_recent", "AUC in recent mixed groups"), ("hybrid/disagreement", "disagreement")),
+        "AUC over the last 20 steps; 0.5 is chance. Disagreement: wrong answers with a score in the top tenth.",
     ),
     Panel(
         "Difficulty weight",

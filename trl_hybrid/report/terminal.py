@@ -12,16 +12,17 @@ def step_line(step: int, logs: dict[str, Any]) -> str:
     """Put the parts of the reward on one line.
 
     >>> logs = {"hybrid/pass_rate": 0.25, "rewards/reward_model/mean": -1.5, "rewards/hybrid_reward/mean": 0.24}
-    >>> step_line(5, logs | {"hybrid/mixed_groups": 0.5, "completions/mean_length": 40.2})
-    'step    5 | right  25 % | RM score  -1.50 | hybrid reward  0.240 | mixed groups  50 % | 40 tokens'
+    >>> step_line(5, logs | {"hybrid/mixed_groups": 0.5, "completions/mean_length": 40.2, "step_time": 2.44})
+    'step    5 | right  25 % | RM score  -1.50 | hybrid reward  0.240 | mixed groups  50 % | 40 tokens | 2.4 s'
     >>> step_line(6, dict.fromkeys(logs) | {"hybrid/mixed_groups": 0.0, "completions/mean_length": 40.2})
-    'step    6 | right    - | RM score      - | hybrid reward      - | mixed groups   0 % | 40 tokens'
+    'step    6 | right    - | RM score      - | hybrid reward      - | mixed groups   0 % | 40 tokens | - s'
     """
     right, mixed = _share(logs["hybrid/pass_rate"]), _share(logs["hybrid/mixed_groups"])
     score, reward = (logs[f"rewards/{name}/mean"] for name in ("reward_model", "hybrid_reward"))
     return (
         f"step {step:4d} | right {right} | RM score {_number(score, 6, 2)} | hybrid reward {_number(reward, 6, 3)} | "
-        f"mixed groups {mixed} | {_number(logs['completions/mean_length'], 0, 0)} tokens"
+        f"mixed groups {mixed} | {_number(logs['completions/mean_length'], 0, 0)} tokens | "
+        f"{_number(logs.get('step_time'), 0, 1)} s"
     )
 
 

@@ -1,6 +1,8 @@
-"""How much memory a reward model takes in each placement, from its configuration alone; and which placement fits.
+"""How much memory a reward model takes in each placement, from its configuration alone.
 
-Sizes are bytes, and GB in messages means 10^9 bytes. Estimates leave out the CUDA context and the allocator's slack.
+Sizes are bytes. What lasts and what passes are told apart: training, generating and scoring take turns, so that of
+what each of them needs for its own work only the largest counts. The CUDA context and the allocator's slack are left
+out.
 """
 
 import copy
@@ -12,6 +14,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from trl_hybrid.reward_model.forwards import can_pack
+from trl_hybrid.reward_model.host_embedding import PIECE_ROWS, PIECES
 from trl_hybrid.reward_model.loading import whole_weights
 
 
@@ -29,6 +32,32 @@ GATHERED_LAYERS = 2
 """Layers that ZeRO-3 holds whole on the GPU: one that computes and one that is prefetched."""
 
 GB = 10**9
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes of one kind of memory.
+
+    Args:
+        lasting: Held all the time: weights, optimizer.
+        passing: Held while working, and free for others between: activations, caches.
+
+    Example:
+        >>> Need(lasting=6, passing=3).beside(Need(lasting=1, passing=2))
+        Need(lasting=7, passing=3)
+    """
+
+    lasting: int
+    passing: int = 0
+
+    @property
+    def total(self) -> int:
+        """The peak."""
+        return self.lasting + self.passing
+
+    def beside(self, other: "Need") -> "Need":
+        """Return the need of both, which work in turn."""
+        return Need(self.lasting + other.lasting, max(self.passing, other.passing))
 
 
 def default_tokens(placement: str, device: torch.device) -> int:
@@ -52,6 +81,7 @@ class Footprint:
         layer_bytes: Weights of one layer, the largest where they differ.
         embedding_bytes: Weights of the token embedding.
         other_bytes: All other weights: the last norm and the score head, which is fp32.
+        tensor_elements: Elements of each weight, head included.
         hidden_bytes_per_token: One hidden state (H,) and its rotary sine and cosine (head size each).
         workspace_bytes_per_token: Activations of one layer's forward; see `forward_bytes_per_token`.
         streamable: Whether the architecture can be streamed.
@@ -63,6 +93,7 @@ class Footprint:
     layer_bytes: int
     embedding_bytes: int
     other_bytes: int
+    tensor_elements: tuple[int, ...]
     hidden_bytes_per_token: int
     workspace_bytes_per_token: int
     streamable: bool = True
@@ -72,12 +103,13 @@ class Footprint:
         """All weights, in the type that they have on a GPU."""
         return self.num_layers * self.layer_bytes + self.embedding_bytes + self.other_bytes
 
-    def gpu_bytes(self, placement: Placement, tokens: int | None = None) -> int:
-        """Return what one process's GPU needs while it scores.
+    def on_gpu(self, placement: Placement, tokens: int | None = None) -> Need:
+        """Return what one process's GPU holds, and what it needs beside while it scores.
 
         Args:
-            placement: "resident": all weights. "streamed": three layers, and the hidden states of eight forwards
-                between two layers. "zero3": two gathered layers and the gathered embedding. "cpu": nothing.
+            placement: "resident": all weights last. "streamed": three layers last, and the hidden states of eight
+                forwards wait between two layers. "zero3": two gathered layers and the gathered embedding pass. "cpu":
+                nothing.
             tokens: Tokens of one forward, whose workspace all but "cpu" need; None for the placement's default.
 
         Returns:
@@ -87,33 +119,51 @@ class Footprint:
             tokens = default_tokens(placement, torch.device("cuda"))
         workspace = tokens * self.workspace_bytes_per_token
         if placement == "resident":
-            return self.weight_bytes + workspace
+            return Need(self.weight_bytes, workspace)
         if placement == "streamed":
             waiting = BATCHES_PER_PASS * tokens * self.hidden_bytes_per_token
-            return LAYER_SLOTS * self.layer_bytes + self.other_bytes + waiting + workspace
+            return Need(LAYER_SLOTS * self.layer_bytes + self.other_bytes, waiting + workspace)
         if placement == "zero3":
-            return GATHERED_LAYERS * self.layer_bytes + self.embedding_bytes + self.other_bytes + workspace
-        return 0
+            gathered = GATHERED_LAYERS * self.layer_bytes + self.embedding_bytes
+            return Need(self.other_bytes, gathered + workspace)
+        return Need(0)
+
+    def gpu_bytes(self, placement: Placement, tokens: int | None = None) -> int:
+        """Return the peak of `on_gpu`, as where nothing else is on the GPU."""
+        return self.on_gpu(placement, tokens).total
 
     def host_bytes(self, placement: Placement, processes: int = 1) -> int:
         """Return what one process holds in the machine's memory, pinned unless the placement is "cpu".
 
         Args:
-            placement: "streamed": all weights, each layer's rounded up to a power of two, as torch does with pinned
-                memory. "cpu": all weights. "zero3": this process's share of them. "resident": nothing.
+            placement: "streamed": all weights, each layer's in one pinned piece, the embedding not pinned, and the
+                pinned pieces in which its rows are gathered. "zero3": this process's share of each weight, every one
+                pinned on its own, as DeepSpeed does. "cpu": all weights. "resident": nothing.
             processes: Processes that share the weights under "zero3".
 
         Returns:
             Bytes.
         """
         if placement == "streamed":
-            pinned = 1 << (self.layer_bytes - 1).bit_length()
-            return self.num_layers * pinned + self.embedding_bytes + self.other_bytes
+            pinned = self.num_layers * pinned_bytes(self.layer_bytes)
+            gathered = pinned_bytes(PIECES * PIECE_ROWS * self.hidden_bytes_per_token)
+            return pinned + gathered + self.embedding_bytes + self.other_bytes
         if placement == "zero3":
-            return -(-self.weight_bytes // processes)
+            shares = [-(-elements // processes) * self.bytes_per_element for elements in self.tensor_elements]
+            return sum(map(pinned_bytes, shares))
         if placement == "cpu":
             return self.weight_bytes * self.cpu_bytes_per_element // self.bytes_per_element
         return 0
+
+
+def pinned_bytes(size: int) -> int:
+    """Return what a piece of pinned memory takes: torch rounds it up to a power of two (`CachingHostAllocator`).
+
+    Example:
+        >>> pinned_bytes(466_115_584) == 2**29
+        True
+    """
+    return 1 << (size - 1).bit_length() if size > 0 else 0
 
 
 def measure_footprint(
@@ -151,6 +201,7 @@ def measure_footprint(
         layer_bytes=max(elements) * size,
         embedding_bytes=embedding * size,
         other_bytes=rest * size + head * torch.float32.itemsize,
+        tensor_elements=tuple(parameter.numel() for parameter in model.parameters()),
         hidden_bytes_per_token=size * (width["hidden"] + 2 * width["head"]),
         workspace_bytes_per_token=forward_bytes_per_token(config, size),
         streamable=can_pack(config),
@@ -196,58 +247,6 @@ def find_layers(body: nn.Module) -> nn.ModuleList:
     if not lists:
         raise ValueError(f"A transformer's body must hold a list of layers, but {type(body).__name__} holds none.")
     return max(lists, key=_count)
-
-
-def choose_placement(
-    footprint: Footprint,
-    free_bytes: int | None,
-    tokens: int | None = None,
-    reserved_bytes: int = 0,
-    host_bytes: int | None = None,
-) -> tuple[Placement, str]:
-    """Choose the fastest placement that fits: resident, otherwise streamed, otherwise the CPU.
-
-    Args:
-        footprint: The reward model's.
-        free_bytes: Free on the GPU, None where there is no GPU.
-        tokens: Tokens of one forward, None for each placement's default.
-        reserved_bytes: Of the free ones, what training will still take.
-        host_bytes: Free in the machine's memory for this process, None for enough.
-
-    Returns:
-        The placement, and one line with the reason.
-
-    Raises:
-        ValueError: It would be streamed, but the machine's memory has no room for it either.
-
-    Example:
-        >>> small = Footprint(2, 4, 10, 10**9, 10**9, 0, 0, 0)
-        >>> choose_placement(small, 5 * 10**9)[1]
-        'streamed: needs 3.0 GB on the GPU, resident would need 11.0 GB, 5.0 GB are free'
-    """
-    if free_bytes is None:
-        return "cpu", "cpu: there is no GPU"
-    left = max(0, free_bytes - reserved_bytes)
-    free = f"{gigabytes(left)} are free"
-    if reserved_bytes:
-        free += f" ({gigabytes(free_bytes)} less {gigabytes(reserved_bytes)} for training)"
-    need = {placement: footprint.gpu_bytes(placement, tokens) for placement in PLACEMENTS}
-    resident = f"resident would need {gigabytes(need['resident'])}"
-    if need["resident"] <= left:
-        return "resident", f"resident: needs {gigabytes(need['resident'])} on the GPU, {free}"
-    if footprint.streamable and need["streamed"] <= left:
-        pinned = footprint.host_bytes("streamed")
-        if host_bytes is not None and pinned > host_bytes:
-            raise ValueError(
-                f"No placement of the reward model fits: {resident} on the GPU, {free}; streamed would need "
-                f"{gigabytes(pinned)} of pinned memory for each process, {gigabytes(host_bytes)} are free for each. "
-                "With several processes, `zero3` shares one copy between them; otherwise take a smaller reward model."
-            )
-        return "streamed", f"streamed: needs {gigabytes(need['streamed'])} on the GPU, {resident}, {free}"
-    if footprint.streamable:
-        return "cpu", f"cpu: streamed would need {gigabytes(need['streamed'])} on the GPU, {resident}, {free}"
-    zero3 = f"zero3 would need {gigabytes(need['zero3'])}" + (": choose that" if need["zero3"] <= left else "")
-    return "cpu", f"cpu: {resident} on the GPU, {free}; this architecture cannot be streamed, {zero3}"
 
 
 def gigabytes(size: int) -> str:

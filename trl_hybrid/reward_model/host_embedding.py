@@ -4,6 +4,9 @@ import torch
 from torch.nn import functional as F
 
 
+PIECES = 2
+"""One is filled while the other is copied."""
+
 PIECE_ROWS = 1024
 """Rows that are gathered before they are copied: 7 MB of a 7B model's, which stay in the processor's cache."""
 
@@ -25,7 +28,7 @@ class HostEmbedding:
         self.table = table
         self.device = device
         on_gpu = device.type == "cuda"
-        pieces = torch.empty(2, piece_rows, table.shape[1], dtype=table.dtype, pin_memory=on_gpu)
+        pieces = torch.empty(PIECES, piece_rows, table.shape[1], dtype=table.dtype, pin_memory=on_gpu)
         self.pieces = list(pieces)
         self.copied = [torch.cuda.Event() for _ in self.pieces] if on_gpu else []
 
@@ -42,7 +45,7 @@ class HostEmbedding:
         rows = torch.empty(len(distinct), self.table.shape[1], dtype=self.table.dtype, device=self.device)
         piece_rows = len(self.pieces[0])
         for number, first in enumerate(range(0, len(distinct), piece_rows)):
-            self._bring(distinct[first : first + piece_rows], rows[first : first + piece_rows], number % 2)
+            self._bring(distinct[first : first + piece_rows], rows[first : first + piece_rows], number % PIECES)
         return F.embedding(places.to(self.device), rows)
 
     def _bring(self, ids: torch.Tensor, rows: torch.Tensor, turn: int) -> None:

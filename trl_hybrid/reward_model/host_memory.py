@@ -1,9 +1,72 @@
-"""Memory of the CPU between forwards."""
+"""Memory of the machine itself: how much of it a process may still take, and what forwards on a CPU leave to the next.
 
+A container's limit counts as much as the machine's memory: who goes beyond it is ended without a word.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
 import torch
 
 
 LEARNED_BYTES = 31 << 20
+
+PROCESS_GROUPS = Path("/proc/self/cgroup")
+
+GROUPS = Path("/sys/fs/cgroup")
+
+FIRST_VERSION = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "total_active_file")
+"""Control groups, version 1: the files of limit and use, and what of that use is cached files, in `memory.stat`."""
+
+SECOND_VERSION = ("memory.max", "memory.current", "inactive_file", "active_file")
+"""The same in version 2."""
+
+
+def free_host_bytes(process_groups: Path = PROCESS_GROUPS, groups: Path = GROUPS) -> int:
+    """Return what this process may still take of the machine's memory.
+
+    Args:
+        process_groups: Where Linux names the control groups that the process is in.
+        groups: Where it shows all control groups.
+
+    Returns:
+        Bytes: what the machine has to spare, or the room left by the tightest limit of the process's control groups
+        where that is less. Cached files count as free in both.
+    """
+    return max(0, min([psutil.virtual_memory().available, *_rooms(process_groups, groups)]))
+
+
+def _rooms(process_groups: Path, groups: Path) -> Iterator[int]:
+    """Yield the room in each control group with a limit, from the process's own up to the outermost.
+
+    A line of `process_groups` is such as `0::/user.slice/run.scope` or, in version 1, `4:memory:/docker/1f3a`. Inside
+    a container the path may be the machine's and not to be seen; then its outermost group is the container's.
+    """
+    if not process_groups.is_file():  # not Linux
+        return
+    for line in process_groups.read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top, names = groups, SECOND_VERSION
+        elif "memory" in controllers.split(","):
+            top, names = groups / "memory", FIRST_VERSION
+        else:
+            continue
+        own = top / path.lstrip("/")
+        for group in (own, *own.parents):
+            yield from _room(group, *names)
+            if group == top:
+                break
+
+
+def _room(group: Path, limit: str, used: str, *cached: str) -> Iterator[int]:
+    """Yield a group's limit less what it uses, or nothing where there is no such group or limit."""
+    if not (group / limit).is_file() or (most := (group / limit).read_text().strip()) == "max":
+        return
+    statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    reclaimable = sum(int(statistics.get(name, 0)) for name in cached)
+    yield int(most) - int((group / used).read_text()) + reclaimable
 
 
 def keep_freed_memory() -> None:

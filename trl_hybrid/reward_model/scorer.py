@@ -14,12 +14,13 @@ import torch
 
 from trl_hybrid.reward_model.backend import BackendOptions, ScoringBackend, load_backend
 from trl_hybrid.reward_model.cache import ScoreCache
+from trl_hybrid.reward_model.footprint import Need
 from trl_hybrid.reward_model.forwards import score_tolerance
 from trl_hybrid.reward_model.loading import Source, load_config, load_tokenizer
 from trl_hybrid.reward_model.placement import Placement, body_dtype, local_device, resolve_placement
 from trl_hybrid.reward_model.plan import Row, deduplicate
 from trl_hybrid.reward_model.preflight import check_scores, sample_rows
-from trl_hybrid.reward_model.presets import ACEMATH_SYSTEM_PROMPT, NVIDIA_NOTE, find_preset
+from trl_hybrid.reward_model.presets import ACEMATH_SYSTEM_PROMPT, find_preset, known_licence, licence_note
 from trl_hybrid.reward_model.prompts import Conversation, RenderedRow, RowRenderer
 
 
@@ -46,7 +47,8 @@ class RewardModel:
             a DeepSpeed configuration of its own; all processes must then score together. "cpu": in host memory, and
             the rows are computed there. "auto": the first of resident, streamed and cpu that fits;
             quantized weights are always resident.
-        reserved_memory: For "auto": bytes of the device's free memory that others will still take.
+        reserved_memory: For "auto": bytes of the device's free memory that others will still take; as a `Need`, what
+            passes of it is there for scoring in turn.
         deepspeed_config: For "zero3": DeepSpeed configuration or the path of its JSON file. Default:
             `accelerate_configs/deepspeed/rm_zero3_offload.json`.
         quantization_config: For transformers' `from_pretrained` as it is; only for weights that are resident.
@@ -77,7 +79,7 @@ class RewardModel:
         token_budget: int | None = None,
         cache_size: int = 65536,
         placement: Placement = "auto",
-        reserved_memory: int = 0,
+        reserved_memory: Need | int = 0,
         deepspeed_config: str | Path | dict[str, Any] | None = None,
         quantization_config: Any = None,
     ) -> None:
@@ -85,8 +87,8 @@ class RewardModel:
         self.model_name_or_path = str(model_name_or_path)
         source = Source(self.model_name_or_path, revision, trust_remote_code)
         preset = find_preset(self.model_name_or_path)
-        if preset is not None and preset.licence_note:
-            _tell_licence(self.model_name_or_path, preset.licence_note)
+        if note := licence_note(known_licence(self.model_name_or_path)):
+            _tell_licence(self.model_name_or_path, note)
         if system_prompt == PRESET:
             system_prompt = preset.system_prompt if preset is not None else None
 
@@ -105,10 +107,11 @@ class RewardModel:
                 placement,
                 device,
                 config,
-                body_dtype(dtype, device, checkpoint_dtype),
+                None if dtype is None else body_dtype(dtype, device, checkpoint_dtype),
                 token_budget,
                 reserved_memory,
                 trust_remote_code,
+                deepspeed_config,
             ),
             device=device,
             dtype=dtype,
@@ -247,7 +250,8 @@ class RewardModel:
 class AceRewardModel(RewardModel):
     """NVIDIA's AceMath reward model, with its card's system prompt.
 
-    The weights are licensed CC-BY-NC-4.0 (non-commercial use only). See https://huggingface.co/nvidia/AceMath-7B-RM.
+    NVIDIA's weights are licensed CC-BY-NC-4.0 (non-commercial use only), see
+    https://huggingface.co/nvidia/AceMath-7B-RM; what a folder holds its own card says.
 
     Args:
         model_name_or_path: Hub id or local copy of AceMath-7B-RM or AceMath-72B-RM.
@@ -262,7 +266,6 @@ class AceRewardModel(RewardModel):
         system_prompt: str | None = ACEMATH_SYSTEM_PROMPT,
         **kwargs: Any,
     ) -> None:
-        _tell_licence(str(model_name_or_path), NVIDIA_NOTE)
         if system_prompt == PRESET:
             system_prompt = ACEMATH_SYSTEM_PROMPT
         super().__init__(model_name_or_path, system_prompt=system_prompt, **kwargs)

@@ -152,8 +152,6 @@ class StreamedModel:
                 "attention_mask": None,
                 "position_ids": passenger.packed.positions[None],
                 "position_embeddings": passenger.rotary,
-                "past_key_values": None,
-                "use_cache": False,
                 "packing": passenger.packed.segments,
             },
         )

@@ -8,10 +8,12 @@ import json
 import os
 from collections.abc import Sequence
 from copy import deepcopy
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from packaging.version import Version
 from torch import distributed, nn
 
 from trl_hybrid.reward_model.forwards import Forward, choose_forward
@@ -20,6 +22,9 @@ from trl_hybrid.reward_model.plan import Batch, Family, Row, rows_of
 
 
 CONFIG = "deepspeed/rm_zero3_offload.json"
+
+OLDEST_DEEPSPEED = "0.19.8"
+"""Older ones cast the rotary frequencies to bf16 (DeepSpeed#8066), which moves the score of a long row by a tenth."""
 
 
 class Zero3Model:
@@ -99,8 +104,10 @@ def load_zero3(
         The backend.
 
     Raises:
+        ImportError: DeepSpeed is not installed, or too old.
         ValueError: A configuration of another stage than 3, or no process group where there are several processes.
     """
+    check_deepspeed()
     import deepspeed  # where it is needed: it is an extra, and its import sets up compilers
 
     settings = read_config(find_config() if config is None else config, dtype)
@@ -112,6 +119,24 @@ def load_zero3(
     engine, *_ = deepspeed.initialize(model=body, config=settings)
     engine.eval()
     return Zero3Model(choose_forward(body, head, samples), device, token_budget, engine)
+
+
+def check_deepspeed() -> None:
+    """Refuse a DeepSpeed that would give other scores.
+
+    Raises:
+        ImportError: It is not installed, or older than `OLDEST_DEEPSPEED`.
+    """
+    try:
+        found = version("deepspeed")
+    except PackageNotFoundError:
+        found = None
+    if found is None or Version(found) < Version(OLDEST_DEEPSPEED):
+        state = "is not installed" if found is None else f"{found} is installed: it scores with bf16 frequencies"
+        raise ImportError(
+            f"A reward model under ZeRO-3 needs deepspeed {OLDEST_DEEPSPEED} or newer, but deepspeed {state}. "
+            f"pip install 'deepspeed>={OLDEST_DEEPSPEED}', or place the reward model `resident` or `streamed`."
+        )
 
 
 def find_config() -> Path:

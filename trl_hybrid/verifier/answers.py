@@ -19,7 +19,7 @@ REASONING_END = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think�
 REASONING_START = re.compile(r"<(?:think|thinking|thought|reasoning)>|◁think▷")
 TURN_TOKEN = re.compile(r"<\|[a-z_]{2,20}\|>|</s>|<s>|<eos>|<end_of_turn>|<start_of_turn>")
 
-INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
+INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\ue000\ue001]")
 # NFKC would make x² into x2 and 1½ into 11⁄2.
 SUPERSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 VULGAR_FRACTIONS = re.compile("[¼½¾⅐-⅞]")
@@ -35,9 +35,9 @@ TAG = re.compile(
 JSON_FIELD = re.compile(
     r"[\"'](?:final[_ ]?)?answer[\"']\s*:\s*(\"(?:[^\"\\]|\\.)*\"|'[^']*'|\[[^\]]*\]|[^,}\n]+)", re.IGNORECASE
 )
-LABEL = re.compile(r"^[\W_]*(?:ans|a|answer|result)\s*[:=：]\s*(?=\S)", re.IGNORECASE | re.MULTILINE)
+LABEL = re.compile(r"^(?:[^\w\n]|_){0,12}(?:ans|a|answer|result)\s*[:=：]\s*(?=\S)", re.IGNORECASE | re.MULTILINE)
 NEXT_PROBLEM = re.compile(
-    r"\n\s*\W{0,4}(?:problem|question|exercise|q|user|human|instruction)\s*\d*\s*:", re.IGNORECASE
+    r"\n[^\S\n]{0,20}\W{0,4}(?:problem|question|exercise|q|user|human|instruction)\s*\d*\s*:", re.IGNORECASE
 )
 FINAL = re.compile(r"\bfinal answer\b", re.IGNORECASE)
 ANSWER_WORD = re.compile(r"\b(?:answers?|ans\.|correct (?:option|choice))|\b(?:réponse|respuesta|risposta|resposta|antwort|odpowiedź)\b|答案|ответ", re.IGNORECASE)
@@ -54,7 +54,7 @@ NEGATED_LINK = re.compile(
 )
 CHOICE_IN_PROSE = re.compile(
     r"(?:故选|应选|选择|选项|选)\s*[:：]?\s*[(（]?\s*([A-J])(?![a-zA-Z])"
-    r"|\b(?:options?|choice)\s*\(?([A-J])\)?\s+is (?:the )?(?:correct|right)"
+    r"|\b(?:[Oo]ptions?|[Cc]hoice)\s*\(?([A-J])\)?\s+is (?:the )?(?:correct|right)"
     r"|\b(?:choose|chose|pick|select)\s+(?:(?:option|choice|answer)\s+)?\(?([A-J])(?:\)|\b)",
 )
 GOES_ON = re.compile(r"\s*(?:or\b|and\b|,|[-+*/=<>^])\s*[-+$\\\d(]")

@@ -76,11 +76,13 @@ REWRITES = tuple(
 )
 # A new equation behind nothing but space.
 NEXT_EQUATION = re.compile(r"(?<=[^,;\s\\])\s*(?<!\\)\\(?:q?quad\b|[ ;])\s*(?=[a-zA-Z](?:_\{?\w+\}?|\([a-z]\))?\s*=)")
+UNICODE_ROOT = re.compile(r"√\s*(\d+(?:\.\d+)?)")
 PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 SPACED_NUMBER = re.compile(r"-?\d{1,3}(?: \d{3})+")
 DOUBLED = re.compile(r"\\\\(?=[a-zA-Z(){}\[\]])")
 BACKSLASHES = re.compile(r"\\+")
 TRAILING = " .,;:\\"
+SPACES = re.compile(" {2,}")
 KEY_SPACES = re.compile(r"(?<![A-Za-z0-9])\s+|\s+(?![A-Za-z0-9])")
 TEXT_BODY = re.compile(r"\\text\s*\{([^{}]*)\}")
 TOKEN = re.compile(r"\\[a-zA-Z]+|\\.", re.DOTALL)
@@ -109,7 +111,7 @@ def normalize(text: str) -> str:
     """
     if PLAIN_NUMBER.fullmatch(text):
         return text
-    text = text.translate(UNICODE_MATHS)
+    text = UNICODE_ROOT.sub(r"\\sqrt{\1}", text).translate(UNICODE_MATHS)
     runs = BACKSLASHES.findall(text)
     if DOUBLED.search(text) and all(len(run) % 2 == 0 for run in runs):
         text = text.replace("\\\\", "\\")  # escaped twice on its way through JSON
@@ -144,7 +146,7 @@ def key(text: str) -> str:
     """
     if PLAIN_NUMBER.fullmatch(text):
         return text
-    text = TEXT_BODY.sub(lambda match: match[1].strip(), text).strip()
+    text = SPACES.sub(" ", TEXT_BODY.sub(lambda match: match[1].lstrip(), text)).strip()
     text = KEY_SPACES.sub("", text)
     text = SINGLE_SCRIPT.sub(r"\1\2", text)
     if choice := CHOICE.fullmatch(text):

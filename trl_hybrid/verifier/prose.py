@@ -20,23 +20,24 @@ MATH = re.compile(
 PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}[,']?\s+[A-Za-z]{2,}|[^\W\d_A-Za-zα-ωΑ-Ω]{2,}")
 TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mbox|operatorname)\s*\{([^{}]*)\}")
 
-SENTENCE_END = re.compile(r"(?<=[.!?])(?:\*{1,2}|[\"')])*\s+|(?<=[。！？])|\n+")
+SENTENCE_END = re.compile(r"(?<=[.!?])[*\"')]*\s+|(?<=[。！？])|\n+")
 # What a sentence behind the answer starts with, when it says nothing of its own.
 ASIDE = re.compile(
     r"\W*(?:(?:check|checking|verif\w+|verification|note|remember|indeed|hope|substituting|plugging|source|remark)\b"
     r"|(?:to|let's|let us|we can|you can|please|as a|double)[ -](?:check|verify|note|double-check|confirm|see)\b"
-    r"|let me (?:know|double|check|verify|confirm)|that(?:'s| is) because|i hope|feel free|(?:if|do|don't|would|should|can) (?:you|not hesitate)\b|thanks?\b|good luck"
+    r"|let me (?:know|double|check|verify|confirm)|that(?:'s| is) (?:because|more|less)|for (?:more|further)|references?\b|i hope|feel free|(?:if|do|don't|would|should|can) (?:you|not hesitate)\b|thanks?\b|good luck"
     r"|this (?:(?:value|number|one) )?(?:appears|occurs|is because|can be (?:checked|verified|seen)|matches|works))",
     re.IGNORECASE,
 )
+CONFIRMS = re.compile(r"(?:\b(?:is|are|stays?) (?:valid|consistent)|\bchecks out|[✓✔✅])\W*$")
 ABLE_TO_TELL = (
     r"\b(?:solve|determined?|answer|find|know|calculated?|computed?|information|help|tell|figured? out|provide|assist|see"
-    r"|view|access|sure|certain|count|read|say|deduced?|inferred?|data|details|context|image|picture|clear)\b"
+    r"|view|access|sure|certain|count|read|say|deduced?|inferred?|understand|make sense|answered|parse|explained?|data|details|context|image|picture|clear)\b"
 )
 REFUSAL = re.compile(
-    r"\b(?:(?:do|does|did|can|could|is|are|am|was|were)(?:n't|n’t| not| no longer)|can ?not|can't|couldn[o']t|unable to|impossible to"
-    rf"|not possible to|sorry|not enough|insufficient|no)\b[^.]*?{ABLE_TO_TELL}"
-    r"|\b(?:unsure|unclear|unknown|apolog\w+|i'm afraid|gi?ve up|none of|too (?:hard|difficult)|lacks?|(?:is|are) missing"
+    r"\b(?:(?:do|does|did|can|could|is|are|am|was|were)(?:n't|n’t| not| no longer)|can ?not|can't|couldn[o']t|impossible to"
+    rf"|not possible to|sorry|not enough|insufficient|no)\b[^.]{{0,120}}?{ABLE_TO_TELL}"
+    r"|\b(?:unsure|unable to|unclear|unknown|apolog\w+|i'm afraid|gi?ve up|none of|too (?:hard|difficult)|lacks?|(?:is|are) missing"
     r"|(?:would|will) need (?:the|more|to see)|please (?:provide|share|give|upload|clarify)"
     r"|not (?:allowed|sufficient|given|provided)|no (?:solution|answer|way))\b",
     re.IGNORECASE,
@@ -85,13 +86,13 @@ NAMES_ONLY = re.compile(
     r"|\b(?:about|of|for|on|with|without|all|count|that) (?:the|these|those)\s*$",
     re.IGNORECASE,
 )
-GIVEN = re.compile(r"\b(?:by [a-z]+ing|(?:at|with) (?:a |an )?(?:\w+ )?(?:\w+ )?of|side|radius)\s*\$?$", re.IGNORECASE)
+GIVEN = re.compile(r"(?:%|percent) of\s*\$?$|\b(?:by [a-z]+ing|(?:at|with) (?:a |an )?(?:\w+ )?(?:\w+ )?of|side|radius)\s*\$?$", re.IGNORECASE)
 RATE_BEHIND = re.compile(r"(?:\s[a-z]+)?\s(?:each|apiece)\b|\s?(?:/|per\s)[a-z]", re.IGNORECASE)
 RELATIVE = re.compile(
     r"\b(?:that|who|which|whose|where|with (?:a |an )?\w+s? (?:\w+ )?(?:above|below|than|over|under))\b"
 )
 SUBORDINATE = re.compile(
-    r",\s*(?:one|with|which|where|when|since|because|while|whereas|though|although|compared|as|given)\b|\b(?:since|because)\b"
+    r",\s*(?:one|with|which|where|when|since|because|while|whereas|though|although|compared|as|given)\b|\b(?:since|because|if)\b"
     r"|\bto (?!(?:get|find|obtain|give|yield|make|see|calculate|compute|determine|a|an|the|be|equal|arrive|conclude|show|only"
     r"|about|exactly|just|reach|have|total|produce)\b)[a-z]+\b",
     re.IGNORECASE,
@@ -142,6 +143,8 @@ def is_aside(sentence: str) -> bool:
     """Whether a sentence is a check, a courtesy, in brackets or a question, and claims nothing."""
     if ASIDE.match(sentence) or sentence.rstrip("*_ \n").endswith(("?", "？")):
         return True
+    if CONFIRMS.search(sentence):
+        return True
     return ASIDE_IN_BRACKETS.fullmatch(sentence.strip(" *_.\n")) is not None
 
 
@@ -191,17 +194,21 @@ def claim_of(sentence: str, formulas: list[str]) -> str | None:
         return None
     sentence = ASIDE_IN_BRACKETS.sub(lambda match: " " * len(match[0]), sentence)
     values = [
-        value for value in values_in(sentence, formulas) if not NAMES_ONLY.search(sentence[max(0, value.start - 30) : value.start])
+        value for value in values_in(sentence, formulas) if not NAMES_ONLY.search(_before(sentence, value))
     ]
     if not values:
         return None
-    values = [value for value in values if not SET_AGAINST.search(sentence[: value.start])] or values
-    counted = next((value for value in values if THERE_ARE.search(sentence[: value.start])), None)
+    values = [value for value in values if not SET_AGAINST.search(_before(sentence, value))] or values
+    counted = next((value for value in values if THERE_ARE.search(_before(sentence, value))), None)
     if counted is not None and not OPERATOR_AFTER.match(sentence, counted.end):
         return counted.text
     values = _of_main_clause(sentence, values)
     chosen = next((value for value in reversed(values) if not _is_condition(sentence, value)), values[-1])
     return None if _is_denied(sentence, chosen) else _with_its_list(sentence, values, chosen)
+
+
+def _before(sentence: str, value: Value, reach: int = 40) -> str:
+    return sentence[max(0, value.start - reach) : value.start]
 
 
 def _behind_refusal(sentence: str) -> str:
@@ -212,10 +219,9 @@ def _behind_refusal(sentence: str) -> str:
 
 def _is_denied(sentence: str, chosen: Value) -> bool:
     """Whether a value is only a bound, what the answer is not, or the end of an unfinished operation."""
-    before = sentence[max(0, chosen.start - 24) : chosen.start]
-    if NOT_THE_ANSWER.search(before) and chosen.is_number or DENIED_BEHIND.match(sentence, chosen.end):
+    if NOT_THE_ANSWER.search(_before(sentence, chosen)) and chosen.is_number or DENIED_BEHIND.match(sentence, chosen.end):
         return True
-    operand = OPERATOR_BEFORE.search(sentence[max(0, chosen.start - 80) : chosen.start])
+    operand = OPERATOR_BEFORE.search(_before(sentence, chosen, reach=80))
     return chosen.is_number and bool(operand or OPERATOR_AFTER.match(sentence, chosen.end))
 
 
@@ -232,7 +238,7 @@ def _of_main_clause(sentence: str, values: list[Value]) -> list[Value]:
 
 
 def _is_condition(sentence: str, value: Value) -> bool:
-    before = sentence[max(0, value.start - 30) : value.start]
+    before = _before(sentence, value)
     return bool(CONDITION.search(before) or GIVEN.search(before) or RATE_BEHIND.match(sentence, value.end))
 
 

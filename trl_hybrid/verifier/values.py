@@ -20,7 +20,8 @@ NUMBER = re.compile(
 )
 SIGN_WORD = re.compile(r"(?<![\d)%]\s)\bminus\s+$|\bnegative\s+$", re.IGNORECASE)
 AND_A_HALF = re.compile(r"\s+and\s+(?:a|one)\s+half\b", re.IGNORECASE)
-POINT = re.compile(r"\((?:\s*-?\d+(?:\.\d+|/\d+)?\s*,)+\s*-?\d+(?:\.\d+|/\d+)?\s*\)")
+MEMBER = r"\s*-?(?:\d+(?:\.\d+|/\d+)?(?:[a-zπ](?![a-z]))?|√?\d+|∞|inf(?:inity)?|oo|pi|π|[a-z])\s*"
+POINT = re.compile(rf"[(\[{{](?:{MEMBER},){{1,9}}{MEMBER}[)\]}}]")
 RATIO = re.compile(
     r"(?<![\d:.])\d+(?:\s?:\s?\d+)+(?:\s?[AaPp]\.?\s?[Mm]\b\.?)?(?![\d:])|(?<=ratio is )\d+ to \d+\b|\b\d+ out of \d+\b"
 )
@@ -29,14 +30,14 @@ TWO_UNITS = re.compile(
     r"\d+(?:\.\d+)?\s(?:minutes?|mins?|seconds?|inch(?:es)?|ounces?|months?|days?|hours?|cents?)\b"
 )
 # One kind of token for each first character, so that no text takes longer than its length.
-ATOM = r"(?:\d+(?:\.\d+)?|\\?(?:sqrt|sin|cos|tan|ln|log|exp|pi)(?![a-zA-Z])|[π√∞]|(?<![A-Za-z])[a-zA-Z](?![A-Za-z])|[()])"
+ATOM = r"(?:\d+(?:\.\d+)?|\\?(?:sqrt|sin|cos|tan|ln|log|exp|pi)(?![a-zA-Z])|[π√∞]|(?<![A-Za-z])[a-zA-Z](?![A-Za-z])|[()]|!(?=\s[a-z]))"
 EXPRESSION = re.compile(rf"(?<![\w\\.,/])(?:-\s?)?{ATOM}(?:{ATOM}|\s?(?:\*\*|[-+*/^=·×])\s?(?={ATOM}|-))*")
-SYMBOL = re.compile(r"[a-zA-Zπ√∞]")
-COMPOSED = re.compile(r"[-+*/^=·×π√]|\d[a-zA-Z(]|[a-zA-Z)]\(|sqrt|pi\b|\d\)")
+SYMBOL = re.compile(r"[a-zA-Zπ√∞^!]")
+COMPOSED = re.compile(r"[-+*/^!=·×π√]|\d[a-zA-Z(]|[a-zA-Z)]\(|sqrt|pi\b|\d\)")
 UNIT_POWER = re.compile(r"(?:mm|cm|dm|km|m|in|ft|yd|mi|s)\^?\{?[23]\}?|[a-zA-Z]{1,2}/[a-zA-Z]{1,3}")
 FIRST = re.compile(r"\W*(?:(?:so|thus|therefore|hence|then|only|exactly)\b\W*)*$", re.IGNORECASE)
 PRONOUN = re.compile(
-    r"\b(?:(?<!\bonly )(?<!\bis )(?<!\bhas )(?<!\bjust )(?<!\bexactly )(?<!\bequals )one(?![-\s](?:hundred|half|third|quarter|\w+th))"
+    r"\b(?:(?<!\bonly )(?<!\bis )(?<!\bhas )(?<!\bjust )(?<!\bexactly )(?<!\bequals )one(?![-\s](?:hundred|thousand|million|half|third|quarter|and\b|\w+th\b))"
     r"|one (?:way|thing|solution|of)|one of|one can|one could|one may|one must|one (?:sees?|gets?|has|needs)|no one|this one|that one|the one"
     r"|which one|each one|(?:of |between |which |these |those |the |both |other |all )(?:two|three|four|five))\b",
     re.IGNORECASE,
@@ -67,15 +68,20 @@ def values_in(sentence: str, formulas: list[str]) -> list[Value]:
     for match in MASK.finditer(sentence):
         percent = r"\%" if PERCENT_AFTER.match(sentence, match.end()) else ""
         found.append(Value(match.start(), match.end(), formulas[int(match[1])] + percent, is_number=False))
+    taken = bytearray(len(sentence))
+    for value in found:
+        taken[value.start : value.end] = b"\1" * (value.end - value.start)
     for pattern in (POINT, RATIO, TWO_UNITS, EXPRESSION, NUMBER):
         for match in pattern.finditer(sentence):
             if pattern is EXPRESSION and not _is_expression(sentence, match):
                 continue
-            if not any(value.start < match.end() and match.start() < value.end for value in found):
+            if not any(taken[match.start() : match.end()]):
                 found.append(_value(sentence, match))
+                taken[match.start() : match.end()] = b"\1" * len(match[0])
+    first = min((value.start for value in found), default=len(sentence))
     pronouns = [match.span() for match in PRONOUN.finditer(sentence)]
     for match in NUMBER_WORDS.finditer(sentence):
-        counts = not found or all(value.start >= match.end() for value in found) and FIRST.match(sentence, 0, match.start())
+        counts = not found or (match.end() <= first and FIRST.match(sentence, 0, match.start()))
         if counts and not any(start <= match.start() < end for start, end in pronouns):
             named.append(Value(match.start(), match.end(), str(value_of(match)), is_number=True))
     return sorted(named + found, key=lambda value: value.start)

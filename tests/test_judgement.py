@@ -1,0 +1,119 @@
+"""What is remembered of the judges from step to step, and which rows it comes from."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from trl_hybrid import HybridGRPOConfig
+from trl_hybrid.columns import judges_pay
+from trl_hybrid.judgement import Judgement
+
+
+NAN = math.nan
+LENGTHS = torch.tensor([3.0] * 4)
+
+
+def tensor(values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def judgement(folder, **settings):
+    return Judgement(HybridGRPOConfig(str(folder), use_cpu=True, report_to="none", **settings))
+
+
+def figures(judgement, verdicts, scores, training=True):
+    return judgement.judge(tensor(verdicts), tensor(scores), LENGTHS, 4, training).figures
+
+
+class TestUnjudgedRows:
+    def test_their_scores_are_no_part_of_the_drift(self, tmp_path):
+        judged = judgement(tmp_path)
+        for _ in range(10):
+            figures(judged, [NAN, 0.0, 0.0, 1.0], [500.0, 1.0, 2.0, 3.0])
+        assert judged.drift.reference == pytest.approx(2.0)
+        moved = figures(judged, [NAN, 0.0, 0.0, 1.0], [-500.0, 4.0, 5.0, 6.0])
+        assert moved["score_drift"] == pytest.approx(3.0)
+
+    def test_their_broken_scores_are_not_counted(self, tmp_path):
+        judged = judgement(tmp_path)
+        assert figures(judged, [NAN, NAN, 0.0, 1.0], [NAN, math.inf, 2.0, 3.0])["non_finite_scores"] == 0.0
+        assert figures(judged, [NAN, NAN, 0.0, 1.0], [NAN, math.inf, NAN, 3.0])["non_finite_scores"] == 1.0
+
+
+class TestRescuedGroups:
+    @pytest.mark.parametrize(
+        ("mode", "rescued"), [("hybrid", 1.0), ("verifier", 0.0), ("reward_model", 1.0), ("sum", 1.0), ("gdpo", 1.0)]
+    )
+    def test_what_is_optimised_decides(self, tmp_path, mode, rescued):
+        judged = judgement(tmp_path, reward_mode=mode)
+        assert figures(judged, [0.0] * 4, [1.0, 2.0, 3.0, 4.0])["rescued_groups"] == rescued
+        assert figures(judged, [1.0] * 4, [2.0] * 4)["rescued_groups"] == 0.0
+        assert figures(judged, [1.0, 1.0, 1.0, 0.0], [1.0, 2.0, 3.0, 4.0])["rescued_groups"] == 0.0
+
+    def test_a_row_that_is_left_out_rescues_nothing(self, tmp_path):
+        # The broken score is paid the middle of the band in `hybrid`, and left out where scores are optimised.
+        rows = [0.0, 0.0, NAN, NAN], [NAN, 1.0, 5.0, 6.0]
+        for mode in ("hybrid", "reward_model", "sum"):
+            assert figures(judgement(tmp_path, reward_mode=mode), *rows)["rescued_groups"] == 0.0
+
+    def test_the_judges_pay_by_mode(self):
+        scores, verdicts, hybrid = tensor([2.0, math.inf, 4.0]), tensor([1.0, 0.0, NAN]), tensor([1.05, -0.1, NAN])
+        paid = {
+            mode: judges_pay(mode, scores, verdicts, hybrid).tolist()
+            for mode in ("hybrid", "verifier", "reward_model", "sum", "gdpo")
+        }
+        assert paid == {
+            "hybrid": pytest.approx([1.05, -0.1, NAN], nan_ok=True),
+            "verifier": pytest.approx([1.0, 0.0, NAN], nan_ok=True),
+            "reward_model": pytest.approx([2.0, NAN, NAN], nan_ok=True),
+            "sum": pytest.approx([3.0, NAN, NAN], nan_ok=True),
+            "gdpo": pytest.approx([3.0, NAN, NAN], nan_ok=True),
+        }
+
+
+class TestRecentRanking:
+    def test_the_step_jumps_and_the_window_does_not(self, tmp_path):
+        judged = judgement(tmp_path)
+        mixed = [1.0, 0.0, 0.0, 0.0]
+        steps = [figures(judged, mixed, [score, 1.0, 2.0, 3.0]) for score in (0.0, 4.0, 0.0, 4.0)]
+        assert [step["auc"] for step in steps] == [0.0, 1.0, 0.0, 1.0]
+        assert [step["auc_groups"] for step in steps] == [1.0] * 4
+        assert [step["auc_recent"] for step in steps] == pytest.approx([0.0, 1 / 2, 1 / 3, 1 / 2])
+        assert [step["auc_recent_groups"] for step in steps] == [1.0, 2.0, 3.0, 4.0]
+
+    def test_evaluation_has_the_steps_own_only(self, tmp_path):
+        judged = judgement(tmp_path)
+        measured = figures(judged, [1.0, 0.0, 0.0, 0.0], [4.0, 1.0, 2.0, 3.0], training=False)
+        assert measured["auc"] == 1.0
+        assert "auc_recent" not in measured
+        assert figures(judged, [1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 2.0, 3.0])["auc_recent"] == 0.0
+
+
+class TestState:
+    def test_restored_in_the_middle_it_tells_the_same_to_the_bit(self, tmp_path):
+        generator = torch.Generator().manual_seed(0)
+        steps = [
+            (torch.randint(2, (16,), generator=generator).double(), 9 * torch.randn(16, generator=generator).double())
+            for _ in range(24)
+        ]
+        lengths = torch.arange(16.0)
+        unbroken, first, second = (judgement(tmp_path) for _ in range(3))
+        expected = [unbroken.judge(*step, lengths, 4, True) for step in steps]
+        for step in steps[:7]:
+            first.judge(*step, lengths, 4, True)
+        second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+        resumed = [second.judge(*step, lengths, 4, True) for step in steps[7:]]
+        assert [one.figures for one in resumed] == [one.figures for one in expected[7:]]
+        assert [one.saturates for one in resumed] == [one.saturates for one in expected[7:]]
+        assert sum(one.saturates for one in resumed) == 1  # told after 20 steps, 7 of which came before the stop
+
+    def test_a_checkpoint_of_an_older_version_starts_the_new_parts_anew(self, tmp_path):
+        old = judgement(tmp_path)
+        figures(old, [1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 2.0, 3.0])
+        state = {name: part for name, part in old.state_dict().items() if name not in ("ranking", "saturation")}
+        new = judgement(tmp_path)
+        new.load_state_dict(state)
+        assert new.weight.steps == 1
+        assert figures(new, [1.0, 0.0, 0.0, 0.0], [4.0, 1.0, 2.0, 3.0])["auc_recent_groups"] == 1.0
