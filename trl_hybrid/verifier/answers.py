@@ -39,7 +39,7 @@ LABEL = re.compile(r"^(?:[^\w\n]|_){0,12}(?:ans|a|answer|result)\s*[:=：]\s*(?=
 NEXT_PROBLEM = re.compile(
     r"\n[^\S\n]{0,20}\W{0,4}(?:problem|question|exercise|q|user|human|instruction)\s*\d*\s*:", re.IGNORECASE
 )
-FINAL = re.compile(r"\bfinal answer\b", re.IGNORECASE)
+FINAL = re.compile(r"\bfinal answer\b(?=\W*(?:is\b|:)[^.\n]{0,200}(?:\d|\$|\\))", re.IGNORECASE)
 ANSWER_WORD = re.compile(r"\b(?:answers?|ans\.|correct (?:option|choice))|\b(?:réponse|respuesta|risposta|resposta|antwort|odpowiedź)\b|答案|ответ", re.IGNORECASE)
 # A number may stand between the word and its link, as in "The answer to 12 + 30 is": `=` is none, but right behind it.
 ANSWER_LINK = re.compile(

@@ -20,6 +20,7 @@ MIXED = re.compile(r"([-+]?)(\d+)\s*(?:\\frac\{(\d+)\}\{(\d+)\}|(?<=\s)(\d+)\s*/
 REPEATING = re.compile(r"([-+]?)(\d+)\.(\d*)(?:\\overline|\\bar|\\dot)\{(\d+)\}")
 IN_BASE = re.compile(r"([-+]?)(?=[A-Z]*\d)([0-9A-Z]+)_\{?(\d{1,2})\}?")
 DECIMAL_COMMA = re.compile(r"([-+]?(?:\d+|\d{1,3}(?:\.\d{3})+)),(\d+)")
+ONE_COMMA = re.compile(r"[-+]?\d+,\d{1,2}")
 SCALE = re.compile(r"\s*(?:\\text\{\s*)?(hundred|thousand|million|billion|trillion)\s*\}?$")
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:percent|percentage|pct|%|\\%)\s*\}|(?:percentage|percent|pct)\b)\.?$")
@@ -72,12 +73,15 @@ def parse_number(text: str) -> Number | None:
 def with_decimal_point(text: str) -> str:
     r"""A number whose comma can only be a decimal one, with a point; any other text unchanged.
 
-    Three digits behind the comma are a thousand, and one may be the second member of a list.
+    Three digits behind the comma are a thousand, and one may be the second member of a list, but for a percentage.
 
     Example:
-        >>> [with_decimal_point(text) for text in ("7,25", "1.234,5", "1,234", "7,2", "1,2,3")]
-        ['7.25', '1234.5', '1,234', '7,2', '1,2,3']
+        >>> [with_decimal_point(text) for text in ("7,25", "1.234,5", "1,234", "7,2", "7,2%")]
+        ['7.25', '1234.5', '1,234', '7,2', '7.2%']
     """
+    percent = PERCENT.search(text)
+    if percent and ONE_COMMA.fullmatch(text[: percent.start()]):
+        return text.replace(",", ".")
     match = DECIMAL_COMMA.fullmatch(text)
     if match is None or ("." not in match[1] and len(match[2]) in (1, 3)):
         return text

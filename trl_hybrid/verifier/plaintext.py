@@ -23,6 +23,7 @@ FUNCTIONS = {
     "binomial": r"\binom",
 }
 CALL = re.compile(rf"(?<![a-zA-Z\\])({'|'.join(sorted(FUNCTIONS, key=len, reverse=True))})\s*(?=\()")
+NAMED = re.compile(r"\\(?:text|operatorname)\s*\{\s*((?:a|arc)(?:sin|cos|tan|cot|sec|csc)|sec|csc|cot)\s*\}")
 CONSTANTS = re.compile(r"(?<![a-zA-Z\\])(pi|oo|infinity|theta|alpha|beta|lambda)(?![a-zA-Z])", re.IGNORECASE)
 BARE_FUNCTION = re.compile(
     r"(?<![a-zA-Z\\])((?:arc)?(?:sin|cos|tan|cot|sec|csc)|ln|log)(?=\^|\s*(?:\d|\\|[a-zA-Z](?![a-zA-Z])))"
@@ -41,6 +42,7 @@ def to_latex(text: str) -> str:
         >>> to_latex(r"\sin x + e^{x}"), to_latex("spinning")
         ('\\sin x + e^{x}', 'spinning')
     """
+    text = NAMED.sub(lambda found: FUNCTIONS[found[1]] + " ", text)
     position = 0
     while match := CALL.search(text, position):
         if (end := _closing(text, match.end())) is None:

@@ -32,6 +32,7 @@ DECIMALS = re.compile(r"\d*\.(\d+)")
 FACTOR_IN_BRACKETS = re.compile(r"(?<=\d)(?<![_^]\d)\s*(?=\(-?\d+\))")  # of 2(3) the parser makes the mixed number 5
 UNEVALUATED = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit, sympy.Derivative)
 PROBES = (sympy.Rational(13, 11), sympy.Rational(17, 13), sympy.Rational(29, 19))
+SMALL_PROBES = (sympy.Rational(3, 7), sympy.Rational(5, 11), sympy.Rational(2, 13))
 
 for name in ("math_verify.parser", "math_verify.grader"):
     logging.getLogger(name).setLevel(logging.ERROR)  # they warn that their own time limit is off
@@ -122,6 +123,8 @@ def _equal_values(gold: str, answer: str, gold_value: Parsed, answer_value: Pars
         gold_value, answer_value = (_with_positive_logarithms(value) for value in (gold_value, answer_value))
     if _is_constant(gold_value) and _is_constant(answer_value):
         return _same_constant(gold, answer, gold_value, answer_value)
+    if _same_where_positive(gold_value, answer_value):
+        return True
     if _differ_at_a_point(gold_value, answer_value):
         return _same_as_shown(gold, answer, gold_value, answer_value)
     if verify([gold_value], [answer_value], timeout_seconds=None):
@@ -156,6 +159,34 @@ def _same_equation(gold: Parsed, answer: Parsed) -> bool:
         return bool(quotient.is_finite and quotient != 0)
     solutions = [sympy.solveset(side, domain=sympy.S.Complexes) for side in sides if len(side.free_symbols) == 1]
     return len(solutions) == 2 and solutions[0] == solutions[1] and isinstance(solutions[0], sympy.FiniteSet)
+
+
+def _same_where_positive(gold: Parsed, answer: Parsed) -> bool:
+    """Whether two expressions with logarithms, roots or arcs on both sides are the same for small positive letters.
+
+    ln(ab) is ln a + ln b only for positive a and b, which the one who writes either of them has in mind.
+    """
+    if not all(isinstance(value, sympy.Expr) and _is_for_positive(value) for value in (gold, answer)):
+        return False
+    symbols: list[Parsed] = sorted(gold.free_symbols | answer.free_symbols, key=str)
+    if not symbols or gold.free_symbols != answer.free_symbols or len(symbols) > len(SMALL_PROBES):
+        return False
+    for shift in range(len(SMALL_PROBES)):
+        point = dict(zip(symbols, SMALL_PROBES[shift:] + SMALL_PROBES[:shift], strict=False))
+        values = [value.subs(point).evalf(DIGITS) for value in (gold, answer)]
+        if not all(value.is_real and value.is_finite for value in values):
+            return False
+        if abs(values[0] - values[1]) > RELATIVE_TOLERANCE * (1 + abs(values[0])):
+            return False
+    return True
+
+
+def _is_for_positive(value: Parsed) -> bool:
+    """Whether an expression has a logarithm, a root or an arc of its letters, and nothing with cases."""
+    if value.has(sympy.Abs, sympy.Piecewise, sympy.floor, sympy.sign, *UNEVALUATED):
+        return False
+    roots = any(power.exp.is_Rational and not power.exp.is_Integer for power in value.atoms(sympy.Pow))
+    return roots or value.has(sympy.log, sympy.asin, sympy.acos, sympy.atan)
 
 
 def _differ_at_a_point(gold: Parsed, answer: Parsed) -> bool:

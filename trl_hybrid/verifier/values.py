@@ -11,7 +11,7 @@ from trl_hybrid.verifier.words import NUMBER_WORDS, value_of
 
 
 MASK = re.compile("\ue000(\\d+)\ue001")
-DIGITS = r"(?:\d{1,3}(?:[  ]\d{3})+(?![\d,.]*\d)|\d+(?:,\d+)*(?:\.\d+)?|\.\d+)"
+DIGITS = r"(?:\d{1,3}(?:[  ]\d{3})+(?![\d,.]*\d)|\d{1,3}(?:\.\d{3})+,\d+(?![\d,.]*\d)|\d+(?:,\d+)*(?:\.\d+)?|\.\d+)"
 NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.,\\^{])(?:(?<![A-Za-z0-9)\]}])[-+])?(?:\\?\$|[€£¥])?"
     rf"(?:\d+ \d+/\d+|{DIGITS}(?:\s?/\s?\d+)?)(?![\d_])"
