@@ -1,4 +1,4 @@
-r"""A right answer in an equal form is right, and one that is moved is wrong: for each kind of value, over drawn values.
+r"""A right answer in an equal form is right, and one that is moved is wrong: for each kind of value.
 
 Judged in this process, without deadlines: what is drawn is small. The last tests share one batch of workers.
 """

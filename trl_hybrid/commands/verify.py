@@ -114,8 +114,8 @@ def read_labels(path: Path, rows: Sequence[dict[str, Any]], column: str | None =
         name = next((name for name in ((column,) if column else LABELS) if name in row), None)
         if name is None:
             raise InputError(
-                f"Row {number} of {str(path)!r} must say as {column or 'label, expected or correct'} whether its completion "
-                f"is right; it has {', '.join(row)}. Name the column of your labels by --label_column."
+                f"Row {number} of {str(path)!r} must say as {column or 'label, expected or correct'} whether its "
+                f"completion is right; it has {', '.join(row)}. Name the column of your labels by --label_column."
             )
         if row[name] not in (True, False):  # 1 and 0 are these
             raise InputError(
