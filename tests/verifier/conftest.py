@@ -14,13 +14,22 @@ def read_jsonl(name):
         return [json.loads(line) for line in file]
 
 
-@pytest.fixture(scope="session")
-def cases():
-    """Labelled pairs of 21 public projects; `source` names the file that each comes from."""
-    rows = read_jsonl("verifier_cases.jsonl")
+def with_texts(rows):
     for row in rows:
         row["text"] = rf"\boxed{{{row['completion']}}}" if row["level"] == "answer" else row["completion"]
     return rows
+
+
+@pytest.fixture(scope="session")
+def cases():
+    """Labelled pairs of 21 public projects; `source` names the file that each comes from."""
+    return with_texts(read_jsonl("verifier_cases.jsonl"))
+
+
+@pytest.fixture(scope="session")
+def real():
+    """Labelled inputs out of public files and bug reports of 2025 and 2026; `why` names the class of each."""
+    return with_texts(read_jsonl("real_cases.jsonl"))
 
 
 @pytest.fixture(scope="session")

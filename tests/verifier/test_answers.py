@@ -3,7 +3,7 @@ import time
 import pytest
 
 from trl_hybrid.verifier import extract_answer, extract_gold
-from trl_hybrid.verifier.answers import clean
+from trl_hybrid.verifier.cleaning import clean
 
 
 def text_of(completion, prompt=""):
@@ -24,6 +24,11 @@ def text_of(completion, prompt=""):
         (r"\boxed{20} percent", r"20\%"),
         (r"\boxed{5}. Check the next step: \boxed{", "5"),
         (r"\boxed{43}$. Actually the answer is 42.", "43"),
+        (r"$x = -\boxed{12}$", "-12"),
+        (r"$x = \sqrt{\boxed{5}}$", r"\sqrt{5}"),
+        (r"We get $2\boxed{3}$", r"2\cdot (3)"),
+        (r"The area is $\boxed{3}\pi$", r"3\pi"),
+        (r"The result - \boxed{8}", "8"),
     ],
 )
 def test_the_last_balanced_box_is_the_answer(completion, answer):
@@ -67,6 +72,15 @@ def test_boxes_that_are_not_joined_are_not_a_list():
         ("Therefore there are 12 of them.", "12", "text"),
         ("x = 3", "x = 3", "text"),
         ("28 percent", "28 percent", "text"),
+        ("<final_answer>42</final_answer>", "42", "tag"),
+        ('{"steps": 3, "answer": "17"}', "17", "tag"),
+        ("Antwort: 60", "60", "phrase"),
+        ("The answer isn't 42, it's 41.", "41", "phrase"),
+        ("The answer is 18, not 17.", "18", "phrase"),
+        ("The answer is 10. Wait, I made a mistake. It should be 8.", "8", "phrase"),
+        ("Option B is right.", "B", "phrase"),
+        ("Solution: 42", "42", "text"),
+        ("x = 12. Indeed, 12 + 3 = 15.", "x = 12.", "text"),
         ("因此，数学作业比阅读作业多 **3页**。", "3", "text"),
     ],
 )
@@ -78,6 +92,20 @@ def test_forms_are_tried_in_their_order(completion, answer, form):
 def test_a_number_offered_as_one_of_several_is_no_answer():
     assert text_of("I think that it must be 41 or 42") is None
     assert text_of("I think that it must be $41$ or $42$") == "41,42"
+
+
+@pytest.mark.parametrize("completion", ["The answer is 17, but that is wrong.", "I doubt that the answer is 17."])
+def test_a_denied_answer_is_none(completion):
+    assert text_of(completion) is None
+
+
+def test_a_final_answer_behind_the_box_must_name_a_value():
+    assert text_of(r"\boxed{7}. The final answer is positive, as it must be.") == "7"
+    assert text_of(r"\boxed{7}. The final answer is $8$.") == "8"
+
+
+def test_a_private_use_character_is_no_formula():
+    assert text_of("Hence \ue0001\ue001 and so 3.") == "3"
 
 
 def test_a_bound_is_no_answer():
@@ -135,7 +163,36 @@ def test_gold_is_read_from_a_bare_answer_or_a_whole_solution(solution, gold):
 
 @pytest.mark.parametrize(
     "unit",
-    [r"\boxed{", r"\boxed{1} and ", "answer is ", "$a$ and ", "1 ", r"\ ", "<answer>", "#### ", r"\[", "(", "<think>"],
+    [
+        *(
+            r"\boxed{",
+            r"\boxed{1} and ",
+            "answer is ",
+            "$a$ and ",
+            "1 ",
+            r"\ ",
+            "<answer>",
+            "#### ",
+            r"\[",
+            "(",
+            "<think>",
+        ),
+        *(
+            "sqrt(",
+            "(1,",
+            "1:",
+            "**1**",
+            "there are ",
+            "\n- ",
+            "\n",
+            "!*",
+            "one hundred and ",
+            "2x+",
+            "no ",
+            "is not ",
+        ),
+        *("1 hours 2 ", "Wait, ", '{"answer": ', "___", "because "),
+    ],
 )
 def test_time_is_linear_in_the_length(unit):
     start = time.perf_counter()

@@ -152,3 +152,44 @@ def test_memory_that_runs_out_is_reported_as_such(monkeypatch):
 
     monkeypatch.setattr("trl_hybrid.verifier.symbolic.compare", out_of_memory)
     assert judge("1", "x") == {"correct": False, "reason": "memory"}
+
+
+@pytest.mark.parametrize(
+    ("gold", "same", "other"),
+    [
+        ("101_2", r"101_{\text{two}}", "101_3"),
+        ("234_5", "(234)_5", "234"),
+        ("4:45 PM", "16:45", "4:45 AM"),
+        (r"6\text{ PM}", r"6:00\text{ PM}", r"6\text{ AM}"),
+        ("12:30:00", "12:30", "12:30:15"),
+        ("3:1", "3/1", "3"),
+        ("1", "1:1", "2:1"),
+        ("3 cm^2", r"3\text{ square centimeters}", "3 cm^3"),
+        (r"84=2^2\times3\times7", r"84=7\cdot 3\cdot 2^2", r"84=4\times3\times7"),
+        (r"\log_2 8=3", "3", r"\log_3 27=3"),
+        ("2+2=4", "4", "3+1=4"),
+        ("x^2+4=0", "2x^2+8=0", "x^2+9=0"),
+        ("x=1\\text{ or }x=6", "x_1=1, x_2=6", "x_1=1, x_2=5"),
+        ("(1,2),(3,2)", "a=1,b=2; a=3,b=2", "a=2,b=1; a=2,b=3"),
+        ("(1,2),(3,2)", r"a=1,b=2 \text{ or } a=3,b=2", r"a=1,b=2 \text{ or } a=2,b=3"),
+        (r"y^{\prime}=x", "y'=x", "y''=x"),
+        (r"\gamma+3", r"3+\gamma", r"\gamma+4"),
+        ("6", "2(3)", "2(4)"),
+        ("twenty-five", "25", "26"),
+        ("7", r"\text{seven}", r"\text{eight}"),
+        ("12,5\\%", "12.5", "125"),
+        (r"\ln(ab)", r"\ln a+\ln b", r"\ln a\ln b"),
+        (r"\sqrt{x^2y}", r"x\sqrt y", r"y\sqrt x"),
+        ("log(x + 1) + C", r"\ln|x+1|+C", r"\ln|x-1|+C"),
+        (r"\sqrt{13}", "√13", "√15"),
+        (r"\text{multiples of }3", "multiples of 3", "multiples of 4"),
+    ],
+)
+def test_an_equal_form_is_right_and_a_moved_value_is_wrong(gold, same, other):
+    assert compare(gold, same, equal).correct is True
+    assert compare(gold, other, equal).correct is False
+
+
+def test_an_absolute_value_is_no_identity_of_positive_letters():
+    assert compare("|x|", "x", equal).correct is False
+    assert compare(r"\sqrt{x+y}", r"\sqrt x+\sqrt y", equal).correct is False

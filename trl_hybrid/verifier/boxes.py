@@ -8,10 +8,10 @@ from trl_hybrid.verifier.numeric import parse_number
 
 BOX = re.compile(r"(?:\\[a-z]*|(?<![a-zA-Z]))boxed(?=\s*\{)|\\boxed(?![a-zA-Z])|\\fbox(?![a-zA-Z])")
 OPERAND = r"[-+]?\d+(?:\.\d+)?\s*(?:\\cdot|\\times|[-+*/])?"
-FACTOR_BEFORE = re.compile(rf"(?:=|\$|\\\(|\\\[)\s*([-+]|{OPERAND})\s*$")
+FACTOR_BEFORE = re.compile(rf"(?:(?:=|\$|\\\(|\\\[)\s*|(?<!\S)(?=[-+]$))([-+]|{OPERAND})\s*$")
 # A box as the argument of a command that all of the formula is, or the value of a name: x = \sqrt{\boxed{5}}.
 WRAP_BEFORE = re.compile(
-    r"(?:(?<![\w})\]])(?:\$|\\\(|\\\[)|\b[a-zA-Z]\s*=)\s*(-?(?:\\sqrt(?:\[\d+\])?|\\[dt]?frac\{[^{}]*\}|\w\^)\{)\s*$"
+    r"(?:(?<![\w})\]])(?:\$|\\\(|\\\[)|\b[a-zA-Z]\s*=)\s*(-?\d*(?:\\sqrt(?:\[\d+\])?|\\[dt]?frac\{[^{}]*\}|\w\^)\{)\s*$"
 )
 WRAP_AFTER = re.compile(r"\s*\}\s*(?=\$|\\\)|\\\]|$)")
 FACTOR_AFTER = re.compile(r"\s*(\\sqrt\s*(?:\{[^{}]*\}|\d)|\\pi(?![a-zA-Z])|\^\s*(?:\{[^{}]*\}|\d))")

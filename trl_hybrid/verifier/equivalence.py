@@ -12,8 +12,8 @@ from trl_hybrid.verifier.latex import key, normalize
 from trl_hybrid.verifier.numeric import IN_BASE, Number, parse_number, same_number, with_decimal_point
 from trl_hybrid.verifier.parts import RULES
 from trl_hybrid.verifier.plaintext import to_latex
-from trl_hybrid.verifier.words import number_in_words
 from trl_hybrid.verifier.verdict import MISMATCH, NOT_AN_ANSWER, UNJUDGEABLE, Judgement, Reason
+from trl_hybrid.verifier.words import number_in_words
 
 
 Algebra = Callable[[str, str], bool | None]

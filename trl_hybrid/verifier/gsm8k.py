@@ -7,7 +7,8 @@ thing that verl's accepts is refused: the 3 of `10-3` is not -3.
 
 import re
 
-from trl_hybrid.verifier.answers import ExtractedAnswer, clean
+from trl_hybrid.verifier.answers import ExtractedAnswer
+from trl_hybrid.verifier.cleaning import clean
 from trl_hybrid.verifier.equivalence import is_blank
 from trl_hybrid.verifier.numeric import parse_number
 from trl_hybrid.verifier.verdict import MISMATCH, UNJUDGEABLE, Judgement

@@ -115,7 +115,7 @@ def _compare_identities(gold: str, answer: str, part: Judge) -> Judgement | None
     members = [split_top(text, shapes.EQUALS) for text in (gold, answer)]
     if len(members[0]) > 1 and sorted(map(key, members[0])) == sorted(map(key, members[1])):
         return Judgement(True, "exact")
-    gold_states, answer_states = (len(own) > 1 and not any(map(shapes.letters, own)) for own in members)
+    gold_states, answer_states = (len(own) > 1 and all(own) and not any(map(shapes.letters, own)) for own in members)
     if gold_states and len(members[1]) == 1:
         return _compare_with_result(members[0], answer, part)
     if not answer_states:
@@ -135,7 +135,7 @@ def _compare_identities(gold: str, answer: str, part: Judge) -> Judgement | None
 
 
 def _compare_with_result(gold: list[str], answer: str, part: Judge) -> Judgement | None:
-    """A single value against an identity: its result, a number by value and an expression, such as 2^3 * 5, as such."""
+    """A single value against an identity: its result, a number by value, an expression such as 2^3 * 5 as such."""
     if parse_number(gold[-1]) is not None:
         return part(gold[-1], answer)
     return Judgement(True, "exact") if shapes.as_written(gold[-1]) == shapes.as_written(answer) else None

@@ -11,6 +11,31 @@ from trl_hybrid.verifier.boxes import joined
 from trl_hybrid.verifier.latex import split_top
 from trl_hybrid.verifier.shapes import EQUALS, is_name
 from trl_hybrid.verifier.values import MASK, Value, values_in
+from trl_hybrid.verifier.wordings import (
+    ASIDE,
+    ASIDE_IN_BRACKETS,
+    BLANK,
+    BOLD,
+    BUT,
+    CONCLUDES,
+    CONCLUDES_AGAIN,
+    CONDITION,
+    CONFIRMS,
+    DENIED_BEHIND,
+    DOUBTED,
+    GIVEN,
+    NAMES_ONLY,
+    NOT_THE_ANSWER,
+    PLACE,
+    RATE_BEHIND,
+    REFUSAL,
+    RELATIVE,
+    SET_AGAINST,
+    STATES,
+    SUBORDINATE,
+    TAKEN_BACK,
+    THERE_ARE,
+)
 
 
 MATH = re.compile(
@@ -21,94 +46,15 @@ PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}[,']?\s+[A-Za-z]{2,}|[^\W\d_A-Za
 TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mbox|operatorname)\s*\{([^{}]*)\}")
 
 SENTENCE_END = re.compile(r"(?<=[.!?])[*\"')]*\s+|(?<=[。！？])|\n+")
-# What a sentence behind the answer starts with, when it says nothing of its own.
-ASIDE = re.compile(
-    r"\W*(?:(?:check|checking|verif\w+|verification|note|remember|indeed|hope|substituting|plugging|source|remark)\b"
-    r"|(?:to|let's|let us|we can|you can|please|as a|double)[ -](?:check|verify|note|double-check|confirm|see)\b"
-    r"|let me (?:know|double|check|verify|confirm)|that(?:'s| is) (?:because|more|less)|for (?:more|further)|references?\b|i hope|feel free|(?:if|do|don't|would|should|can) (?:you|not hesitate)\b|thanks?\b|good luck"
-    r"|this (?:(?:value|number|one) )?(?:appears|occurs|is because|can be (?:checked|verified|seen)|matches|works))",
-    re.IGNORECASE,
-)
-CONFIRMS = re.compile(r"(?:\b(?:is|are|stays?) (?:valid|consistent)|\bchecks out|[✓✔✅])\W*$")
-ABLE_TO_TELL = (
-    r"\b(?:solve|determined?|answer|find|know|calculated?|computed?|information|help|tell|figured? out|provide|assist|see"
-    r"|view|access|sure|certain|count|read|say|deduced?|inferred?|understand|make sense|answered|parse|explained?|data|details|context|image|picture|clear)\b"
-)
-REFUSAL = re.compile(
-    r"\b(?:(?:do|does|did|can|could|is|are|am|was|were)(?:n't|n’t| not| no longer)|can ?not|can't|couldn[o']t|impossible to"
-    rf"|not possible to|sorry|not enough|insufficient|no)\b[^.]{{0,120}}?{ABLE_TO_TELL}"
-    r"|\b(?:unsure|unable to|unclear|unknown|apolog\w+|i'm afraid|gi?ve up|none of|too (?:hard|difficult)|lacks?|(?:is|are) missing"
-    r"|(?:would|will) need (?:the|more|to see)|please (?:provide|share|give|upload|clarify)"
-    r"|not (?:allowed|sufficient|given|provided)|no (?:solution|answer|way))\b",
-    re.IGNORECASE,
-)
-BUT = re.compile(r"[,;:]\s*(?:but|however|yet|still|so|therefore|thus|hence)\b|\bbut\b", re.IGNORECASE)
-BLANK = re.compile(r"_{2,}|\\_{2,}|\[\s*\]|\.{4,}\s*\w")
-NOT_THE_ANSWER = re.compile(
-    r"(?:\bor\s+(?:maybe|perhaps|possibly|even)?|\bat (?:least|most)"
-    r"|(?:n't|\bnot|\bnever|\bcannot|\bno longer)(?:\s+(?:be|equal|equal to))?|\bdifferent from|\bother than|\brather than|\bany\w+ but|\bexceeds?"
-    r"|\b(?:less|fewer|more|greater|smaller|larger|higher|lower) than|\b(?:is|be|are|was) (?:well |just )?(?:under|over|above|below)"
-    r"|\bup to|≠)[(\s$]*$",
-    re.IGNORECASE,
-)
-DENIED_BEHIND = re.compile(
-    r"\W*(?:(?:but|and|which)\s+)?(?:(?:that|this|it|which)\s+)?(?:(?:is|was|are|would be|can|could)(?:n't|n’t|\s*not)\b"
-    r"|(?:is|was|would be|must be) (?:wrong|incorrect|impossible|false)\b)"
-    r"|\W*or (?:less|more|fewer|above|below|higher|lower|greater)\b",
-    re.IGNORECASE,
-)
-DOUBTED = re.compile(r"\bdoubt\b|\bimpossible that\b", re.IGNORECASE)
-# A value that another one is set against: "18, not 20", "18 instead of 20".
-SET_AGAINST = re.compile(
-    r"(?:(?:,|\band|\bbut)\s*not|\b(?:instead of|rather than|unlike|versus|compared (?:to|with)))[\s$]*$", re.IGNORECASE
-)
-CONCLUDES = re.compile(r"\b(?:so|therefore|thus|hence|total|finally|altogether|answer)\b|=|∴", re.IGNORECASE)
-TAKEN_BACK = re.compile(
-    r"(?:^|[.!?\n]\s*|[-–—,]\s+)(?:oh |hmm,? |oops,? )?(?:wait|hmm+|oops|no,|actually|correction|sorry|on second thought"
-    r"|let me (?:re|correct)|i made (?:a|an) (?:mistake|error))",
-    re.IGNORECASE,
-)
-CONCLUDES_AGAIN = re.compile(
-    r"\b(?:so|therefore|thus|hence|it is|it's|it should be|correct(?:ed)?|must be|should be)\b", re.IGNORECASE
-)
-BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*")
-
-# Conditions, by what stands before their number.
-CONDITION = re.compile(
-    r"(?:\b(?:at least|at most|below|above|under|over|beyond|than|first|last|next|every|each|per|within|between|out of|of the|horse"
-    r"|number|problem|question|step|case|part|day|year|page|in|on|after|before|until|since|during|with|transport)|#)"
-    r"\s*(?:about|exactly|only|all|the|a|an|year|size)?\s*#?$",
-    re.IGNORECASE,
-)
-# A number that only names something, or a quantity that the problem gave.
-NAMES_ONLY = re.compile(
-    r"\b(?:problem|question|case|step|figure|row|column|table|option|exercise|example|error|item|part)\s*#?$"
-    r"|\b(?:about|of|for|on|with|without|all|count|that) (?:the|these|those)\s*$",
-    re.IGNORECASE,
-)
-GIVEN = re.compile(r"(?:%|percent) of\s*\$?$|\b(?:by [a-z]+ing|(?:at|with) (?:a |an )?(?:\w+ )?(?:\w+ )?of|side|radius)\s*\$?$", re.IGNORECASE)
-RATE_BEHIND = re.compile(r"(?:\s[a-z]+)?\s(?:each|apiece)\b|\s?(?:/|per\s)[a-z]", re.IGNORECASE)
-RELATIVE = re.compile(
-    r"\b(?:that|who|which|whose|where|with (?:a |an )?\w+s? (?:\w+ )?(?:above|below|than|over|under))\b"
-)
-SUBORDINATE = re.compile(
-    r",\s*(?:one|with|which|where|when|since|because|while|whereas|though|although|compared|as|given)\b|\b(?:since|because|if)\b"
-    r"|\bto (?!(?:get|find|obtain|give|yield|make|see|calculate|compute|determine|a|an|the|be|equal|arrive|conclude|show|only"
-    r"|about|exactly|just|reach|have|total|produce)\b)[a-z]+\b",
-    re.IGNORECASE,
-)
-STATES = re.compile(r"\b(?:is|are|was|were|equals?|costs?|makes?|gives?)\b[^a-z]*$|=\s*$", re.IGNORECASE)
-THERE_ARE = re.compile(
-    r"\bthere (?:are|is|were|was|will be|would be)\s+(?:only |exactly |a total of )*$", re.IGNORECASE
-)
-ASIDE_IN_BRACKETS = re.compile(r"\([^()]*[A-Za-z]{3,}[^()]*\)")
 OPERATOR_BEFORE = re.compile(
-    r"[\w)\]}|!%\ue001]\s*(?:[-+*/^×·÷−|]|\\times|\\cdot|\\div|\b(?:plus|times|(?<=\d )minus|(?:divided|multiplied) by))\s*\(*$"
+    r"[\w)\]}|!%\ue001]\s*(?:[-+*/^×·÷−|]|\\times|\\cdot|\\div|\b(?:plus|times|(?<=\d )minus|(?:divided"
+    r"|multiplied) by))\s*\(*$"
     r"|\b(?:multiply|multiplying|divide|dividing)\b[^.,=]*\bby\s*$"
 )
 OPERATOR_AFTER = re.compile(r"\s*(?:[+*/^×·÷]|\\times|\\cdot|\\div)\s*[\w\\($\ue000]")
 AND = re.compile(r"^\s*(?:,|,?\s*and)\s*(?:[a-zA-Z](?:_\{?\d\}?)?\s*=\s*)?$")
 LATER_CLAUSE = re.compile(r"[,;]\s*(?:so|then|thus|hence|therefore|and so|which gives)\b\s*", re.IGNORECASE)
+
 
 def last_claim(text: str) -> str | None:
     """What a text without marks ends up with; `None` where its last sentence with a value makes no claim.
@@ -193,9 +139,7 @@ def claim_of(sentence: str, formulas: list[str]) -> str | None:
     if BLANK.search(sentence) or DOUBTED.search(sentence):
         return None
     sentence = ASIDE_IN_BRACKETS.sub(lambda match: " " * len(match[0]), sentence)
-    values = [
-        value for value in values_in(sentence, formulas) if not NAMES_ONLY.search(_before(sentence, value))
-    ]
+    values = [value for value in values_in(sentence, formulas) if not NAMES_ONLY.search(_before(sentence, value))]
     if not values:
         return None
     values = [value for value in values if not SET_AGAINST.search(_before(sentence, value))] or values
@@ -219,7 +163,9 @@ def _behind_refusal(sentence: str) -> str:
 
 def _is_denied(sentence: str, chosen: Value) -> bool:
     """Whether a value is only a bound, what the answer is not, or the end of an unfinished operation."""
-    if NOT_THE_ANSWER.search(_before(sentence, chosen)) and chosen.is_number or DENIED_BEHIND.match(sentence, chosen.end):
+    if (NOT_THE_ANSWER.search(_before(sentence, chosen)) and chosen.is_number) or DENIED_BEHIND.match(
+        sentence, chosen.end
+    ):
         return True
     operand = OPERATOR_BEFORE.search(_before(sentence, chosen, reach=80))
     return chosen.is_number and bool(operand or OPERATOR_AFTER.match(sentence, chosen.end))
@@ -239,6 +185,8 @@ def _of_main_clause(sentence: str, values: list[Value]) -> list[Value]:
 
 def _is_condition(sentence: str, value: Value) -> bool:
     before = _before(sentence, value)
+    if "=" in value.text and PLACE.search(before):
+        return True
     return bool(CONDITION.search(before) or GIVEN.search(before) or RATE_BEHIND.match(sentence, value.end))
 
 

@@ -94,7 +94,9 @@ def same_time(gold: str, answer: str) -> bool | None:
 
 
 def _says_that_it_is_a_time(time: re.Match[str]) -> bool:
-    return bool(time["seconds"] or time["half"] or (time["minutes"] or "").startswith("0") or time["hours"].startswith("0"))
+    return bool(
+        time["seconds"] or time["half"] or (time["minutes"] or "").startswith("0") or time["hours"].startswith("0")
+    )
 
 
 def _seconds(time: re.Match[str]) -> int:

