@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from trl_hybrid.commands.rows import read_rows
 from trl_hybrid.errors import InputError
-from trl_hybrid.run_folder import write_text
 
 
 if TYPE_CHECKING:
@@ -98,7 +97,8 @@ def run(args: argparse.Namespace) -> int:
     _print_faults(golds, faults)
     if labels is not None:
         lines = [_disagreement(*line) for line in zip(rows, labels, verdicts, strict=True) if _differ(*line[1:])]
-        write_text(args.disagreements, "".join(lines))
+        args.disagreements.parent.mkdir(parents=True, exist_ok=True)
+        args.disagreements.write_text("".join(lines), encoding="utf-8")
         _print_agreement(labels, verdicts, args.disagreements)
     return 0
 
