@@ -1,103 +1,103 @@
-"""Claim: `MathVerifier` agrees with the labels of public verifier tests more often than the graders in common use.
+"""Claim: `MathVerifier` agrees with the labels of real answers at least as often as the graders in common use.
 
-Runs the labelled pairs of `tests/verifier/cases/verifier_cases.jsonl` through `MathVerifier`, TRL's `accuracy_reward`,
-math-verify as its README shows it, and math-verify with the gold boxed; prints agreement and wrong accepts by source.
-A rival runs in a process of its own and loses a pair that it does not finish in 20 seconds.
+Judges labelled rows with `MathVerifier`, math-verify with the gold boxed and as its README shows it, and TRL's
+`accuracy_reward`; prints agreement, wrong accepts and wrong refusals by source. A rival runs in a process of its own
+and loses a pair that it does not finish in 20 seconds: it takes minutes for ten thousand rows. A gold that cannot be
+judged counts as a refusal.
 
-    python benchmarks/verifier_agreement.py [--cases FILE] [--all]
+Files are JSONL or .jsonl.gz. Labelled rows have `completion`, `gold` (or `answer`, `solution`) and `label` (or
+`expected`, `correct`), and may have `source`, `level` ("answer": the completion is a bare answer) and `core`. Of
+--golds, each answer is put against itself and its worked solution, which are right, and against n + 1, 10 n, -n and
+another row's, which are wrong.
+
+Examples:
+  python benchmarks/verifier_agreement.py                                              the cases of the tests
+  python benchmarks/verifier_agreement.py answers.jsonl --disagreements disagreements.jsonl
+  python benchmarks/verifier_agreement.py --golds gsm8k_test.jsonl math500.jsonl --rivals
+  python benchmarks/verifier_agreement.py --reasoning-gym simple_equations gcd         pip install '.[benchmarks]'
 """
 
 import argparse
+import importlib.metadata
 import json
-import logging
-import multiprocessing
-from collections import defaultdict
-from collections.abc import Callable
+import os
+import platform
 from pathlib import Path
-from typing import Any
 
-from pebble import ProcessPool
+from agreement.report import disagreements, summarize, table
+from agreement.rivals import RIVALS, run_rival
+from agreement.rows import Row, gold_checks, read_labelled, reasoning_gym_checks
+from tqdm import tqdm
 
-from trl_hybrid.verifier import MathVerifier
+from trl_hybrid.run_folder import write_json, write_text
+from trl_hybrid.verifier import MathVerifier, Verdict
 
 
 CASES = Path(__file__).parents[1] / "tests/verifier/cases/verifier_cases.jsonl"
-Pair = tuple[str, str]
+LIBRARIES = ("trl", "math-verify", "latex2sympy2_extended", "sympy")
+OURS = "MathVerifier"
+BATCH = 256
 
 
-def trl_accuracy_reward(pair: Pair) -> bool:
-    """TRL's reward function on one (gold, completion)."""
-    from trl.rewards import accuracy_reward
-
-    gold, completion = pair
-    return accuracy_reward([[{"role": "assistant", "content": completion}]], [gold]) == [1.0]
-
-
-def plain_math_verify(pair: Pair) -> bool:
-    """`verify(parse(gold), parse(completion))`."""
-    from math_verify import parse, verify
-
-    gold, completion = pair
-    return verify(parse(gold), parse(completion))
+def judge(rows: list[Row]) -> list[Verdict]:
+    """This verifier's verdicts."""
+    verdicts: list[Verdict] = []
+    with MathVerifier() as verifier, tqdm(total=len(rows), desc=OURS, unit="row") as bar:
+        for start in range(0, len(rows), BATCH):
+            batch = rows[start : start + BATCH]
+            verdicts += verifier.verify_batch([row.completion for row in batch], [row.gold for row in batch])
+            bar.update(len(batch))
+    return verdicts
 
 
-def boxed_math_verify(pair: Pair) -> bool:
-    """The same, the gold boxed unless it brings an environment of its own."""
-    gold, completion = pair
-    return plain_math_verify((gold if "$" in gold or r"\boxed" in gold else rf"\boxed{{{gold}}}", completion))
+def read_rows(arguments: argparse.Namespace) -> list[Row]:
+    """All rows that the command line asks for; the tests' cases where it names none."""
+    named = arguments.files or arguments.golds or arguments.reasoning_gym
+    rows = [
+        row for path in arguments.files or ([] if named else [CASES]) for row in read_labelled(path, arguments.core)
+    ]
+    rows += [row for path in arguments.golds for row in gold_checks(path)]
+    return rows + [row for name in arguments.reasoning_gym for row in reasoning_gym_checks(name)]
 
 
-RIVALS: dict[str, Callable[[Pair], bool]] = {
-    "TRL accuracy_reward": trl_accuracy_reward,
-    "math-verify": plain_math_verify,
-    "math-verify, gold boxed": boxed_math_verify,
-}
+def machine() -> dict[str, object]:
+    """On what was measured: no names, no paths."""
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    cores = len(os.sched_getaffinity(0))
+    return {
+        "cpu": platform.machine(),
+        "cores": cores,
+        "versions": versions | {"python": platform.python_version()},
+    }
 
 
-def run_rival(rival: Callable[[Pair], bool], pairs: list[Pair]) -> list[bool]:
-    """A rival's verdicts; a pair that it does not finish, or fails on, is a refusal."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPool(max_workers=1, context=context, initializer=logging.disable, initargs=[logging.CRITICAL]) as pool:
-        futures = [pool.schedule(rival, args=[pair], timeout=20) for pair in pairs]
-        return [future.exception() is None and bool(future.result()) for future in futures]
-
-
-def read_cases(path: Path, core_only: bool) -> list[dict[str, Any]]:
-    """The labelled rows, with a bare answer put into a box."""
-    with open(path, encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    for row in rows:
-        if row["level"] == "answer":
-            row["completion"] = rf"\boxed{{{row['completion']}}}"
-    return [row for row in rows if row["core"] or not core_only]
-
-
-def print_table(rows: list[dict[str, Any]], verdicts: dict[str, list[bool]]) -> None:
-    """Agreement by source and in all, wrong accepts in the last line."""
-    sources: dict[str, list[int]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        sources[row["source"].split(":")[0]].append(index)
-    print(f"{'source':44}{'pairs':>6}" + "".join(f"{name:>25}" for name in verdicts))
-    for source, indices in [*sorted(sources.items()), ("all", list(range(len(rows))))]:
-        shares = [sum(found[i] == rows[i]["expected"] for i in indices) / len(indices) for found in verdicts.values()]
-        print(f"{source:44}{len(indices):>6}" + "".join(f"{share:>25.1%}" for share in shares))
-    accepts = [sum(found[i] and not rows[i]["expected"] for i in range(len(rows))) for found in verdicts.values()]
-    print(f"{'wrong accepts':50}" + "".join(f"{count:>25}" for count in accepts))
+def read_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", type=Path, help="labelled files")
+    parser.add_argument("--golds", nargs="+", default=[], type=Path, metavar="FILE", help="files of solutions")
+    parser.add_argument("--reasoning-gym", nargs="+", default=[], metavar="NAME", help="kinds of its problems")
+    parser.add_argument("--rivals", nargs="*", choices=[*RIVALS], default=[*RIVALS], help="none: --rivals alone")
+    parser.add_argument("--core", action="store_true", help="without the rows that only one grader's policy decides")
+    parser.add_argument("--disagreements", type=Path, metavar="FILE", help="list them there as JSONL, with reasons")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the table there as JSON")
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=Path, default=CASES, help="JSONL with gold, completion, expected, level, core")
-    parser.add_argument("--all", action="store_true", help="also the rows that only one grader's policy decides")
-    arguments = parser.parse_args()
-    rows = read_cases(arguments.cases, core_only=not arguments.all)
-    pairs = [(row["gold"], row["completion"]) for row in rows]
-    with MathVerifier() as verifier:
-        ours = verifier.verify_batch([completion for _, completion in pairs], [gold for gold, _ in pairs])
-    verdicts = {"MathVerifier": [verdict.correct is True for verdict in ours]}
-    verdicts |= {name: run_rival(rival, pairs) for name, rival in RIVALS.items()}
-    print_table(rows, verdicts)
+    """Print the table, and write what was asked for."""
+    arguments = read_arguments()
+    rows = read_rows(arguments)
+    ours = judge(rows)
+    rivals = {name: run_rival(name, rows) for name in arguments.rivals}
+    summary = summarize(rows, {OURS: [verdict.correct is True for verdict in ours], **rivals})
+    print("\n".join(table(summary)))
+    if arguments.disagreements:
+        lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in disagreements(rows, ours, rivals)]
+        write_text(arguments.disagreements, "".join(lines))
+        print(f"{len(lines)} disagreements of {OURS} are listed in {arguments.disagreements}.")
+    if arguments.output:
+        write_json(arguments.output, {"machine": machine(), "sources": summary})
 
 
 if __name__ == "__main__":

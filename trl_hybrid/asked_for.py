@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from accelerate.utils import parse_flag_from_env
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 from trl import ModelConfig
 
 from trl_hybrid.arguments import JudgeArguments
 from trl_hybrid.config import HybridGRPOConfig
 from trl_hybrid.errors import InputError
+from trl_hybrid.launch import under_deepspeed
 
 
 TRACKERS = {
@@ -86,7 +86,7 @@ def _wanted(args: Any, model: ModelConfig, judges: JudgeArguments | None) -> Ite
     flags = {
         "use_vllm": (getattr(args, "use_vllm", False), "vllm", "'trl[vllm]'"),
         "use_liger_kernel": (args.use_liger_kernel, "liger_kernel", "liger-kernel"),
-        "deepspeed": (args.deepspeed or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"), "deepspeed", "deepspeed"),
+        "deepspeed": (under_deepspeed(args), "deepspeed", "deepspeed"),
         "load_in_4bit": (model.load_in_4bit, "bitsandbytes", "bitsandbytes"),
         "load_in_8bit": (model.load_in_8bit, "bitsandbytes", "bitsandbytes"),
     }

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from transformers import TrainerCallback, TrainingArguments
 from trl import ModelConfig
 
@@ -71,18 +71,25 @@ def check_folder(
         return folder, None
     checkpoint = find(args.resume_from_checkpoint, folder, args.max_steps)
     if checkpoint is not None:
-        _check_resumed(folder, Path(checkpoint), settings)
+        _check_resumed(args, folder, Path(checkpoint), settings)
     return folder, checkpoint
 
 
-def _check_resumed(folder: Path, checkpoint: Path, settings: dict[str, Any]) -> None:
+def under_deepspeed(args: Any) -> bool:
+    """Return whether DeepSpeed will train the policy: by the arguments, or by how accelerate was launched.
+
+    accelerate's own state says so only once the trainer has made its accelerator.
+    """
+    return bool(args.deepspeed) or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
+
+
+def _check_resumed(args: Any, folder: Path, checkpoint: Path, settings: dict[str, Any]) -> None:
     if checkpoint.parent.resolve() != folder.resolve() and holds_files(folder):
         raise InputError(
             f"output_dir must be the folder of resume_from_checkpoint or an empty one, got {str(folder)!r} for "
             f"{str(checkpoint)!r}: two runs would be mixed. Give --output_dir {checkpoint.parent}, or a new folder."
         )
-    deepspeed = PartialState().distributed_type == DistributedType.DEEPSPEED
-    launch = {"processes": PartialState().num_processes, "under_deepspeed": deepspeed}
+    launch = {"processes": PartialState().num_processes, "under_deepspeed": under_deepspeed(args)}
     changes = changes_since(checkpoint, {**settings, "launch": launch})
     check_changes(checkpoint, changes)
     if changes:

@@ -145,3 +145,52 @@ def test_column_of_the_golds_may_be_named(tmp_path):
     data = write(tmp_path / "tasks.jsonl", [{"question": "a", "answer": "1", "label": "2"}])
     rows = [{"completion": "\\boxed{2}"}]
     assert verdicts_of(tmp_path, rows, "--dataset_name", data, "--dataset_solution_column", "label")[0][0] is True
+
+
+LABELLED = [
+    {"completion": "so \\boxed{4}", "answer": "4", "label": True, "source": "kept"},
+    {"completion": "so \\boxed{5}", "answer": "4", "label": True, "source": "kept"},
+    {"completion": "The answer is 0.5.", "answer": "\\frac{1}{2}", "label": False},
+    {"completion": "so \\boxed{5}", "answer": "nan", "label": True},
+]
+
+
+def test_disagreements_with_labels_are_listed_with_their_reasons(tmp_path, capsys):
+    file, listed = write(tmp_path / "c.jsonl", LABELLED), tmp_path / "new" / "d.jsonl"
+    assert verify("--completions", file, "--disagreements", listed) == 0
+    refused, accepted = (json.loads(line) for line in listed.read_text().splitlines())
+    assert refused == LABELLED[1] | {
+        "gold_read": "4",
+        "form": "box",
+        "correct": False,
+        "parsed_answer": "5",
+        "reason": "mismatch",
+    }
+    assert (accepted["label"], accepted["correct"], accepted["form"]) == (False, True, "phrase")
+    out = capsys.readouterr().out
+    assert "agreement                          1   33.3%" in out  # one of the three that could be judged
+    assert "2 disagreements (1 labelled right, 1 labelled wrong)" in out
+
+
+def test_labels_may_have_a_name_of_their_own(tmp_path):
+    rows = [{"completion": "\\boxed{4}", "answer": "4", "human": 1}, {"completion": "4", "answer": "5", "human": 1}]
+    file, listed = write(tmp_path / "c.jsonl", rows), tmp_path / "d.jsonl"
+    verify("--completions", file, "--disagreements", listed, "--label_column", "human")
+    (line,) = listed.read_text().splitlines()
+    assert json.loads(line)["answer"] == "5"
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "said"),
+    [
+        ({}, [], "must say as label, expected or correct whether its completion is right; it has completion, answer"),
+        ({"label": True}, ["--label_column", "human"], "must say as human"),
+        ({"label": "yes"}, [], "must be true or false, got 'yes'"),
+    ],
+)
+def test_disagreements_need_labels(tmp_path, capsys, row, options, said):
+    file = write(tmp_path / "c.jsonl", [{"completion": "4", "answer": "4", **row}])
+    with pytest.raises(SystemExit):
+        verify("--completions", file, "--disagreements", tmp_path / "d.jsonl", *options)
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "d.jsonl").exists()

@@ -23,16 +23,20 @@ BATCH = 256
 
 GOLD = "gold"
 """A row's gold, besides the columns in which training looks for it."""
+LABELS = ("label", "expected", "correct")
+"""Columns in which a row says whether its completion is right."""
 
 EXAMPLES = r"""examples:
   trl-hybrid verify --completions answers.jsonl --output verdicts.jsonl
   trl-hybrid verify --completions answers.jsonl --dataset_name openai/gsm8k --dataset_config main --dataset_split test
+  trl-hybrid verify --completions labelled.jsonl --disagreements disagreements.jsonl
 
 answers.jsonl holds one JSON object a line, such as {"completion": "so \\boxed{4}", "answer": "4"}. The gold is looked
 for as in training ("answer", "solution", "reward_model.ground_truth", ...) and under "gold"; "prompt" may be there
 too. "truncated": true marks a completion that was cut off by a length limit: its last number is no answer, as in
 training. With --dataset_name the gold answers are those of the data set: line 1 belongs to its first row and so on, or
-each line says which row by "index", counted from 0. A gold that training would leave out judges nothing.
+each line says which row by "index", counted from 0. A gold that training would leave out judges nothing. With
+--disagreements each row also says true or false as "label", "expected" or "correct": whether you call it right.
 """
 
 
@@ -48,6 +52,12 @@ def add_parser(commands: Any) -> None:
     add = verify.add_argument
     add("--completions", required=True, type=Path, help="JSONL file of completions")
     add("--output", type=Path, help="where to write the verdicts as JSONL (default: not written)")
+    add(
+        "--disagreements",
+        type=Path,
+        help="where to list, as JSONL with reasons, the rows that the labels see otherwise",
+    )
+    add("--label_column", metavar="NAME", help="column of the labels (default: label, expected or correct)")
     add("--overwrite", action="store_true", help="write the output anew although it is there")
     add("--dataset_name", help="data set with the gold answers: id on the Hub, folder or file")
     add("--dataset_config", help="name of the data set's configuration")
@@ -68,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
 
     rows = read_rows(args.completions, ["completion"])
     golds = _data_set_golds(args, rows) if args.dataset_name else _own_golds(args.completions, rows)
-    _check_output(args)
+    labels = read_labels(args.completions, rows, args.label_column) if args.disagreements else None
+    _check_files(args)
     verdicts = []
     with (
         MathVerifier(args.method, timeout=args.verifier_timeout, num_workers=args.verifier_num_workers) as verifier,
@@ -85,18 +96,48 @@ def run(args: argparse.Namespace) -> int:
             bar.update(len(batch))
     _print_table(verdicts)
     _print_faults(golds, faults)
+    if labels is not None:
+        lines = [_disagreement(*line) for line in zip(rows, labels, verdicts, strict=True) if _differ(*line[1:])]
+        args.disagreements.parent.mkdir(parents=True, exist_ok=True)
+        args.disagreements.write_text("".join(lines), encoding="utf-8")
+        _print_agreement(labels, verdicts, args.disagreements)
     return 0
 
 
-def _check_output(args: argparse.Namespace) -> None:
-    if args.output is None or not args.output.exists():
-        return
-    if args.output.samefile(args.completions):
-        raise InputError(f"--output must be another file than --completions, got {str(args.output)!r} for both.")
-    if not args.overwrite:
-        raise InputError(
-            f"The file {str(args.output)!r} exists and is not written over. Name another --output, or add --overwrite."
-        )
+def read_labels(path: Path, rows: Sequence[dict[str, Any]], column: str | None = None) -> list[bool]:
+    """Whether each row calls its completion right.
+
+    Raises:
+        InputError: A row has no such column, or its label is neither true nor false, 1 nor 0.
+    """
+    labels = []
+    for number, row in enumerate(rows, start=1):
+        name = next((name for name in ((column,) if column else LABELS) if name in row), None)
+        if name is None:
+            raise InputError(
+                f"Row {number} of {str(path)!r} must say as {column or 'label, expected or correct'} whether its "
+                f"completion is right; it has {', '.join(row)}. Name the column of your labels by --label_column."
+            )
+        if row[name] not in (True, False):  # 1 and 0 are these
+            raise InputError(
+                f"The label {name!r} of row {number} of {str(path)!r} must be true or false, got {row[name]!r}."
+            )
+        labels.append(bool(row[name]))
+    return labels
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    for option, path in (("--output", args.output), ("--disagreements", args.disagreements)):
+        if path is None or not path.exists():
+            continue
+        if path.samefile(args.completions):
+            raise InputError(f"{option} must be another file than --completions, got {str(path)!r} for both.")
+        if not args.overwrite:
+            raise InputError(
+                f"The file {str(path)!r} exists and is not written over. Name another {option}, or add --overwrite."
+            )
+    if args.disagreements is not None and args.disagreements == args.output:
+        raise InputError(f"--disagreements and --output must be two files, got {str(args.output)!r} for both.")
 
 
 def _judged(
@@ -118,6 +159,27 @@ def _judged(
 def _line(row: dict[str, Any], verdict: Verdict) -> str:
     own = {"correct": verdict.correct, "parsed_answer": verdict.parsed_answer, "reason": verdict.reason}
     return json.dumps({**row, **own}, ensure_ascii=False) + "\n"
+
+
+def _differ(label: bool, verdict: Verdict) -> bool:
+    return verdict.correct is not None and verdict.correct != label
+
+
+def _disagreement(row: dict[str, Any], label: bool, verdict: Verdict) -> str:
+    own = {"gold_read": verdict.gold, "form": verdict.form}
+    return _line({**row, "label": label, **own}, verdict)
+
+
+def _print_agreement(labels: Sequence[bool], verdicts: Sequence[Verdict], path: Path) -> None:
+    """Print how often the labels agree, of the rows that could be judged, and where the others are listed."""
+    judged = [(label, verdict) for label, verdict in zip(labels, verdicts, strict=True) if verdict.correct is not None]
+    differing = [label for label, verdict in judged if _differ(label, verdict)]
+    if judged:
+        print(f"{'agreement':12} {'':14} {len(judged) - len(differing):8d} {1 - len(differing) / len(judged):7.1%}")
+    print(
+        f"{len(differing)} disagreements ({sum(differing)} labelled right, {len(differing) - sum(differing)} labelled "
+        f"wrong) are listed in {path}."
+    )
 
 
 def _print_table(verdicts: Sequence[Verdict]) -> None:
