@@ -28,7 +28,7 @@ test: setup ## Run the fast tests
 	$(BIN)/python -m pytest -q $(TWICE)
 
 test-slow: setup ## Run the tests that launch real training processes
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow $(TWICE)
 
 canary: ## Run the fast tests with the newest versions that pyproject.toml allows, torch excepted, in .venv-canary
 	test -x $(CANARY) || $(PYTHON) -m venv .venv-canary

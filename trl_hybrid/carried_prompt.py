@@ -10,6 +10,7 @@ from huggingface_hub.errors import (
     HFValidationError,
     LocalEntryNotFoundError,
     RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
 )
 
 from trl_hybrid.run_folder import read_json, write_json
@@ -39,7 +40,7 @@ def carried_prompt(name: str, revision: str | None = None) -> dict[str, Any]:
         return _prompt(Path(name) / CARRIED)
     try:
         return _prompt(Path(hf_hub_download(name, CARRIED, revision=revision)))
-    except (RemoteEntryNotFoundError, HFValidationError):
+    except (RemoteEntryNotFoundError, RepositoryNotFoundError, HFValidationError):
         return {}
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         logger.warning("Whether %s carries a system prompt of its own could not be asked: %s", name, error)

@@ -43,6 +43,10 @@ def check_model_found(
         raise
     except (OSError, ValueError, HfHubHTTPError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if Path(name).is_dir():
+            raise InputError(
+                f"The {role} {name!r} cannot be loaded: {reason}\nCopy or download its config.json again, whole."
+            ) from error
         raise InputError(
             f"The {role} {name!r} cannot be loaded: {reason}\n"
             f"It is no folder below {Path.cwd()}, or not one with a model. Check the id or path, the network, and for "

@@ -65,7 +65,8 @@ def test_golds_of_a_data_set_by_line_and_by_index(tmp_path):
         ('{"text": "x"}', [], "must be a JSON object with `completion`"),
         ("\n", [], "holds no rows"),
         ('{"completion": "x", "answer": "1", "truncated": "no"}', [], "true or false as `truncated`, got 'no'"),
-        ('{"completion": "x"}', [], "answer, solution or gold; it has completion"),
+        ('{"completion": null, "answer": "4"}', [], "must have text or a list of messages as `completion`, got null"),
+        ('{"completion": "x"}', [], "answer or solution; it has completion"),
         ('{"completion": "x", "answer": "1"}', ["--method", "guess"], "method must be one of"),
         ('{"completion": "x"}', ["--dataset_name", "data/dummy_math_tasks.jsonl"], "got 1 completions for 16 rows"),
         (
@@ -87,6 +88,9 @@ def test_missing_file_and_existing_output(tmp_path, capsys):
     with pytest.raises(SystemExit):
         verify("--completions", tmp_path / "none.jsonl")
     assert "does not exist" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        verify("--completions", tmp_path)
+    assert "is a folder. Name a JSONL file in it" in capsys.readouterr().err
     file = write(tmp_path / "c.jsonl", ROWS)
     for options in ([], ["--overwrite"]):
         with pytest.raises(SystemExit):

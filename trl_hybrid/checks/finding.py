@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trl_hybrid.errors import InputError
+
 
 GB = 10**9
 
@@ -29,13 +31,15 @@ def findings(check: Callable[..., Iterable[Finding]], *args: Any, fix: str) -> I
     Args:
         check: Yields findings.
         *args: Its arguments.
-        fix: What to do when it raises and its message has but one line; further lines are the fix.
+        fix: What to do when it raises and its message has but one line; further lines are the fix, and an
+            [`InputError`] names its own.
     """
     try:
         yield from check(*args)
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         text, _, rest = str(error).partition("\n")
-        yield Finding("problem", text or type(error).__name__, rest or fix)
+        own = rest or isinstance(error, InputError)
+        yield Finding("problem", text or type(error).__name__, rest if own else fix)
 
 
 def size(count: int) -> str:

@@ -67,7 +67,7 @@ class Report:
         for finding in found:
             self.counts[finding.status] += 1
             print(f"  {finding.status:8} {finding.text}", flush=True)
-            if finding.status == "problem":
+            if finding.status == "problem" and finding.fix:
                 print(indent(finding.fix, " " * 11).replace(" " * 11, "       fix ", 1), flush=True)
 
     @property

@@ -134,6 +134,8 @@ def _choice(plan: dict[str, Any], footprint: Footprint, parts: TrainingMemory, t
     free, host, chosen = plan["free"], plan["host"], plan["chosen"]
     if free is None:
         return {"recommended": None, "reason": None, "fits": None}
+    if parts.need.total > free:  # where the reward model goes makes no difference
+        return {"recommended": None, "reason": None, "fits": False}
     own_host = None if host is None else host // plan["gpus"] - parts.host
     try:
         recommended, reason = choose_placement(footprint, free, tokens, parts.need, own_host)

@@ -21,10 +21,12 @@ def read_rows(path: Path, needed: Sequence[str], option: str = "--completions") 
 
     Raises:
         InputError: There is no such file, it is not UTF-8, it holds no rows, or a line is not an object with the
-            fields, or its `truncated` is neither true nor false.
+            fields, its `completion` is neither text nor messages, or its `truncated` neither true nor false.
     """
     from trl_hybrid.data.text_rows import decoded_lines  # with datasets, which takes a second to import
 
+    if path.is_dir():
+        raise InputError(f"{option} must be a file, {str(path)!r} is a folder. Name a JSONL file in it.")
     if not path.is_file():
         raise InputError(f"The file {str(path)!r} does not exist (looked in {Path.cwd()}). Check {option}.")
     # Not `splitlines`, which breaks a line at characters such as U+2028 that JSON's strings may hold.
@@ -43,6 +45,11 @@ def _parse(line: str, place: str, needed: Sequence[str]) -> dict[str, Any]:
     if not isinstance(row, dict) or not all(name in row for name in needed):
         names = " and ".join(f"`{name}`" for name in needed)
         raise InputError(f"{place} must be a JSON object with {names}, got {line.strip()[:80]}")
+    if not isinstance(row.get("completion", ""), str | list):
+        shown = json.dumps(row["completion"])[:60]
+        raise InputError(
+            f"{place} must have text or a list of messages as `completion`, got {shown}. Correct the line."
+        )
     if not isinstance(row.get("truncated", False), bool):
         raise InputError(f"{place} must have true or false as `truncated`, got {row['truncated']!r}.")
     return row

@@ -80,6 +80,9 @@ def run(args: argparse.Namespace) -> int:
     golds = _data_set_golds(args, rows) if args.dataset_name else _own_golds(args.completions, rows)
     labels = read_labels(args.completions, rows, args.label_column) if args.disagreements else None
     _check_files(args)
+    for path in (args.output, args.disagreements):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
     verdicts = []
     with (
         MathVerifier(args.method, timeout=args.verifier_timeout, num_workers=args.verifier_num_workers) as verifier,
@@ -98,7 +101,6 @@ def run(args: argparse.Namespace) -> int:
     _print_faults(golds, faults)
     if labels is not None:
         lines = [_disagreement(*line) for line in zip(rows, labels, verdicts, strict=True) if _differ(*line[1:])]
-        args.disagreements.parent.mkdir(parents=True, exist_ok=True)
         args.disagreements.write_text("".join(lines), encoding="utf-8")
         _print_agreement(labels, verdicts, args.disagreements)
     return 0
@@ -202,14 +204,14 @@ def _print_faults(golds: Sequence[str], faults: dict[str, str]) -> None:
 def _own_golds(path: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
     from trl_hybrid.data.columns import SOLUTION_COLUMNS, column_paths, gold_text, value_at
 
-    names = (*SOLUTION_COLUMNS, GOLD)
+    names = (GOLD, *SOLUTION_COLUMNS)
     golds = []
     for number, row in enumerate(rows, start=1):
         name = next((name for name in names if name in column_paths(row)), None)
         if name is None:
             raise InputError(
-                f"Row {number} of {str(path)!r} must have a gold answer as {', '.join(names[:-1])} or {GOLD}; it has "
-                f"{', '.join(row)}. Or name the data set with the gold answers by --dataset_name."
+                f"Row {number} of {str(path)!r} must have a gold answer as {', '.join(names[:-1])} or {names[-1]}; "
+                f"it has {', '.join(row)}. Or name the data set with the gold answers by --dataset_name."
             )
         golds.append(gold_text(value_at(row, name), name))
     return golds

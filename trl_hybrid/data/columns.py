@@ -161,7 +161,7 @@ def _missing(
     looked_for = named or ", ".join(table)
     return InputError(
         f"The data set {name!r} has no column for the {meaning}: looked for {looked_for}; it has {', '.join(paths)}. "
-        f"Name the column by --{option} (a field inside a column as column.field)."
+        f"Name the column by --{option} (a field inside a column as column.field; one inside a list cannot be named)."
     )
 
 
