@@ -132,7 +132,7 @@ def test_going_back_compares_with_what_was_set_at_the_checkpoint(tmp_path):
     assert changes_since(saved[6], asked) == {}
     assert changes_since(saved[4], asked) == {"learning_rate": (0.2, 0.3)}
     assert changes_since(saved[2], asked) == {"learning_rate": (0.1, 0.3), "max_steps": (4, 6)}
-    assert "lora_r" in changes_since(saved[2], changed(lora_r=8))
+    assert "reward_mode" in changes_since(saved[2], changed(reward_mode="verifier"))
 
 
 def test_an_older_run_is_compared_by_what_it_has(tmp_path):

@@ -140,6 +140,7 @@ def test_about_a_thousand_values_are_taken_of_weights_that_zero3_gathers_for_it(
 
 def test_the_probe_ends_where_an_answer_begins():
     trainer: Any = small_trainer(dtype=torch.bfloat16)
+    trainer.processing_class.chat_template = "{{ messages[0].content }}{% if add_generation_prompt %} = {% endif %}"
     tokens = trainer.processing_class.apply_chat_template(PROBE, add_generation_prompt=True, return_dict=True)
     trained = trained_logits(trainer)
     assert len(trained.logits) == len(tokens["input_ids"])
