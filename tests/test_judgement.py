@@ -161,3 +161,15 @@ class TestSettings:
         assert (made.weight is not None) is there
         assert ("weight" in made.state_dict()) is there
         assert ("saturation" in made.state_dict()) is there
+
+
+class TestOneStep:
+    @pytest.mark.parametrize("training", [True, False])
+    def test_a_first_step_alarms_nobody_and_only_training_is_weighted(self, tmp_path, training):
+        judged = judgement(tmp_path).judge(
+            tensor([1.0, 0.0, 0.0, 0.0]), tensor([2.0, 9.0, 1.0, 3.0]), LENGTHS, 4, training
+        )
+        assert (judged.alarm, judged.saturates) == (False, False)
+        assert (judged.weights is not None) is training
+        assert judged.disagreements.shape == (4,)
+        assert not judged.disagreements[0]  # a right answer
