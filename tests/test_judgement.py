@@ -173,3 +173,13 @@ class TestOneStep:
         assert (judged.weights is not None) is training
         assert judged.disagreements.shape == (4,)
         assert not judged.disagreements[0]  # a right answer
+
+    def test_the_weights_are_handed_on_and_what_they_stand_on_is_told(self, tmp_path):
+        made, rows = judgement(tmp_path), (tensor([1.0, 0.0, 0.0, 0.0]), tensor([2.0, 9.0, 1.0, 3.0]))
+        judged = made.judge(*rows, LENGTHS, 4, True)
+        assert torch.equal(judged.weights, judgement(tmp_path).weight.weigh(*rows, 4))
+        assert judged.figures["sigma_bar"] == made.weight.sigma_bar is not None
+        assert judged.figures["weight_saturated"] == made.weight.at_ends
+        # Nothing is known of the spread before a group has been judged.
+        nothing = judgement(tmp_path).judge(tensor([NAN] * 4), rows[1], LENGTHS, 4, True)
+        assert "sigma_bar" not in nothing.figures
