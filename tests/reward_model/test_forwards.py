@@ -207,3 +207,9 @@ def test_a_packed_model_called_without_segments_says_so(qwen2):
     scorer = RewardModel(qwen2.path)
     with pytest.raises(ValueError, match="needs the segments"):
         scorer.backend.forward.body(input_ids=torch.tensor([[1, 2]]))
+
+
+def test_masks_have_the_type_that_is_asked_for_each_by_itself():
+    segments = pack_rows([(7, 8, 9), (7, 8, 5)], [Family(2, (0, 1))]).segments
+    for dtype in (torch.bfloat16, torch.float64):
+        assert {mask.dtype for mask in segments.masks(dtype) if mask is not None} == {dtype}
