@@ -183,3 +183,9 @@ class TestOneStep:
         # Nothing is known of the spread before a group has been judged.
         nothing = judgement(tmp_path).judge(tensor([NAN] * 4), rows[1], LENGTHS, 4, True)
         assert "sigma_bar" not in nothing.figures
+
+    def test_the_alarm_is_told_and_the_state_keeps_its_names(self, tmp_path):
+        """Names are what a checkpoint of an earlier version is read by."""
+        made = judgement(tmp_path)
+        assert figures(made, [1.0, 0.0, 0.0, 0.0], [2.0, 9.0, 1.0, 3.0])["alarm"] == 0.0
+        assert made.state_dict().keys() == {"bounds", "ranking", "drift", "alarm", "weight", "saturation"}
