@@ -22,7 +22,11 @@ WEIGHTS = 3_275_264
 @pytest.fixture
 def free(monkeypatch):
     def say(bytes_free):
-        monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=bytes_free))
+        def disk_usage(place):
+            assert Path(place).is_dir()
+            return SimpleNamespace(free=bytes_free)
+
+        monkeypatch.setattr(shutil, "disk_usage", disk_usage)
 
     return say
 
@@ -50,6 +54,21 @@ def test_all_weights_with_their_two_moments():
     assert kept(save_strategy="no") == weights
     assert kept(save_strategy="epoch", num_train_epochs=2) == weights + 2 * 3 * weights
     assert kept(steps=None, save_steps=5, save_total_limit=2) == weights + 2 * 3 * weights
+    assert kept(steps=None, save_steps=5) == weights + 3 * weights
+    # Moments of one byte each; a reference model that moves travels along.
+    assert kept(save_steps=10, optim="adamw_bnb_8bit") == weights + weights + 2 * policy().trained_parameters
+    assert kept(save_steps=10, beta=0.1, sync_ref_model=True) == weights + 3 * weights + weights
+
+
+@pytest.mark.parametrize(
+    ("strategy", "optim", "copies"), [("steps", "adamw", 4), ("steps", "sgd", 2), ("no", "sgd", 1)]
+)
+def test_settings_of_another_trainer_may_be_plain_words(strategy, optim, copies):
+    args = SimpleNamespace(
+        save_strategy=strategy, save_steps=10, save_total_limit=None, save_only_model=False, optim=optim,
+        num_train_epochs=1,
+    )  # fmt: skip
+    assert run_bytes(policy(), args, 10) - BESIDE_BYTES == copies * policy().weight_bytes
 
 
 def test_an_adapter_is_saved_without_its_base():

@@ -117,3 +117,75 @@ class TestState:
         new.load_state_dict(state)
         assert new.weight.steps == 1
         assert figures(new, [1.0, 0.0, 0.0, 0.0], [4.0, 1.0, 2.0, 3.0])["auc_recent_groups"] == 1.0
+
+
+class TestSettings:
+    @pytest.mark.parametrize(("spread", "flag"), [("group", True), ("stratum", False)])
+    def test_each_setting_of_the_weight_reaches_it(self, tmp_path, spread, flag):
+        made = judgement(
+            tmp_path, hybrid_w_min=0.5, hybrid_w_max=1.5, hybrid_k=3.0, hybrid_sigma=spread, hybrid_scale_free=flag,
+            hybrid_weight_mean_one=flag,
+        ).weight  # fmt: skip
+        assert (made.w_min, made.w_max, made.k) == (0.5, 1.5, 3.0)
+        assert (made.spread, made.scale_free, made.mean_one) == (spread, flag, flag)
+
+    def test_bands_reach_the_rewards(self, tmp_path):
+        judged = judgement(
+            tmp_path, hybrid_alpha=0.2, hybrid_beta=0.3, hybrid_eps=1.0, hybrid_singleton="floor"
+        ).judge(tensor([1.0, 0.0, 0.0, 0.0]), tensor([9.0, 1.0, 2.0, 3.0]), LENGTHS, 4, True)  # fmt: skip
+        # A lone right answer at its floor; z = 0, 1/3 and 2/3 of the wrong ones.
+        assert judged.rewards.tolist() == pytest.approx([0.7, -0.2, -0.2 + 0.4 / 3, -0.2 + 0.8 / 3])
+        grouped = judgement(tmp_path, hybrid_bounds="group")
+        grouped = grouped.judge(tensor([1.0, 0.0, 0.0, 0.0]), tensor([2.0, 0.0, 1.0, 4.0]), LENGTHS, 4, True)
+        assert grouped.rewards.tolist() == pytest.approx([1.0, -0.1, -0.05, 0.1], abs=1e-6)
+
+    def test_calibrated_bounds_are_used_and_told_where_they_are_asked_for(self, tmp_path):
+        rows = tensor([1.0, 0.0, 0.0, 0.0]), tensor([5.0, 0.0, 2.5, 20.0]), LENGTHS, 4, True
+        calibrated, other = judgement(tmp_path, hybrid_bounds="calibrated"), judgement(tmp_path)
+        assert calibrated.needs_calibration
+        for one in (calibrated, other):
+            one.bounds.calibrate(torch.tensor([0.0, 10.0, 4.0]))
+            assert not one.needs_calibration
+        judged = calibrated.judge(*rows)
+        assert judged.rewards.tolist() == pytest.approx([1.0, -0.1, -0.05, 0.1], abs=1e-6)
+        assert (judged.figures["rm_min"], judged.figures["rm_max"]) == (0.0, 10.0)
+        judged = other.judge(*rows)  # of the wrong ones' own 0 to 20
+        assert judged.rewards.tolist() == pytest.approx([1.0, -0.1, -0.075, 0.1], abs=1e-6)
+        assert not {"rm_min", "rm_max"} & judged.figures.keys()
+
+    @pytest.mark.parametrize(
+        ("weighting", "mode", "there"), [(True, "hybrid", True), (False, "hybrid", False), (True, "verifier", False)]
+    )
+    def test_only_the_hybrid_reward_is_weighted_and_only_where_it_is_asked_for(self, tmp_path, weighting, mode, there):
+        made = judgement(tmp_path, hybrid_difficulty_weighting=weighting, reward_mode=mode)
+        assert (made.weight is not None) is there
+        assert ("weight" in made.state_dict()) is there
+        assert ("saturation" in made.state_dict()) is there
+
+
+class TestOneStep:
+    @pytest.mark.parametrize("training", [True, False])
+    def test_a_first_step_alarms_nobody_and_only_training_is_weighted(self, tmp_path, training):
+        judged = judgement(tmp_path).judge(
+            tensor([1.0, 0.0, 0.0, 0.0]), tensor([2.0, 9.0, 1.0, 3.0]), LENGTHS, 4, training
+        )
+        assert (judged.alarm, judged.saturates) == (False, False)
+        assert (judged.weights is not None) is training
+        assert judged.disagreements.shape == (4,)
+        assert not judged.disagreements[0]  # a right answer
+
+    def test_the_weights_are_handed_on_and_what_they_stand_on_is_told(self, tmp_path):
+        made, rows = judgement(tmp_path), (tensor([1.0, 0.0, 0.0, 0.0]), tensor([2.0, 9.0, 1.0, 3.0]))
+        judged = made.judge(*rows, LENGTHS, 4, True)
+        assert torch.equal(judged.weights, judgement(tmp_path).weight.weigh(*rows, 4))
+        assert judged.figures["sigma_bar"] == made.weight.sigma_bar is not None
+        assert judged.figures["weight_saturated"] == made.weight.at_ends
+        # Nothing is known of the spread before a group has been judged.
+        nothing = judgement(tmp_path).judge(tensor([NAN] * 4), rows[1], LENGTHS, 4, True)
+        assert "sigma_bar" not in nothing.figures
+
+    def test_the_alarm_is_told_and_the_state_keeps_its_names(self, tmp_path):
+        """Names are what a checkpoint of an earlier version is read by."""
+        made = judgement(tmp_path)
+        assert figures(made, [1.0, 0.0, 0.0, 0.0], [2.0, 9.0, 1.0, 3.0])["alarm"] == 0.0
+        assert made.state_dict().keys() == {"bounds", "ranking", "drift", "alarm", "weight", "saturation"}

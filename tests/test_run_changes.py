@@ -65,7 +65,14 @@ def test_without_lora_its_settings_do_not_count(saved, tmp_path):
         check_changes(saved, changes_since(saved, changed(use_peft=False, lora_r=8)))
     assert "lora_r" not in str(refused.value)
     save_settings(tmp_path, changed(use_peft=False))
-    assert changes_since(saved, changed(use_peft=False, lora_r=8)) == {}
+    assert changes_since(saved, changed(use_peft=False, lora_r=8, lora_dropout=0.5)) == {}
+    # A run that is to have an adapter now is told all of it.
+    assert changes_since(saved, changed(lora_r=8)) == {"use_peft": (False, True), "lora_r": (16, 8)}
+
+
+def test_each_refusal_has_a_line_of_its_own(saved):
+    with pytest.raises(InputError, match=r":\n  lora_r: 16 -> 8 .*\n  lora_alpha: 32 -> 64 "):
+        check_changes(saved, changes_since(saved, changed(lora_r=8, lora_alpha=64)))
 
 
 @pytest.mark.parametrize("generation_step", [0, 3])
@@ -103,7 +110,15 @@ def test_how_a_run_is_launched_counts_where_deepspeed_has_saved_its_own_parts(sa
     with pytest.raises(InputError) as error:
         check_changes(saved, changes)
     assert refused in str(error.value)
+    assert str(error.value).count(" -> ") == 1  # what follows from it is not refused once more
     return None
+
+
+def test_what_a_checkpoint_does_not_tell_is_not_compared(saved):
+    changes = changes_since(saved, {**changed(num_generations=4), "launch": {"processes": 1}})
+    assert changes == {"num_generations": (8, 4)}
+    (saved / "hybrid_state.json").unlink()
+    check_changes(saved, changes)
 
 
 def test_going_back_compares_with_what_was_set_at_the_checkpoint(tmp_path):
@@ -117,12 +132,17 @@ def test_going_back_compares_with_what_was_set_at_the_checkpoint(tmp_path):
     assert changes_since(saved[6], asked) == {}
     assert changes_since(saved[4], asked) == {"learning_rate": (0.2, 0.3)}
     assert changes_since(saved[2], asked) == {"learning_rate": (0.1, 0.3), "max_steps": (4, 6)}
+    assert "reward_mode" in changes_since(saved[2], changed(reward_mode="verifier"))
 
 
 def test_an_older_run_is_compared_by_what_it_has(tmp_path):
     saved = checkpoint(tmp_path, 2)  # without settings.json
     assert changes_since(saved, SETTINGS) == {}
     assert changes_since(saved, changed(lora_r=8)) == {"lora_r": (16, 8)}  # the adapter says its own
+    adapter = {"r": 16, "lora_alpha": 32, "base_model_name_or_path": "data/embedded_policy"}
+    (saved / "adapter_config.json").write_text(json.dumps(adapter))
+    for name in ("lora_alpha", "model_name_or_path"):
+        assert changes_since(saved, changed(**{name: "other"})).keys() == {name}
     older = {**SETTINGS, "training": {"max_steps": 6}}
     (tmp_path / "settings.json").write_text(json.dumps({"settings": older, "versions": {}}))
     assert changes_since(saved, changed(num_generations=4, max_steps=8)) == {"max_steps": (6, 8)}

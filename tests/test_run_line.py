@@ -96,3 +96,14 @@ def test_latest_is_the_newest_line_wherever_it_is_interrupted(run, monkeypatch, 
     assert not (run / ".going_back.json").exists()
     checkpoint(run, 4)
     assert newest_whole_checkpoint(run).name == "checkpoint-4"
+
+
+def test_what_is_left_behind_is_said_in_the_order_of_its_steps_and_counted(run):
+    checkpoint(run, 10)
+    said = leave_behind(run, 4)
+    assert said is not None
+    assert said.endswith("/after-4: checkpoint-6, checkpoint-10, 2 tables of completions, the saved model.")
+    checkpoint(run, 12)
+    said = leave_behind(run, 4)
+    assert said is not None
+    assert said.endswith("/after-4-2: checkpoint-12.")

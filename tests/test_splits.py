@@ -9,6 +9,7 @@ from trl.scripts.utils import DatasetConfig
 
 from trl_hybrid import HybridGRPOConfig, MathVerifier, splits
 from trl_hybrid.arguments import TaskArguments
+from trl_hybrid.data import split_location
 from trl_hybrid.data.prompt_reader import PromptReader
 from trl_hybrid.errors import InputError
 from trl_hybrid.splits import checked_splits, load_splits, test_location, train_location
@@ -144,7 +145,8 @@ def test_nothing_is_measured_on_the_split_that_is_trained_on(folder, verifier, c
     train, test = checked(verifier, dataset_name=folder, dataset_train_split="test")
     assert questions(train) == ["test 5", "test 7"]
     assert test is None
-    assert "Held-out accuracy is not measured" in capsys.readouterr().out
+    said = "Held-out accuracy is not measured: there is no test split of its own, or max_test_rows is 0."
+    assert said in capsys.readouterr().out.splitlines()
 
 
 def test_other_splits_may_be_named(folder):
@@ -275,3 +277,49 @@ def test_it_is_said_where_none_is_given(verifier, tmp_path, capsys):
     measured(verifier, policy=policy, system_prompt="Add in \\boxed{}.")
     measured(verifier)
     assert "writes its own" not in capsys.readouterr().out
+
+
+def test_as_many_are_measured_as_the_epochs_pay_for(folder, jsonl, verifier, capsys):
+    jsonl([{"question": f"{i}?", "answer": "1"} for i in range(30)], "test.jsonl")
+
+    def measured(epochs, checkpoint=None):
+        args = HybridGRPOConfig(
+            "unused", use_cpu=True, report_to="none", max_completion_length=400, num_generations=8,
+            per_device_train_batch_size=8, num_train_epochs=epochs,
+        )  # fmt: skip
+        _, test = checked_splits(TaskArguments(dataset_name=folder), args, ModelConfig(POLICY), verifier, checkpoint)
+        assert test is not None
+        return len(test)
+
+    # 3 problems that can be judged x 8 completions x 15 epochs = 360, two passes of nine answers each: 20.
+    assert measured(15) == 20
+    assert "Of 30 held-out problems 20 are measured" in capsys.readouterr().out
+    assert measured(15, checkpoint=f"{folder}/checkpoint-1") == 20  # of a run without its settings
+    capsys.readouterr()
+    assert measured(100) == 30
+    assert "are measured" not in capsys.readouterr().out
+
+
+def test_no_more_is_measured_than_the_bound_where_none_is_named(folder, monkeypatch):
+    monkeypatch.setattr(splits, "MOST", 2)
+    assert len(load_splits(TaskArguments(dataset_name=folder), 0)[1]) == 2
+
+
+def test_the_configuration_is_named_for_both(monkeypatch):
+    asked = []
+    for name in ("load_tasks", "load_test_tasks"):
+        monkeypatch.setattr(splits, name, lambda *args, **_: asked.append(args[:3]))
+    load_splits(TaskArguments(dataset_name="own/data", dataset_config="main"), 0)
+    assert asked == [("own/data", "main", "train"), ("own/data", "main", "test")]
+
+
+def test_parts_of_a_mixture_are_streamed_where_that_is_asked_for(folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(splits, "load_mixture", lambda parts, streaming, *args, **_: asked.append(streaming))
+    for streaming in (False, True):
+        load_splits(TaskArguments(datasets=[DatasetConfig(folder)], dataset_streaming=streaming), 0)
+    assert asked == [False, True]
+    parts = [DatasetConfig(folder, split=split) for split in ("train", "test")]
+    assert train_location(TaskArguments(datasets=parts)) == ", ".join(
+        split_location(folder, split) for split in ("train", "test")
+    )

@@ -102,6 +102,27 @@ def test_the_optimizer_s_step_counts_where_the_backward_is_small(full_precision)
     assert estimate_shared_training(full_precision, tiny, Sharing(2)).activations == 4 * PARAMETERS
 
 
+def test_the_step_of_an_offloaded_optimizer_takes_nothing_on_the_gpu(full_precision, whole):
+    tiny = Workload(rows=1, generated_rows=0, prompt_tokens=8, completion_tokens=8)
+    parts = estimate_shared_training(full_precision, tiny, Sharing(2, offload_optimizer=True))
+    assert parts.activations == activation_bytes(whole, tiny) + 10**9
+
+
+def test_zero3_with_weights_on_the_gpu_and_generation_elsewhere(full_precision):
+    work = replace(WORK, generated_rows=0, beta=0.01, processes=3)
+    parts = estimate_shared_training(full_precision, work, Sharing(3, offload_optimizer=True))
+    assert parts.generation == 0
+    assert parts.weights == parts.reference == 733_365_590  # a third of 2,200,096,768, rounded up
+    # Of 366,682,795 weights: 1,466,731,180 bytes twice -> 2^31, 733,365,590 -> 2^30, and the moments.
+    assert parts.host == 2 * 2**31 + 2**30 + 8 * 366_682_795
+
+
+def test_deepspeed_s_settings_may_be_incomplete():
+    assert Sharing.from_settings({}) == Sharing.from_settings({"zero_optimization": {}}) == Sharing(0)
+    weights = {"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}
+    assert Sharing.from_settings(weights) == Sharing(3, offload_weights=True)
+
+
 @given(st.integers(1, 63), st.integers(0, 3))
 def test_more_processes_never_take_more(full_precision, processes, stage):
     def total(number):

@@ -82,9 +82,11 @@ def _kept(args: Any, steps: int | None) -> int:
     if strategy == "no":
         return 0
     saves = math.ceil(args.num_train_epochs)
-    if strategy == "steps":
-        every = args.save_steps if args.save_steps >= 1 else args.save_steps * (steps or 1)
-        saves = args.save_total_limit or 1 if steps is None else math.ceil(steps / every)
+    if strategy == "steps" and steps is None:
+        saves = args.save_total_limit or 1
+    elif strategy == "steps" and steps is not None:
+        every = args.save_steps if args.save_steps >= 1 else args.save_steps * steps
+        saves = math.ceil(steps / every)
     return saves if args.save_total_limit is None else min(saves, args.save_total_limit + 1)
 
 

@@ -1,6 +1,7 @@
 """A saved model that is empty, broken or another one is found before it is shared."""
 
 import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,18 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trl_hybrid.hub.saved import Trained, base_model, check_saved_model, is_here, probe_logits, trained_logits
+from trl_hybrid.hub import saved as hub_saved
+from trl_hybrid.hub.saved import (
+    PROBE,
+    Trained,
+    base_model,
+    check_saved_model,
+    check_weights,
+    is_here,
+    lora_values,
+    probe_logits,
+    trained_logits,
+)
 
 
 def change(folder, edit):
@@ -106,7 +118,70 @@ def test_what_is_compared_is_what_the_model_in_memory_holds():
     assert torch.equal(trained.logits, probe_logits(trainer.model, trainer.processing_class))
     trainer.model.base_model.model.is_quantized = True
     quantized = trained_logits(trainer)
-    assert (quantized.logits, quantized.lora.keys()) == (None, trained.lora.keys())
+    assert quantized[:3] == (None, "auto", 0.0)
+    assert quantized.lora.keys() == trained.lora.keys()
+
+
+def test_about_a_thousand_values_are_taken_of_weights_that_zero3_gathers_for_it(monkeypatch):
+    deepspeed = pytest.importorskip("deepspeed")
+    gathered = []
+    monkeypatch.setattr(
+        deepspeed.zero, "GatheredParameters", lambda weights: gathered.extend(weights) or nullcontext()
+    )
+    sharded, whole = torch.nn.Parameter(torch.arange(2000.0)), torch.nn.Parameter(torch.arange(999.0))
+    vars(sharded)["ds_id"] = 0
+    names = [("layer.lora_A.default.weight", sharded), ("layer.lora_B.default.weight", whole), ("bias", whole)]
+    values = lora_values(SimpleNamespace(named_parameters=lambda: names))
+    assert len(gathered) == 1
+    assert gathered[0] is sharded
+    assert values["layer.lora_A.weight"].tolist() == list(range(0, 2000, 2))
+    assert values["layer.lora_B.weight"].tolist() == list(range(999))
+
+
+def test_the_probe_ends_where_an_answer_begins():
+    trainer: Any = small_trainer(dtype=torch.bfloat16)
+    trainer.processing_class.chat_template = "{{ messages[0].content }}{% if add_generation_prompt %} = {% endif %}"
+    tokens = trainer.processing_class.apply_chat_template(PROBE, add_generation_prompt=True, return_dict=True)
+    trained = trained_logits(trainer)
+    assert len(trained.logits) == len(tokens["input_ids"])
+    assert trained.dtype is torch.bfloat16
+
+
+def test_a_saved_model_is_loaded_in_the_trained_types_from_safetensors_alone(saved, monkeypatch):
+    folder, trained = saved
+    asked = []
+
+    def recorded(loader):
+        def from_pretrained(name, **settings):
+            asked.append((loader.__name__, settings))
+            return loader.from_pretrained(name, **settings)
+
+        return SimpleNamespace(from_pretrained=from_pretrained)
+
+    for name in ("AutoPeftModelForCausalLM", "AutoModelForCausalLM", "AutoTokenizer"):
+        monkeypatch.setattr(hub_saved, name, recorded(getattr(hub_saved, name)))
+    check_saved_model(folder, trained._replace(tolerance=0.0))  # the same to the bit
+    check_saved_model(folder, trust_remote_code=True)
+    loader = "AutoPeftModelForCausalLM" if (folder / "adapter_config.json").exists() else "AutoModelForCausalLM"
+    assert asked == [
+        (loader, {"dtype": torch.float32, "trust_remote_code": False, "use_safetensors": True}),
+        ("AutoTokenizer", {"trust_remote_code": False}),
+        (loader, {"dtype": "auto", "trust_remote_code": True, "use_safetensors": True}),
+        ("AutoTokenizer", {"trust_remote_code": True}),
+    ]
+
+
+def test_values_below_the_smallest_step_of_float16_count_as_nothing(tmp_path):
+    trained = save_policy(tmp_path)
+    name = next(name for name in trained.lora if "lora_B" in name)
+    change(tmp_path, lambda weights: weights[name].zero_())
+    check_weights(tmp_path, {name: torch.full_like(trained.lora[name], 6e-8)})
+    with pytest.raises(
+        RuntimeError, match=r"is not what was trained\. Nothing.* newest one, or train again\.$"
+    ) as error:
+        check_weights(tmp_path, {name: torch.full_like(trained.lora[name], 6e-7)})
+    assert f"saved in {str(tmp_path)!r} cannot" in str(error.value)
+    assert "The checkpoints beside it are as they were: take" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from transformers import BertConfig, GPT2Config, LlamaConfig, Qwen2Config, Qwen3Config
 from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
 
-from trl_hybrid.reward_model.footprint import PLACEMENTS, Footprint, Need, measure_footprint, pinned_bytes
+from trl_hybrid.reward_model.footprint import (
+    PLACEMENTS,
+    Footprint,
+    Need,
+    default_tokens,
+    find_layers,
+    layer_widths,
+    measure_footprint,
+    pinned_bytes,
+)
 from trl_hybrid.reward_model.placement import check_host_memory, choose_placement
 
 
@@ -63,6 +73,11 @@ def test_acemath_on_a_gpu_by_hand():
     assert found.on_gpu("zero3", 1000) == Need(21_504, 2 * 466_115_584 + 1_089_994_752 + 137_216_000)
     assert found.on_gpu("cpu") == Need(0, 0)
     assert found.gpu_bytes("streamed") == 1_398_368_256 + 1_627_389_952
+    assert found.gpu_bytes("resident", 1000) == 14_141_252_608 + 137_216_000
+
+
+def test_a_forward_is_short_on_a_cpu():
+    assert default_tokens("cpu", torch.device("cpu")) == default_tokens("streamed", torch.device("cpu")) == 1024
 
 
 def test_who_works_in_turn_needs_the_larger_workspace_once():
@@ -285,3 +300,38 @@ def test_weights_are_counted_while_the_policy_s_zero3_settings_are_alive():
     assert measure_footprint(acemath()).weight_bytes == 14_141_252_608
     assert is_deepspeed_zero3_enabled()
     del settings
+
+
+def test_widths_of_heads_and_mlps_that_the_configuration_names_or_leaves_out():
+    wide = Qwen3Config(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, head_dim=128)
+    assert {name: layer_widths(wide)[name] for name in ("head", "query", "key")} == {
+        "head": 128, "query": 512, "key": 256,
+    }  # fmt: skip
+    assert layer_widths(GPT2Config(n_embd=64, n_head=4))["intermediate"] == 4 * 64
+
+
+def test_the_layers_are_the_list_with_most_weights():
+    body = nn.Module()
+    body.few, body.layers = nn.ModuleList(nn.Linear(1, 1) for _ in range(5)), nn.ModuleList([nn.Linear(9, 9)])
+    assert find_layers(body) is body.layers
+    empty = nn.Module()
+    empty.layers = nn.ModuleList()
+    with pytest.raises(ValueError, match="must hold a list of layers, but Module holds none"):
+        find_layers(empty)
+
+
+def test_code_of_a_repository_runs_only_where_it_is_asked_for(monkeypatch):
+    asked = []
+
+    class Asked(Exception):
+        pass
+
+    def from_config(config, trust_remote_code):
+        asked.append(trust_remote_code)
+        raise Asked
+
+    monkeypatch.setattr("transformers.AutoModelForSequenceClassification.from_config", from_config)
+    for given_ in ({}, {"trust_remote_code": True}):
+        with pytest.raises(Asked):
+            measure_footprint(acemath(), **given_)
+    assert asked == [False, True]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AttentionInterface, AutoModelForSequenceClassification, MistralConfig, Qwen2Config
 
-from trl_hybrid.reward_model import RewardModel
+from trl_hybrid.reward_model import RewardModel, forwards
 from trl_hybrid.reward_model.forwards import PackedForward, PaddedForward, can_pack
 from trl_hybrid.reward_model.packing import ATTENTION, pack_rows, packed_attention
 from trl_hybrid.reward_model.plan import Family, rows_of
@@ -61,6 +61,20 @@ def test_padding_is_masked():
     head.weight.fill_(2.0)
     scores = PaddedForward(Counts(), head).run([(3,), (1, 2, 3, 4)], [Family(0, (0,)), Family(0, (1,))])
     assert scores == [2 * (3 + 1), 2 * (1 + 2 + 3 + 4 + 4)]
+
+
+def test_padded_rows_are_cut_by_the_padding_that_their_device_puts_up_with(monkeypatch):
+    monkeypatch.setattr(forwards, "PADDING_BUDGET", {"cpu": 1, "cuda": 100})
+    forward = PaddedForward(Counts(), torch.nn.Linear(1, 1))
+    rows = [(1,), (1, 2), (1, 2, 3, 4), (1, 2, 3, 4)]
+    plan = forward.plan(rows, 100)
+    assert all(family == Family(0, family.rows) and len(family.rows) == 1 for batch in plan for family in batch)
+    # One token of padding beside (1, 2), and two more beside four.
+    assert sorted(sorted(rows_of(batch)) for batch in plan) == [[0, 1], [2, 3]]
+    assert sorted(sorted(rows_of(batch)) for batch in forward.plan(rows, 4)) == [[0, 1], [2], [3]]
+    assert forward.tokens(rows, [Family(0, (0,)), Family(0, (2,))]) == 2 * 4
+    monkeypatch.setattr(forwards, "PADDING_BUDGET", {"cuda": 100})
+    assert len(forward.plan(rows, 100)) == 1
 
 
 def test_a_shared_start_is_laid_down_once_with_its_positions():
@@ -193,3 +207,9 @@ def test_a_packed_model_called_without_segments_says_so(qwen2):
     scorer = RewardModel(qwen2.path)
     with pytest.raises(ValueError, match="needs the segments"):
         scorer.backend.forward.body(input_ids=torch.tensor([[1, 2]]))
+
+
+def test_masks_have_the_type_that_is_asked_for_each_by_itself():
+    segments = pack_rows([(7, 8, 9), (7, 8, 5)], [Family(2, (0, 1))]).segments
+    for dtype in (torch.bfloat16, torch.float64):
+        assert {mask.dtype for mask in segments.masks(dtype) if mask is not None} == {dtype}

@@ -2,14 +2,22 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub.constants
 import pytest
 import torch
 from transformers.integrations import deepspeed
 
-from trl_hybrid.reward_model import RewardModel, RewardModelNotFoundError
-from trl_hybrid.reward_model.loading import Source, load_model, whole_weights
+from trl_hybrid.reward_model import RewardModel, RewardModelNotFoundError, loading
+from trl_hybrid.reward_model.loading import (
+    Source,
+    load_config,
+    load_model,
+    load_tokenizer,
+    split_model,
+    whole_weights,
+)
 
 
 class PolicyUnderZero3:
@@ -118,3 +126,62 @@ def test_fsdp_does_not_empty_what_is_loaded_and_finds_its_setting_again(monkeypa
     with whole_weights():
         assert "FSDP_CPU_RAM_EFFICIENT_LOADING" not in os.environ
     assert os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "true"
+
+
+@pytest.mark.parametrize("name", ["./not-there", "../not-there", "~/not-there"])
+def test_a_name_that_can_only_be_a_folder_is_not_looked_for_on_the_hub(name):
+    with pytest.raises(RewardModelNotFoundError, match=f"'{name}' looks like a local folder"):
+        load_config(Source(name))
+
+
+@pytest.mark.parametrize(("load", "part"), [(load_config, "its configuration"), (load_tokenizer, "its tokenizer")])
+def test_the_part_that_cannot_be_had_is_named(monkeypatch, load, part):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(RewardModelNotFoundError, match=f"at revision 'v1' could not .* Looked for {part} in the Hub"):
+        load(Source("nobody/nothing-RM", "v1"))
+
+
+def test_revision_and_remote_code_reach_every_loader_and_type_and_device_the_weights(qwen2, monkeypatch):
+    asked = {}
+
+    def recorded(name):
+        loader = getattr(loading, name)
+
+        def from_pretrained(path, **settings):
+            asked[name] = settings
+            known = {key: settings[key] for key in ("dtype", "output_loading_info") if key in settings}
+            return loader.from_pretrained(path, **known)
+
+        monkeypatch.setattr(loading, name, SimpleNamespace(from_pretrained=from_pretrained))
+
+    for name in ("AutoConfig", "AutoTokenizer", "AutoModelForSequenceClassification"):
+        recorded(name)
+    source, own = Source(qwen2.path, "v1", trust_remote_code=True), {"revision": "v1", "trust_remote_code": True}
+    load_config(source)
+    load_tokenizer(source)
+    model = load_model(source, torch.bfloat16, torch.device("cuda:1"), quantization_config="as given")
+    assert asked.pop("AutoModelForSequenceClassification") == {
+        **own, "dtype": torch.bfloat16, "use_safetensors": True, "output_loading_info": True,
+        "device_map": {"": torch.device("cuda:1")}, "quantization_config": "as given",
+    }  # fmt: skip
+    assert asked == {"AutoConfig": own, "AutoTokenizer": own}
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    load_model(source, "float32", torch.device("cpu"))
+    assert not {"device_map", "quantization_config"} & asked["AutoModelForSequenceClassification"].keys()
+
+
+def test_a_head_is_linear_and_has_one_output_and_the_body_is_another_module(qwen2):
+    model = load_model(Source(qwen2.path), "float32", torch.device("cpu"))
+    body, head = split_model(model)
+    assert (body, head) == (model.base_model, model.score)
+    for other in (torch.nn.Linear(head.in_features, 2), torch.nn.Identity(), None):
+        model.score = other
+        with pytest.raises(ValueError, match="a linear head `score` with one output"):
+            split_model(model)
+    del model.score
+    with pytest.raises(ValueError, match="has None"):
+        split_model(model)
+    model.score, model.base_model_prefix = head, "no_such_part"
+    with pytest.raises(ValueError, match="names none"):
+        split_model(model)

@@ -10,7 +10,7 @@ from transformers import BitsAndBytesConfig
 from trl_hybrid.arguments import JudgeArguments, reward_model_settings
 from trl_hybrid.reward_model import RewardModel, scorer
 from trl_hybrid.reward_model import placement as placement_module
-from trl_hybrid.reward_model.footprint import measure_footprint
+from trl_hybrid.reward_model.footprint import Need, measure_footprint
 from trl_hybrid.reward_model.loading import Source, load_config
 from trl_hybrid.reward_model.placement import Placement, body_dtype, resolve_placement
 
@@ -127,3 +127,51 @@ def test_auto_counts_the_type_that_the_weights_will_have_on_the_cpu(qwen2, monke
         RewardModel(qwen2.path, device="cuda")
     RewardModel(qwen2.path, device="cuda", dtype="bfloat16")
     assert [options.placement for options in chosen] == ["cpu"]
+
+
+def resolved(qwen2, monkeypatch, free, **settings):
+    """What `auto` chooses where so much is free on a GPU, of which three times as much is built in."""
+    monkeypatch.setattr(placement_module, "free_host_bytes", lambda: 10**12)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: {"cuda:1": (free, 3 * free)}[str(device)])
+    return resolve_placement("auto", torch.device("cuda:1"), load_config(Source(qwen2.path)), None, **settings)
+
+
+def test_auto_asks_its_own_gpu_for_what_is_free_and_says_why(qwen2, monkeypatch, caplog):
+    found = measure_footprint(load_config(Source(qwen2.path)))
+    needed = found.gpu_bytes("resident", 100)
+    with caplog.at_level(logging.WARNING):
+        assert resolved(qwen2, monkeypatch, needed, token_budget=100) == "resident"
+        assert caplog.messages[-1].startswith("Reward model placement: resident: needs ")
+        assert resolved(qwen2, monkeypatch, needed - 1, token_budget=100) != "resident"
+    assert resolved(qwen2, monkeypatch, needed, token_budget=101) != "resident"
+    # Training's own: a byte that lasts takes room, one that passes is there for scoring in turn.
+    assert resolved(qwen2, monkeypatch, needed, token_budget=100, reserved=1) != "resident"
+    assert resolved(qwen2, monkeypatch, needed + 1, token_budget=100, reserved=Need(1, 1)) == "resident"
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        resolve_placement("auto", torch.device("cpu"), load_config(Source(qwen2.path)), None)
+    assert not caplog.messages
+
+
+def test_a_resident_model_is_not_measured_and_others_by_their_own_code_if_that_may_run(qwen2, monkeypatch):
+    asked = []
+
+    def measured(config, dtype, trust_remote_code):
+        asked.append(trust_remote_code)
+        return measure_footprint(config, dtype)
+
+    monkeypatch.setattr(placement_module, "measure_footprint", measured)
+    config = load_config(Source(qwen2.path))
+    for placement, more in (("resident", {}), ("cpu", {}), ("cpu", {"trust_remote_code": True})):
+        assert resolve_placement(placement, torch.device("cpu"), config, None, **more) == placement
+    assert asked == [False, True]
+
+
+def test_all_processes_share_what_zero3_holds(qwen2, monkeypatch):
+    config = load_config(Source(qwen2.path))
+    shared = measure_footprint(config).host_bytes("zero3", processes=4)
+    monkeypatch.setattr(placement_module, "free_host_bytes", lambda: shared)
+    with pytest.raises(ValueError, match="'zero3' needs"):
+        resolve_placement("zero3", torch.device("cuda"), config, None)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert resolve_placement("zero3", torch.device("cuda"), config, None) == "zero3"
