@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from accelerate.utils import parse_flag_from_env
 from trl import DatasetMixtureConfig, ScriptArguments, TrlParser
 from trl.scripts.utils import DatasetConfig
 
@@ -252,7 +251,9 @@ def parse_arguments(
 
 
 def _no_gpu() -> bool:
-    import torch  # heavy, and here only
+    # Heavy, and here only: help does without.
+    import torch
+    from accelerate.utils import parse_flag_from_env
 
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
