@@ -1,13 +1,14 @@
 """Answers are read as they are written; what is broken in a file is said with its line; a path is a path."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from trl_hybrid.data import load_tasks, load_test_tasks
-from trl_hybrid.data.text_rows import parse_row
+from trl_hybrid.data.text_rows import csv_rows, json_rows, parse_row
 from trl_hybrid.errors import InputError
 
 
@@ -192,3 +193,15 @@ class TestBrokenFiles:
         file = jsonl([{"question": "q", "answer": [{"value": "5"}]}])
         with pytest.raises(InputError, match=r"holds a list of \{'value': '5'\}\. Make a column of final answers"):
             golds(file)
+
+    def test_a_file_that_is_refused_is_closed_at_once(self, tmp_path, monkeypatch):
+        opened = []
+        plain = Path.open
+        monkeypatch.setattr(Path, "open", lambda path, *args: opened.append(plain(path, *args)) or opened[-1])
+        for name, content, rows in (("a.csv", "q;a\n1;2\n", csv_rows), ("a.jsonl", '{"q": "1"}\n{"q"\n', json_rows)):
+            (tmp_path / name).write_bytes(content.encode())
+            with pytest.raises(InputError) as refused:
+                list(rows(tmp_path / name))
+            assert refused.value is not None  # whose traceback holds on to the frames that read
+            assert opened
+            assert all(file.closed for file in opened)

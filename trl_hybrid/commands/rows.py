@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ def read_rows(path: Path, needed: Sequence[str], option: str = "--completions") 
     if not path.is_file():
         raise InputError(f"The file {str(path)!r} does not exist (looked in {Path.cwd()}). Check {option}.")
     # Not `splitlines`, which breaks a line at characters such as U+2028 that JSON's strings may hold.
-    lines = enumerate(decoded_lines(path), start=1)
-    rows = [_parse(line, f"Line {number} of {str(path)!r}", needed) for number, line in lines if line.strip()]
+    with closing(decoded_lines(path)) as lines:
+        numbered = enumerate(lines, start=1)
+        rows = [_parse(line, f"Line {number} of {str(path)!r}", needed) for number, line in numbered if line.strip()]
     if not rows:
         raise InputError(f"The file {str(path)!r} holds no rows.")
     return rows

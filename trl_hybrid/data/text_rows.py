@@ -9,7 +9,8 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -70,43 +71,45 @@ def json_rows(path: Path) -> Iterator[str]:
     if _is_document(path):
         yield from map(json.dumps, _document_rows(path))
         return
-    for number, line in enumerate(decoded_lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(
-                f"Line {number} of {str(path)!r} must be one JSON object, but {error.msg} at character {error.colno}: "
-                f"{_excerpt(line)}. Correct the line."
-            ) from error
-        _check_object(row, f"Line {number} of {str(path)!r}")
-        yield line.strip()
+    with closing(decoded_lines(path)) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(
+                    f"Line {number} of {str(path)!r} must be one JSON object, but {error.msg} at character "
+                    f"{error.colno}: {_excerpt(line)}. Correct the line."
+                ) from error
+            _check_object(row, f"Line {number} of {str(path)!r}")
+            yield line.strip()
 
 
 def csv_rows(path: Path) -> Iterator[str]:
     """Read a table with a header, commas and double quotes; a short row ends in blank values."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    reader = csv.DictReader(decoded_lines(path), restval="", strict=True)
-    try:
-        header = list(reader.fieldnames or [])
-        _check_header(header, path)
-        for row in reader:
-            if None in row:
-                raise InputError(
-                    f"Line {reader.reader.line_num} of {str(path)!r} must have {len(header)} values as the header "
-                    f"has, got {len(header) + len(row[None])}. Put a text that holds a comma in double quotes."
-                )
-            yield json.dumps({name: as_written(value) for name, value in row.items()}, ensure_ascii=False)
-    except csv.Error as error:
-        raise InputError(
-            f"Line {reader.reader.line_num} of {str(path)!r} is not CSV: {error}. A double quote within quotes is "
-            "written twice."
-        ) from error
+    with closing(decoded_lines(path)) as lines:
+        reader = csv.DictReader(lines, restval="", strict=True)
+        try:
+            header = list(reader.fieldnames or [])
+            _check_header(header, path)
+            for row in reader:
+                if None in row:
+                    raise InputError(
+                        f"Line {reader.reader.line_num} of {str(path)!r} must have {len(header)} values as the header "
+                        f"has, got {len(header) + len(row[None])}. Put a text that holds a comma in double quotes."
+                    )
+                yield json.dumps({name: as_written(value) for name, value in row.items()}, ensure_ascii=False)
+        except csv.Error as error:
+            raise InputError(
+                f"Line {reader.reader.line_num} of {str(path)!r} is not CSV: {error}. A double quote within quotes is "
+                "written twice."
+            ) from error
 
 
-def decoded_lines(path: Path) -> Iterator[str]:
-    """Read a file's lines as UTF-8, with or without a byte order mark.
+def decoded_lines(path: Path) -> Generator[str, None, None]:
+    """Read a file's lines as UTF-8, with or without a byte order mark; close it where it is not read to its end.
 
     Raises:
         InputError: A line is written in another encoding; says how to convert it.
@@ -126,7 +129,8 @@ def decoded_lines(path: Path) -> Iterator[str]:
 
 
 def _is_document(path: Path) -> bool:
-    first, *second = [*islice(filter(str.strip, decoded_lines(path)), 2)] or [""]
+    with closing(decoded_lines(path)) as lines:
+        first, *second = [*islice(filter(str.strip, lines), 2)] or [""]
     if path.suffix != ".json" or first.lstrip().startswith("["):
         return first.lstrip().startswith("[")
     try:
