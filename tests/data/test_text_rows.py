@@ -197,7 +197,9 @@ class TestBrokenFiles:
     def test_a_file_that_is_refused_is_closed_at_once(self, tmp_path, monkeypatch):
         opened = []
         plain = Path.open
-        monkeypatch.setattr(Path, "open", lambda path, *args: opened.append(plain(path, *args)) or opened[-1])
+        monkeypatch.setattr(
+            Path, "open", lambda path, *args, **kw: opened.append(plain(path, *args, **kw)) or opened[-1]
+        )
         for name, content, rows in (("a.csv", "q;a\n1;2\n", csv_rows), ("a.jsonl", '{"q": "1"}\n{"q"\n', json_rows)):
             (tmp_path / name).write_bytes(content.encode())
             with pytest.raises(InputError) as refused:
