@@ -66,7 +66,8 @@ part() {
     code=$?
     case $code in
     0) SUMMARY+=("$name: done in $((SECONDS - began)) s") && touch "$FOLDER/$name.done" ;;
-    124 | 137) SUMMARY+=("$name: out of time after $((SECONDS - began)) s") && STATUS=1 ;;
+    124) SUMMARY+=("$name: out of time after $((SECONDS - began)) s") && STATUS=1 ;;
+    137) SUMMARY+=("$name: killed after $((SECONDS - began)) s, for time or memory") && STATUS=1 ;;
     *) SUMMARY+=("$name: failed with status $code, see $name.log") && STATUS=1 ;;
     esac
     grep -E "^(target:|[0-9]+ passed|FAILED|ERROR)| passed| failed" "$FOLDER/$name.log" | tail -n 20
