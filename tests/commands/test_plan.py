@@ -277,7 +277,6 @@ def test_the_embedded_models(capsys):
         (["--gpu-memory", "abc"], "must be a number above 0, got abc"),
         (["--gpus", "0"], "must be a whole number of at least 1, got 0"),
         (["--gpus", "two"], "must be a whole number of at least 1, got two"),
-        (["--gpus", "two"], "invalid"),
         (["--launch-config", "nowhere.yaml"], "A launch configuration is a YAML file"),
         (["--no_such_option", "1"], "no_such_option"),
     ],
