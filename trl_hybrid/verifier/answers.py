@@ -8,7 +8,7 @@ text when it is nothing but an answer; the last mathematics or number. The time 
 import re
 from dataclasses import dataclass
 
-from trl_hybrid.verifier.boxes import BOX, last_box
+from trl_hybrid.verifier.boxes import find_boxes, last_box
 from trl_hybrid.verifier.cleaning import clean, own_words
 from trl_hybrid.verifier.phrases import FILLER, after_answer_phrase, without_phrase
 from trl_hybrid.verifier.prose import (
@@ -75,7 +75,7 @@ def extract_answer(completion: str, prompt: str = "", finished: bool = True) -> 
     if text is None:
         return None
     text = _first_problem(text)
-    if boxes := list(BOX.finditer(text)):
+    if boxes := find_boxes(text):
         if final := FINAL.search(text, boxes[-1].end()):
             return _nonempty(after_answer_phrase(text[final.start() :]) or _box(text, boxes), "box")
         return _nonempty(_box(text, boxes), "box")
@@ -101,7 +101,7 @@ def extract_gold(solution: str) -> str:
         ('1,-2', 'x+1', '5')
     """
     text = clean(solution).strip()
-    if boxes := list(BOX.finditer(text)):
+    if boxes := find_boxes(text):
         return (last_box(text, boxes, trusted=True) or "").strip()
     if hashes := HASH.findall(text):
         return hashes[-1].strip()
@@ -127,7 +127,7 @@ def _first_problem(text: str) -> str:
     if following is None:
         return text
     before = text[: following.start()]
-    marked = BOX.search(before) or HASH.search(before) or TAG.search(before) or after_answer_phrase(before)
+    marked = find_boxes(before) or HASH.search(before) or TAG.search(before) or after_answer_phrase(before)
     return before if marked else text
 
 

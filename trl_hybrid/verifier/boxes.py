@@ -6,7 +6,11 @@ from trl_hybrid.verifier.latex import normalize
 from trl_hybrid.verifier.numeric import parse_number
 
 
-BOX = re.compile(r"(?:\\[a-z]*|(?<![a-zA-Z]))boxed(?=\s*\{)|\\boxed(?![a-zA-Z])|\\fbox(?![a-zA-Z])")
+# Begins with letters that are rare in a text, so that a search for it is a search for them; `find_boxes` looks around.
+BOX = re.compile(r"box(?:ed)?(?![a-zA-Z])")
+COMMAND_BEFORE = re.compile(r"\\[a-z]*$")
+LETTER = re.compile("[a-zA-Z]")
+BRACE_AFTER = re.compile(r"\s*\{")
 OPERAND = r"[-+]?\d+(?:\.\d+)?\s*(?:\\cdot|\\times|[-+*/])?"
 FACTOR_BEFORE = re.compile(rf"(?:(?:=|\$|\\\(|\\\[)\s*|(?<!\S)(?=[-+]$))([-+]|{OPERAND})\s*$")
 # A box as the argument of a command that all of the formula is, or the value of a name: x = \sqrt{\boxed{5}}.
@@ -23,6 +27,28 @@ PERCENT_AFTER = re.compile(r"\s*\$?\s*(?:\\?%|(?:percent|pct)\b)")
 MAX_JOINED_BOXES = 32
 
 
+def find_boxes(text: str) -> list[re.Match[str]]:
+    r"""The boxes of a text, each from its letters "box" on: `\boxed`, `\fbox`, and `boxed{`; in prose it is a word.
+
+    Example:
+        >>> [len(find_boxes(text)) for text in (r"\boxed 5", r"\fbox{7}", "boxed{8}", "a boxed set", "unboxed{1}")]
+        [1, 1, 1, 0, 0]
+    """
+    return [match for match in BOX.finditer(text) if _is_box(text, match)]
+
+
+def _is_box(text: str, match: re.Match[str]) -> bool:
+    start = match.start()
+    command = COMMAND_BEFORE.search(text, max(0, start - 12), start)
+    if match[0] == "box":
+        return command is not None and command[0] == r"\f"
+    if command is not None and command[0] == "\\":
+        return True
+    return BRACE_AFTER.match(text, match.end()) is not None and (
+        command is not None or not text[start - 1 : start].isalpha()
+    )
+
+
 def last_box(text: str, boxes: list[re.Match[str]], trusted: bool = False) -> str | None:
     """Content of the last balanced box, with the boxes that are joined to it as one list."""
     closing = _matching_braces(text, boxes[0].start()) or _matching_braces(text.replace("\\}", " }"), boxes[0].start())
@@ -35,7 +61,8 @@ def last_box(text: str, boxes: list[re.Match[str]], trusted: bool = False) -> st
         start, end, resume = span
         if contents and (resume > next_start or not joined(text[resume:next_start], trusted)):
             break
-        begin = box.start() - (text[box.start() - 1 : box.start()] == "\\")
+        command = COMMAND_BEFORE.search(text, max(0, box.start() - 12), box.start())
+        begin = box.start() - len(command[0] if command else "")
         content = _with_factors(text, begin, text[start:end].strip(), resume)
         content += "\\%" if not contents and PERCENT_AFTER.match(text, resume) else ""
         if not any(_is_same(content, other) for other in contents):
