@@ -72,7 +72,7 @@ class Verifier:
         self.reason, self.asked = reason, []
 
     def verify_batch(self, completions, solutions, prompts=None, truncated=None):
-        self.asked.append((completions, solutions, prompts))
+        self.asked.append((completions, solutions, prompts, truncated))
         return [SimpleNamespace(parsed_answer=text, correct=True, reason=self.reason) for text in completions]
 
 
@@ -82,7 +82,7 @@ def test_both_verifiers_see_answer_gold_and_prompt_and_the_lenient_one_gives_the
     judges.strict = Verifier("string")
     tasks = [{"prompt": "P", "solution": "1"}, {"prompt": "Q", "solution": "2"}]
     rows = judges.judge(tasks, [[Completion("1", False), Completion("one", True)], [Completion("2", False)] * 2])
-    expected = (["1", "one", "2", "2"], ["1", "1", "2", "2"], ["P", "P", "Q", "Q"])
+    expected = (["1", "one", "2", "2"], ["1", "1", "2", "2"], ["P", "P", "Q", "Q"], [False, True, False, False])
     assert judges.lenient.asked[0] == judges.strict.asked[0] == expected
     assert rows[0][1] == {
         "completion": "one", "truncated": True, "answer": "one", "correct": True, "reason": "number", "boxed": True,

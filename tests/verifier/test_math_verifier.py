@@ -178,3 +178,30 @@ def test_workers_are_shared_out_between_the_processes_of_a_machine(monkeypatch):
     assert MathVerifier().num_workers == 2
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
     assert MathVerifier().num_workers == 1
+
+
+def test_what_a_cut_off_completion_ends_with_is_no_answer_but_what_it_has_marked_is():
+    texts = ["So 40 and 2 make 42", "So 40 and 2 make 42", "The answer is 42. Then 5", r"\boxed{42} and 7"]
+    cut_off = [False, True, True, True]
+    assert MathVerifier()(None, texts, ["42"] * 4, completion_truncated=cut_off) == [1.0, 0.0, 1.0, 1.0]
+
+
+def test_right_answers_are_counted_by_the_form_that_they_have():
+    metrics = {}
+    texts = [r"\boxed{4}", "The answer is 4.", "The answer is 4.", "That makes 4 of them.", r"\boxed{5}"]
+    MathVerifier()(None, texts, ["4"] * 5, log_metric=metrics.__setitem__)
+    shares = {name.removeprefix("verifier/right_in_"): share for name, share in metrics.items() if "right_in" in name}
+    assert shares == {"box": 0.25, "hash": 0.0, "tag": 0.0, "phrase": 0.5, "text": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "boxed", "warned"),
+    [(r"Put it in \boxed{}.", 1, True), (r"Put it in \boxed{}.", 2, False), ("What is it?", 1, False)],
+)
+def test_it_is_said_once_where_hardly_any_answer_is_in_the_form_asked_for(caplog, prompt, boxed, warned):
+    texts = [r"\boxed{4}"] * boxed + ["The answer is 4."] * (20 - boxed)
+    verifier = MathVerifier()
+    for _ in range(2):
+        verifier([prompt] * 20, texts, ["4"] * 20)
+    assert caplog.text.count("20 completions 1 give their answer in the form that the prompt asks for") == warned
+    assert len(caplog.records) == warned
