@@ -74,7 +74,7 @@ part() {
 }
 
 # Is it right? Kernels, streams and memory as tests.
-part tests -m pytest -q -m gpu -p no:cacheprovider tests/reward_model/test_on_gpu.py tests/test_attention.py \
+part tests -m pytest -q -m gpu -p no:cacheprovider tests/reward_model/test_on_gpu.py tests/training/test_attention.py \
     --junitxml "$FOLDER/tests.xml"
 # The main claims: against TRL, one row at a time, and resident against streamed, at full size.
 part maths "${SCORING[@]}" --sections maths --ways resident streamed trl one_row fp32 --output "$FOLDER/maths.json"

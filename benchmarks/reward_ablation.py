@@ -33,7 +33,7 @@ from ablation.plan import Plan, Run, load_plan, missing_runs, settings_of
 from ablation.report import report
 from tqdm import tqdm
 
-from trl_hybrid.run_folder import package_versions, write_json
+from trl_hybrid.runs.folder import package_versions, write_json
 
 
 HERE = Path(__file__).resolve().parent
@@ -59,8 +59,8 @@ def train(settings: dict[str, Any], folder: Path) -> Result:
 
     from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
     from trl_hybrid.data import load_tasks, load_test_tasks
-    from trl_hybrid.evaluate import HeldOutAccuracy
     from trl_hybrid.report import StepLines
+    from trl_hybrid.training.held_out_accuracy import HeldOutAccuracy
 
     started, cpu_started = time.perf_counter(), time.process_time()
     torch.set_num_threads(1)

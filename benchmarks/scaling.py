@@ -41,7 +41,7 @@ from tqdm import tqdm
 
 from trl_hybrid.commands.plan import make_plan
 from trl_hybrid.reward_model.footprint import PLACEMENTS
-from trl_hybrid.run_folder import write_json
+from trl_hybrid.runs.folder import write_json
 
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -29,7 +29,7 @@ from agreement.rivals import RIVALS, run_rival
 from agreement.rows import Row, gold_checks, read_labelled, reasoning_gym_checks
 from tqdm import tqdm
 
-from trl_hybrid.run_folder import write_json, write_text
+from trl_hybrid.runs.folder import write_json, write_text
 from trl_hybrid.verifier import MathVerifier, Verdict
 
 

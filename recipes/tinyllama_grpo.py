@@ -6,7 +6,7 @@
     accelerate launch --num_processes 4 recipes/tinyllama_grpo.py                # several GPUs
 
 Settings come from the command line, over a flat YAML file (--config), over RECIPE_DEFAULTS in
-trl_hybrid/defaults.py, over TRL's own defaults.
+trl_hybrid/recipe/defaults.py, over TRL's own defaults.
 Everything that a run makes lies in its folder, runs/<run_name> unless --output_dir says otherwise.
 """
 
@@ -21,36 +21,40 @@ from transformers import ProgressCallback
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
-from trl_hybrid.arguments import (
+from trl_hybrid.errors import plain_errors
+from trl_hybrid.hub.saved import trained_logits
+from trl_hybrid.hub.upload import push_run
+from trl_hybrid.memory.estimates import policy_of, reserved_bytes
+from trl_hybrid.models.check import check_model
+from trl_hybrid.recipe.asked_for import check_asked_for
+from trl_hybrid.recipe.closing import finish
+from trl_hybrid.recipe.defaults import RECIPE_DEFAULTS
+from trl_hybrid.recipe.disk import check_room, check_writable, run_bytes
+from trl_hybrid.recipe.endings import plain_ends
+from trl_hybrid.recipe.folder import RunStart, check_folder, prepare_folder
+from trl_hybrid.recipe.loading import loading_arguments
+from trl_hybrid.recipe.options import (
     CPU_DEFAULTS,
     JudgeArguments,
     TaskArguments,
     parse_arguments,
     reward_model_settings,
 )
-from trl_hybrid.asked_for import check_asked_for
-from trl_hybrid.attention import turn_off_cudnn_attention
-from trl_hybrid.carried_prompt import save_system_prompt
-from trl_hybrid.checkpoint import check_save_strategy
-from trl_hybrid.columns import check_aggregation
-from trl_hybrid.defaults import RECIPE_DEFAULTS
-from trl_hybrid.disk import check_room, check_writable, run_bytes
-from trl_hybrid.errors import plain_errors
-from trl_hybrid.estimates import policy_of, reserved_bytes
-from trl_hybrid.evaluate import ANSWERS, HeldOutAccuracy
-from trl_hybrid.hub.saved import trained_logits
-from trl_hybrid.hub.upload import push_run
-from trl_hybrid.launch import RunStart, check_folder, loading_arguments, prepare_folder, say
-from trl_hybrid.outlook import outlook, work_of
-from trl_hybrid.preflight import check_judges, check_model, check_push, check_run_length
+from trl_hybrid.recipe.outlook import outlook, work_of
+from trl_hybrid.recipe.preflight import check_judges, check_push, check_run_length
+from trl_hybrid.recipe.say import say
+from trl_hybrid.recipe.splits import checked_splits
 from trl_hybrid.report import StepLines
 from trl_hybrid.reward_model.footprint import Need
-from trl_hybrid.run_folder import RUNS
-from trl_hybrid.run_history import RunHistory
-from trl_hybrid.run_settings import settings_of
-from trl_hybrid.splits import checked_splits
-from trl_hybrid.stopping import StopSignals, plain_ends
-from trl_hybrid.summary import finish
+from trl_hybrid.runs.carried_prompt import save_system_prompt
+from trl_hybrid.runs.folder import RUNS
+from trl_hybrid.runs.history import RunHistory
+from trl_hybrid.runs.settings import settings_of
+from trl_hybrid.training.attention import turn_off_cudnn_attention
+from trl_hybrid.training.checkpoint import check_save_strategy
+from trl_hybrid.training.held_out_accuracy import ANSWERS, HeldOutAccuracy
+from trl_hybrid.training.reward_columns import check_aggregation
+from trl_hybrid.training.stop_signals import StopSignals
 
 
 REPOSITORY = Path(__file__).resolve().parent.parent

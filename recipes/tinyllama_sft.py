@@ -25,28 +25,32 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
 
 from trl_hybrid import MathVerifier
-from trl_hybrid.arguments import CPU_DEFAULTS, TaskArguments, parse_arguments
-from trl_hybrid.asked_for import check_installed
-from trl_hybrid.attention import turn_off_cudnn_attention
-from trl_hybrid.carried_prompt import save_system_prompt
-from trl_hybrid.checkpoint import TrainsToTheLastStep, check_save_strategy
-from trl_hybrid.cold_start import check_samples, cold_start_examples, right_answers
-from trl_hybrid.commands.rows import read_rows
 from trl_hybrid.data import load_tasks
-from trl_hybrid.data.preflight import check_tasks
 from trl_hybrid.data.prompt_reader import PromptReader
-from trl_hybrid.defaults import RECIPE_DEFAULTS
-from trl_hybrid.disk import check_room, check_writable, run_bytes
+from trl_hybrid.data.usable_tasks import check_tasks
 from trl_hybrid.errors import InputError, plain_errors
-from trl_hybrid.estimates import policy_of
-from trl_hybrid.generation import Decoding
-from trl_hybrid.launch import RunStart, check_folder, loading_arguments, prepare_folder, say
-from trl_hybrid.model_files import adapter_message
-from trl_hybrid.policy import PolicySource, TransformersSampler, find_policy
+from trl_hybrid.evaluation.cold_start import check_samples, cold_start_examples, right_answers
+from trl_hybrid.evaluation.read_rows import read_rows
+from trl_hybrid.evaluation.samples import Judges, sample_rows, samples_file
+from trl_hybrid.memory.estimates import policy_of
+from trl_hybrid.models.files import adapter_message
+from trl_hybrid.policy.generation import Decoding
+from trl_hybrid.policy.source import PolicySource, find_policy
+from trl_hybrid.policy.transformers_sampler import TransformersSampler
+from trl_hybrid.recipe.asked_for import check_installed
+from trl_hybrid.recipe.defaults import RECIPE_DEFAULTS
+from trl_hybrid.recipe.disk import check_room, check_writable, run_bytes
+from trl_hybrid.recipe.endings import plain_ends
+from trl_hybrid.recipe.folder import RunStart, check_folder, prepare_folder
+from trl_hybrid.recipe.loading import loading_arguments
+from trl_hybrid.recipe.options import CPU_DEFAULTS, TaskArguments, parse_arguments
+from trl_hybrid.recipe.say import say
+from trl_hybrid.recipe.splits import mapping_of, train_location
 from trl_hybrid.report import StepLines, cold_start_line
 from trl_hybrid.report.headline import duration
 from trl_hybrid.reward_model.loading import whole_weights
-from trl_hybrid.run_folder import (
+from trl_hybrid.runs.carried_prompt import save_system_prompt
+from trl_hybrid.runs.folder import (
     RUNS,
     checkpoint_to_resume,
     goes_on,
@@ -55,12 +59,12 @@ from trl_hybrid.run_folder import (
     relative_path,
     write_json,
 )
-from trl_hybrid.run_history import RunHistory
-from trl_hybrid.run_overwrite import SAMPLES_FILE
-from trl_hybrid.run_settings import SETTINGS_FILE, settings_of, write_settings
-from trl_hybrid.sampling import Judges, sample_rows, samples_file
-from trl_hybrid.splits import mapping_of, train_location
-from trl_hybrid.stopping import StopSignals, plain_ends
+from trl_hybrid.runs.history import RunHistory
+from trl_hybrid.runs.overwrite import SAMPLES_FILE
+from trl_hybrid.runs.settings import SETTINGS_FILE, settings_of, write_settings
+from trl_hybrid.training.attention import turn_off_cudnn_attention
+from trl_hybrid.training.checkpoint import TrainsToTheLastStep, check_save_strategy
+from trl_hybrid.training.stop_signals import StopSignals
 
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -55,7 +55,7 @@ class Mutant:
     """A function with one change.
 
     Attributes:
-        name: mutmut's, such as `trl_hybrid.metrics.x_vote__mutmut_3`.
+        name: mutmut's, such as `trl_hybrid.evaluation.metrics.x_vote__mutmut_3`.
         file: The module's path.
         change: The changed lines, as `old => new`.
     """
@@ -274,8 +274,8 @@ def report(outcomes: dict[str, Counter[str]]) -> float:
 def readable(function: str) -> str:
     """Turn mutmut's name of a function into Python's.
 
-    >>> readable("trl_hybrid.metrics.x_vote"), readable("trl_hybrid.evaluate.xǁHeldOutAccuracyǁfigures")
-    ('trl_hybrid.metrics.vote', 'trl_hybrid.evaluate.HeldOutAccuracy.figures')
+    >>> readable("trl_hybrid.evaluation.metrics.x_vote"), readable("trl_hybrid.training.calibration.xǁCalibrateǁdue")
+    ('trl_hybrid.evaluation.metrics.vote', 'trl_hybrid.training.calibration.Calibrate.due')
     """
     module, _, name = function.rpartition(".")
     return f"{module}." + (name[2:].replace("ǁ", ".") if name.startswith("xǁ") else name[2:])

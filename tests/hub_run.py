@@ -9,10 +9,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig
 
-from trl_hybrid.arguments import JudgeArguments, TaskArguments
-from trl_hybrid.config import HybridGRPOConfig
 from trl_hybrid.hub.saved import Trained, lora_values, probe_logits
-from trl_hybrid.run_settings import write_settings
+from trl_hybrid.recipe.options import JudgeArguments, TaskArguments
+from trl_hybrid.runs.settings import write_settings
+from trl_hybrid.training.config import HybridGRPOConfig
 
 
 POLICY = "data/embedded_policy"

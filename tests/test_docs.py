@@ -9,9 +9,9 @@ import torch
 from accelerate.commands.launch import launch_command_parser
 from trl import ModelConfig, SFTConfig
 
-from trl_hybrid.arguments import TaskArguments, parse_arguments
 from trl_hybrid.cli import parse
 from trl_hybrid.commands.recipe_options import parse_recipe_options
+from trl_hybrid.recipe.options import TaskArguments, parse_arguments
 
 
 PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(Path("docs").glob("*.md"))]

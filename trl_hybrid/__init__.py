@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from trl_hybrid.config import HybridGRPOConfig
     from trl_hybrid.hybrid import HybridReward, combine_hybrid_score, hybrid_rewards
     from trl_hybrid.reward_model import AceRewardModel, RewardModel
-    from trl_hybrid.trainer import HybridGRPOTrainer
+    from trl_hybrid.training.config import HybridGRPOConfig
+    from trl_hybrid.training.trainer import HybridGRPOTrainer
     from trl_hybrid.verifier import MathVerifier, Verdict
 
 _HOMES = {
     "AceRewardModel": "trl_hybrid.reward_model",
-    "HybridGRPOConfig": "trl_hybrid.config",
-    "HybridGRPOTrainer": "trl_hybrid.trainer",
+    "HybridGRPOConfig": "trl_hybrid.training.config",
+    "HybridGRPOTrainer": "trl_hybrid.training.trainer",
     "HybridReward": "trl_hybrid.hybrid",
     "MathVerifier": "trl_hybrid.verifier",
     "RewardModel": "trl_hybrid.reward_model",

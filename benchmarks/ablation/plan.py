@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from ablation.figures import ByArm, Result, mean_of
 
-from trl_hybrid.run_folder import read_json
+from trl_hybrid.runs.folder import read_json
 
 
 PLAN = Path(__file__).resolve().parent.parent / "reward_ablation.yaml"

@@ -24,7 +24,7 @@ from transformers import TrainerCallback
 from trl.extras.profiling import ProfilingContext
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
-from trl_hybrid.attention import turn_off_cudnn_attention
+from trl_hybrid.training.attention import turn_off_cudnn_attention
 
 
 NAMES = {"transformers.generate": "generation", "reward_model": "reward model", "math_verifier": "verifier"}

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from trl_hybrid.attention import prefers_cudnn_attention, turn_off_cudnn_attention
 from trl_hybrid.checks.machine import check_machine
 from trl_hybrid.reward_model import packing
+from trl_hybrid.training.attention import prefers_cudnn_attention, turn_off_cudnn_attention
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def said(status):
 @pytest.mark.parametrize(("capability", "preferred"), [((9, 0), True), ((10, 0), True), ((8, 0), False)])
 def test_where_torch_prefers_cudnns_attention_the_way_out_is_said(gpu, capability, preferred):
     gpu(capability)
-    assert ("call trl_hybrid.attention.turn_off_cudnn_attention()" in said("note")) is preferred
+    assert ("call trl_hybrid.training.attention.turn_off_cudnn_attention()" in said("note")) is preferred
     assert prefers_cudnn_attention() is preferred
     turn_off_cudnn_attention()
     assert "cuDNN" not in said("note")

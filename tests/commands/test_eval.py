@@ -9,10 +9,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from trl_hybrid.carried_prompt import CARRIED, save_system_prompt
 from trl_hybrid.cli import main
-from trl_hybrid.defaults import RECIPE_DEFAULTS
-from trl_hybrid.policy import TransformersSampler
+from trl_hybrid.policy.transformers_sampler import TransformersSampler
+from trl_hybrid.recipe.defaults import RECIPE_DEFAULTS
+from trl_hybrid.runs.carried_prompt import CARRIED, save_system_prompt
 
 
 BASE = "data/embedded_policy"

@@ -64,7 +64,7 @@ def test_the_recipe_on_24_and_80_gb(models, capsys):
     assert small["free"] == 24 * 10**9
     assert small["policy"]["rows"] == 32
     assert small["policy"]["generated_rows"] == 128
-    # bf16 weights of 1,100,048,384 and fp32 adapters of 25,231,360 parameters (tests/test_memory.py).
+    # bf16 weights of 1,100,048,384 and fp32 adapters of 25,231,360 parameters (tests/memory/test_training.py).
     assert small["training"]["weights"] == 2 * 1_100_048_384 + 4 * 25_231_360
     # 14,141,252,608 bytes of weights and 16384 tokens of 137,216 (tests/reward_model/test_footprint.py).
     resident = small["placements"]["resident"]

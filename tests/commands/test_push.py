@@ -82,7 +82,8 @@ def test_what_was_pushed_loads_from_the_hub_and_answers_by_its_own_card(hub, cli
     assert client.order(code=f"{code}\nprint(type(model).__name__, model.peft_config['default'].r)") is None
     assert "PeftModelForCausalLM 4" in client.shown
     assert hub.count(r"GET /lfs/") == 1
-    asked = "from trl_hybrid.carried_prompt import carried_prompt\nprint([*map(carried_prompt, ['me/tiny', 'me/no'])])"
+    home = "trl_hybrid.runs.carried_prompt"
+    asked = f"from {home} import carried_prompt\nprint([*map(carried_prompt, ['me/tiny', 'me/no'])])"
     assert client.order(code=asked) is None
     assert client.shown.strip() == repr([{"system_prompt": SYSTEM_PROMPT}, {}])
 
@@ -218,9 +219,9 @@ for found in check_hub():
 
 def test_before_a_run_is_paid_for_the_hub_is_asked_who_may_push(hub, client):
     code = """
-from trl_hybrid.config import HybridGRPOConfig
+from trl_hybrid.training.config import HybridGRPOConfig
 from trl_hybrid.errors import InputError
-from trl_hybrid.preflight import check_push
+from trl_hybrid.recipe.preflight import check_push
 for name, token in {asked}:
     try:
         check_push(HybridGRPOConfig("unused", use_cpu=True, hub_model_id=name, hub_token=token))

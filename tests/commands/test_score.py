@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from trl_hybrid.arguments import JudgeArguments
 from trl_hybrid.cli import main
 from trl_hybrid.commands.score import IN_HELP, PREFIX, add_parser
+from trl_hybrid.recipe.options import JudgeArguments
 from trl_hybrid.reward_model import RewardModel
 
 

@@ -9,8 +9,8 @@ import yaml
 from trl import ModelConfig
 
 from trl_hybrid import HybridGRPOConfig
-from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments
 from trl_hybrid.data.columns import PROMPT_COLUMNS, SOLUTION_COLUMNS
+from trl_hybrid.recipe.options import JudgeArguments, TaskArguments, parse_arguments
 
 
 TEXT = Path("docs/data.md").read_text()

@@ -9,7 +9,7 @@ from huggingface_hub import HfApi, ModelCard
 from trl_hybrid.hub.card import make_card, snippet
 from trl_hybrid.hub.origin import licence_of
 from trl_hybrid.hub.upload import read_run
-from trl_hybrid.policy import weights_digest
+from trl_hybrid.policy.source import weights_digest
 
 
 ON_HUB = {"dataset_name": "openai/gsm8k", "dataset_config": "main"}

@@ -20,9 +20,9 @@ from peft import LoraConfig
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
 from trl_hybrid.data import load_tasks
-from trl_hybrid.evaluate import accuracy
-from trl_hybrid.generation import Decoding
 from trl_hybrid.hub.saved import check_saved_model, trained_logits
+from trl_hybrid.policy.generation import Decoding
+from trl_hybrid.training.held_out_accuracy import accuracy
 
 
 FIXED_IDS = [[1, 5, 9, 14, 20, 7, 3, 11], [1, 8, 8, 30, 2, 6, 12, 4]]

@@ -9,10 +9,10 @@ import sys
 from datasets import Dataset
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
-from trl_hybrid.columns import REWARD_MODEL, VERIFIER
 from trl_hybrid.data import load_tasks
-from trl_hybrid.evaluate import accuracy
-from trl_hybrid.generation import Decoding
+from trl_hybrid.policy.generation import Decoding
+from trl_hybrid.training.held_out_accuracy import accuracy
+from trl_hybrid.training.reward_columns import REWARD_MODEL, VERIFIER
 
 
 GROUP, ROWS = 8, 24

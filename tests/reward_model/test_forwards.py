@@ -8,10 +8,10 @@ import torch
 from transformers import AttentionInterface, AutoModelForSequenceClassification, MistralConfig, Qwen2Config
 
 from trl_hybrid.reward_model import RewardModel, forwards
+from trl_hybrid.reward_model.first_scores import sample_rows
 from trl_hybrid.reward_model.forwards import PackedForward, PaddedForward, can_pack
 from trl_hybrid.reward_model.packing import ATTENTION, pack_rows, packed_attention
 from trl_hybrid.reward_model.plan import Family, rows_of
-from trl_hybrid.reward_model.preflight import sample_rows
 
 
 START = tuple(range(10, 40))

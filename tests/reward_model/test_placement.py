@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import BitsAndBytesConfig
 
-from trl_hybrid.arguments import JudgeArguments, reward_model_settings
+from trl_hybrid.recipe.options import JudgeArguments, reward_model_settings
 from trl_hybrid.reward_model import RewardModel, scorer
 from trl_hybrid.reward_model import placement as placement_module
 from trl_hybrid.reward_model.footprint import Need, measure_footprint

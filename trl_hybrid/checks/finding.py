@@ -7,9 +7,6 @@ from typing import Any, Literal
 from trl_hybrid.errors import InputError
 
 
-GB = 10**9
-
-
 @dataclass(frozen=True)
 class Finding:
     """One line of the report.
@@ -40,12 +37,3 @@ def findings(check: Callable[..., Iterable[Finding]], *args: Any, fix: str) -> I
         text, _, rest = str(error).partition("\n")
         own = rest or isinstance(error, InputError)
         yield Finding("problem", text or type(error).__name__, rest if own else fix)
-
-
-def size(count: int) -> str:
-    """Show bytes.
-
-    >>> size(14_141_252_608), size(4_400_000)
-    ('14.1 GB', '4.4 MB')
-    """
-    return f"{count / GB:.1f} GB" if count >= GB / 10 else f"{count / 10**6:.1f} MB"

@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from trl_hybrid.checks.finding import Finding, size
+from trl_hybrid.checks.finding import Finding
+from trl_hybrid.memory.size import size
 
 
 HUB_SECONDS = 5
@@ -46,14 +47,14 @@ def check_attention(index: int) -> Iterator[Finding]:
     """
     import torch
 
-    from trl_hybrid.attention import prefers_cudnn_attention
     from trl_hybrid.reward_model.packing import kernel_options
+    from trl_hybrid.training.attention import prefers_cudnn_attention
 
     if prefers_cudnn_attention(index):
         yield Finding(
             "note",
             f"GPU {index}: torch prefers cuDNN's attention, whose gradients can be NaN. The recipes turn it off; in a "
-            "program of your own, call trl_hybrid.attention.turn_off_cudnn_attention() before training",
+            "program of your own, call trl_hybrid.training.attention.turn_off_cudnn_attention() before training",
         )
     if kernel_options(torch.device("cuda", index), torch.bfloat16, COMMON_HEAD_SIZE) is not None:
         yield Finding("ok", f"GPU {index}: packed rows are scored with torch's varlen attention, all in one call")

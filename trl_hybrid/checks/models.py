@@ -11,16 +11,18 @@ from huggingface_hub.errors import HTTPError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig, get_quantization_config
 
-from trl_hybrid.arguments import JudgeArguments, reward_model_settings
-from trl_hybrid.checks.finding import Finding, size
+from trl_hybrid.checks.finding import Finding
 from trl_hybrid.checks.machine import HUB_SECONDS
-from trl_hybrid.config import HybridGRPOConfig
-from trl_hybrid.estimates import named_dtype, policy_of, reserved_bytes
-from trl_hybrid.preflight import check_judges, check_model
+from trl_hybrid.memory.estimates import named_dtype, policy_of, reserved_bytes
+from trl_hybrid.memory.size import size
+from trl_hybrid.models.check import check_model
+from trl_hybrid.recipe.options import JudgeArguments, reward_model_settings
+from trl_hybrid.recipe.preflight import check_judges
 from trl_hybrid.reward_model import RewardModel
 from trl_hybrid.reward_model.footprint import measure_footprint
 from trl_hybrid.reward_model.host_memory import free_host_bytes
 from trl_hybrid.reward_model.loading import Source, load_config
+from trl_hybrid.training.config import HybridGRPOConfig
 from trl_hybrid.verifier import MathVerifier
 
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trl_hybrid.arguments import TaskArguments
 from trl_hybrid.checks.finding import Finding
 from trl_hybrid.data import load_tasks
 from trl_hybrid.data.golds import find_faults
+from trl_hybrid.recipe.options import TaskArguments
 from trl_hybrid.shipped import shipped_folder
 from trl_hybrid.verifier import MathVerifier
 

@@ -16,7 +16,7 @@ from trl_hybrid.errors import InputError
 
 if TYPE_CHECKING:
     from trl_hybrid.commands.eval_settings import EvalSettings
-    from trl_hybrid.policy import PolicySource
+    from trl_hybrid.policy.source import PolicySource
 
 EXAMPLES = """examples:
   trl-hybrid eval --model runs/x --base
@@ -86,9 +86,9 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from trl_hybrid.commands.eval_settings import load_problems, resolve
     from trl_hybrid.commands.eval_table import answers, table
-    from trl_hybrid.figures import compare, counts, summarize
-    from trl_hybrid.run_folder import package_versions, write_json
-    from trl_hybrid.run_settings import local_names
+    from trl_hybrid.evaluation.statistics import compare, counts, summarize
+    from trl_hybrid.runs.folder import package_versions, write_json
+    from trl_hybrid.runs.settings import local_names
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("`trl-hybrid eval` writes its files from one process. Start it without `accelerate launch`.")
@@ -169,7 +169,7 @@ def _answer_all(
     folder: Path,
 ) -> dict[str, list[dict[str, Any]]]:
     """Fill one file of rows for each policy; what another run made there is refused before anything is loaded."""
-    from trl_hybrid.sampling import sample_rows, samples_file
+    from trl_hybrid.evaluation.samples import sample_rows, samples_file
     from trl_hybrid.verifier import MathVerifier
 
     way_out = "Nothing was written. Name another --output_dir, or write both anew by --overwrite."
@@ -206,7 +206,7 @@ def _answer_all(
 def _sampling(args: argparse.Namespace, settings: EvalSettings, source: PolicySource) -> dict[str, Any]:
     """Say what decides about a file's rows."""
     from trl_hybrid.commands.score import describe
-    from trl_hybrid.policy import default_dtype
+    from trl_hybrid.policy.source import default_dtype
 
     judged = {"reward_model": describe(settings.judges)} if settings.judges else {}
     dtype = args.dtype or default_dtype()
@@ -214,12 +214,12 @@ def _sampling(args: argparse.Namespace, settings: EvalSettings, source: PolicySo
 
 
 def _prepare(args: argparse.Namespace, source: PolicySource, verifier: Any, reward_model: Any) -> tuple[Any, Any]:
-    from trl_hybrid.policy import TransformersSampler
-    from trl_hybrid.sampling import Judges
+    from trl_hybrid.evaluation.samples import Judges
+    from trl_hybrid.policy.transformers_sampler import TransformersSampler
 
     judges = Judges(verifier, reward_model())
     if args.backend == "vllm":
-        from trl_hybrid.vllm_sampler import VllmSampler
+        from trl_hybrid.policy.vllm_sampler import VllmSampler
 
         return VllmSampler(source, args.dtype), judges
     return TransformersSampler(source, args.dtype), judges
@@ -227,7 +227,7 @@ def _prepare(args: argparse.Namespace, source: PolicySource, verifier: Any, rewa
 
 def _reward_model(args: argparse.Namespace, settings: EvalSettings) -> Any:
     from trl_hybrid.commands.score import load_reward_model
-    from trl_hybrid.estimates import sampling_bytes
+    from trl_hybrid.memory.estimates import sampling_bytes
 
     if settings.judges is None:
         return None

@@ -13,9 +13,9 @@ from trl_hybrid.errors import InputError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from trl_hybrid.arguments import JudgeArguments
-    from trl_hybrid.generation import Decoding
-    from trl_hybrid.policy import PolicySource
+    from trl_hybrid.policy.generation import Decoding
+    from trl_hybrid.policy.source import PolicySource
+    from trl_hybrid.recipe.options import JudgeArguments
 
 OF_DATA_SET = ("dataset_config", "dataset_prompt_column", "dataset_solution_column", "max_question_chars")
 """Settings of a run that belong to its data set: with another one they are not taken over."""
@@ -56,7 +56,7 @@ def resolve(args: argparse.Namespace) -> EvalSettings:
     Raises:
         InputError: A model that cannot be had, no data set, or a value out of its range.
     """
-    from trl_hybrid.policy import find_policy, run_summary
+    from trl_hybrid.policy.source import find_policy, run_summary
 
     _check(args)
     summary = run_summary(args.model)
@@ -111,7 +111,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _base(wanted: str | None, model: PolicySource, own: dict[str, Any]) -> PolicySource | None:
     """Find what `--base` names: without a value the adapter's base, or what the run started from."""
-    from trl_hybrid.policy import PolicySource, find_policy
+    from trl_hybrid.policy.source import PolicySource, find_policy
 
     if wanted is None:
         return None
@@ -129,8 +129,8 @@ def _base(wanted: str | None, model: PolicySource, own: dict[str, Any]) -> Polic
 
 def _system_prompt(given: str | None, own: dict[str, Any], model: PolicySource) -> tuple[str | None, str]:
     """Choose what is put before each problem, and say on whose word: a model answers to what it was trained with."""
-    from trl_hybrid.carried_prompt import CARRIED, carried_prompt
-    from trl_hybrid.defaults import RECIPE_DEFAULTS
+    from trl_hybrid.recipe.defaults import RECIPE_DEFAULTS
+    from trl_hybrid.runs.carried_prompt import CARRIED, carried_prompt
 
     if given is not None:
         return given or None, "given by --system_prompt"
@@ -182,7 +182,7 @@ def _trained_split(name: str, own: dict[str, Any]) -> str | None:
 
 
 def _decoding(args: argparse.Namespace, own: dict[str, Any]) -> tuple[Decoding, dict[str, Any]]:
-    from trl_hybrid.generation import Decoding
+    from trl_hybrid.policy.generation import Decoding
 
     theirs = {name: own[name] for name in OF_DECODING if own.get(name) is not None}
     given = {name: getattr(args, name, None) for name in OF_DECODING}
@@ -194,7 +194,7 @@ def _decoding(args: argparse.Namespace, own: dict[str, Any]) -> tuple[Decoding, 
 
 def _judges(args: argparse.Namespace, own: dict[str, Any]) -> JudgeArguments | None:
     """Find what `--reward_model` names: without a value the one that the run was trained with, as it was."""
-    from trl_hybrid.arguments import JudgeArguments
+    from trl_hybrid.recipe.options import JudgeArguments
 
     if args.reward_model is None:
         return None

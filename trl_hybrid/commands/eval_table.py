@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from trl_hybrid.data.report import GOLD_WIDTH, WIDTH, shortened
+from trl_hybrid.data.task_report import GOLD_WIDTH, WIDTH, shortened
 
 
 VERDICTS = {True: "right", False: "wrong", None: "cannot be judged"}

@@ -5,7 +5,8 @@ import json
 import warnings
 from typing import Any
 
-from trl_hybrid.commands.plan_table import GB, table
+from trl_hybrid.commands.plan_table import table
+from trl_hybrid.memory.size import GB
 
 
 DESCRIPTION = """Estimate the memory of a training run for each place where the reward model's weights can live.

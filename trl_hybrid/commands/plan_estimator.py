@@ -8,7 +8,7 @@ import torch
 
 from trl_hybrid.commands.plan_fit import Estimate
 from trl_hybrid.commands.recipe_options import parse_recipe_options
-from trl_hybrid.estimates import (
+from trl_hybrid.memory.estimates import (
     Launch,
     named_dtype,
     policy_of,
@@ -17,8 +17,8 @@ from trl_hybrid.estimates import (
     training_memory,
     workload_of,
 )
-from trl_hybrid.memory import Policy, TrainingMemory, Workload
-from trl_hybrid.preflight import check_model_found
+from trl_hybrid.memory.training import Policy, TrainingMemory, Workload
+from trl_hybrid.models.check import check_model_found
 from trl_hybrid.reward_model.footprint import PLACEMENTS, Footprint, default_tokens, measure_footprint
 from trl_hybrid.reward_model.host_memory import free_host_bytes
 from trl_hybrid.reward_model.loading import Source, load_config

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from trl_hybrid.memory.size import GB
 
-GB = 10**9
 
 PARTS = {
     "weights": "policy weights",

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Check, push, and print the page."""
     from trl_hybrid.hub.saved import base_model, check_saved_model, check_weights, is_here
     from trl_hybrid.hub.upload import push_run, read_run
-    from trl_hybrid.run_settings import local_name
+    from trl_hybrid.runs.settings import local_name
 
     run = read_run(args.run_folder)
     base = base_model(args.run_folder)

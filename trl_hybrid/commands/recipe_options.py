@@ -22,10 +22,10 @@ def parse_recipe_options(config: str | None, options: Sequence[str]) -> tuple[An
     import torch
     from trl import ModelConfig
 
-    from trl_hybrid.arguments import JudgeArguments, TaskArguments, parse_arguments
-    from trl_hybrid.columns import check_aggregation
-    from trl_hybrid.config import HybridGRPOConfig
-    from trl_hybrid.defaults import RECIPE_DEFAULTS
+    from trl_hybrid.recipe.defaults import RECIPE_DEFAULTS
+    from trl_hybrid.recipe.options import JudgeArguments, TaskArguments, parse_arguments
+    from trl_hybrid.training.config import HybridGRPOConfig
+    from trl_hybrid.training.reward_columns import check_aggregation
 
     # A machine without a GPU may look at a run for one, but refuses settings that need one.
     elsewhere = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": True}

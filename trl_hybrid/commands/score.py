@@ -15,14 +15,14 @@ from statistics import fmean, pstdev
 from types import NoneType
 from typing import TYPE_CHECKING, Any, BinaryIO, get_args, get_type_hints
 
-from trl_hybrid.commands.rows import read_rows
 from trl_hybrid.commands.scores_file import OWN_NAMES, read_scores, scores_file
 from trl_hybrid.errors import InputError
-from trl_hybrid.rows_file import RowsFile, score_fields
+from trl_hybrid.evaluation.read_rows import read_rows
+from trl_hybrid.evaluation.rows_file import RowsFile, score_fields
 
 
 if TYPE_CHECKING:
-    from trl_hybrid.arguments import JudgeArguments
+    from trl_hybrid.recipe.options import JudgeArguments
     from trl_hybrid.reward_model import RewardModel
     from trl_hybrid.reward_model.footprint import Need
 
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0; 1 if a score is not finite; 130 after Ctrl-C.
     """
-    from trl_hybrid.arguments import JudgeArguments
+    from trl_hybrid.recipe.options import JudgeArguments
 
     judges = JudgeArguments(**{name: value for name, value in vars(args).items() if name.startswith(PREFIX)})
     _check_settings(args)
@@ -130,7 +130,7 @@ def describe(judges: JudgeArguments) -> dict[str, Any]:
 
 def load_reward_model(judges: JudgeArguments, reserved_memory: Need | int = 0) -> RewardModel:
     """Load the reward model. It remembers no scores, so that a run in two parts gives the scores of a run in one."""
-    from trl_hybrid.arguments import reward_model_settings
+    from trl_hybrid.recipe.options import reward_model_settings
     from trl_hybrid.reward_model import RewardModel
 
     settings = reward_model_settings(judges)
@@ -139,14 +139,14 @@ def load_reward_model(judges: JudgeArguments, reserved_memory: Need | int = 0) -
 
 def _options() -> list[Field[Any]]:
     """Return the fields of `JudgeArguments` that describe the reward model."""
-    from trl_hybrid.arguments import JudgeArguments
+    from trl_hybrid.recipe.options import JudgeArguments
 
     return [option for option in fields(JudgeArguments) if option.name.startswith(PREFIX)]
 
 
 def _add_reward_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the reward model's options with the names, defaults and help that training has for them."""
-    from trl_hybrid.arguments import JudgeArguments
+    from trl_hybrid.recipe.options import JudgeArguments
 
     group = parser.add_argument_group("reward model")
     kinds = get_type_hints(JudgeArguments)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_hybrid.errors import InputError
-from trl_hybrid.rows_file import RowsFile
+from trl_hybrid.evaluation.rows_file import RowsFile
 
 
 OWN_NAMES = ("score", "nonfinite", "reward_model")

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trl_hybrid.commands.rows import read_rows
 from trl_hybrid.errors import InputError
+from trl_hybrid.evaluation.read_rows import read_rows
 
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def _print_table(verdicts: Sequence[Verdict]) -> None:
 
 def _print_faults(golds: Sequence[str], faults: dict[str, str]) -> None:
     """Say why rows were not judged, the commonest reason first."""
-    from trl_hybrid.data.report import GOLD_WIDTH, shortened
+    from trl_hybrid.data.task_report import GOLD_WIDTH, shortened
 
     for fault, count in Counter(faults[gold] for gold in golds if gold in faults).most_common():
         row = next(number for number, gold in enumerate(golds, start=1) if faults.get(gold) == fault)

@@ -23,7 +23,7 @@ from datasets.exceptions import DatasetsError
 from trl_hybrid.data.columns import column_paths
 from trl_hybrid.data.text_rows import FEATURES, ROW, SUFFIXES, parse_row, text_rows
 from trl_hybrid.errors import EMBEDDED_COMMAND, InputError
-from trl_hybrid.run_folder import relative_path
+from trl_hybrid.runs.folder import relative_path
 
 
 BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}

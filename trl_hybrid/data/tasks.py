@@ -30,7 +30,7 @@ def load_tasks(
 
     A row such as `{"question": "What is 2 + 3?", "answer": "5"}` becomes `{"prompt": [{"role": "user", "content":
     "What is 2 + 3?"}], "solution": "5"}`; other columns go, since TRL hands every column to every reward function. No
-    row is left out for its gold: what cannot be judged is found by [`~trl_hybrid.data.preflight.check_tasks`].
+    row is left out for its gold: what cannot be judged is found by [`~trl_hybrid.data.usable_tasks.check_tasks`].
 
     Args:
         name: Id of a data set on the Hub, a folder, or a .json, .jsonl, .csv or .parquet file. A single file is one

@@ -6,7 +6,6 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from trl_hybrid.hub.names import data_link, model_link, on_hub
-from trl_hybrid.hub.saved import ADAPTER_CONFIG
 from trl_hybrid.hub.tables import (
     accuracy_figures,
     evaluation_table,
@@ -16,9 +15,10 @@ from trl_hybrid.hub.tables import (
     own_evaluation,
     reward_recipe,
 )
+from trl_hybrid.models.files import ADAPTER_CONFIG
 from trl_hybrid.report.terminal import percent
 from trl_hybrid.reward_model.presets import licence_note
-from trl_hybrid.run_settings import data_names
+from trl_hybrid.runs.settings import data_names
 
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")

@@ -5,7 +5,7 @@ from typing import Any
 
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-from trl_hybrid.run_settings import data_names
+from trl_hybrid.runs.settings import data_names
 
 
 def on_hub(name: str) -> bool:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trl_hybrid.hub.names import on_hub
-from trl_hybrid.model_files import ADAPTER_CONFIG
+from trl_hybrid.models.files import ADAPTER_CONFIG
 from trl_hybrid.reward_model.loading import whole_weights
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 
 from trl_hybrid.hub.names import cell, data_link, model_link, on_hub
-from trl_hybrid.policy import weights_digest
+from trl_hybrid.policy.source import weights_digest
 from trl_hybrid.reward_model.presets import find_preset
-from trl_hybrid.run_folder import read_json
-from trl_hybrid.run_settings import local_name
+from trl_hybrid.runs.folder import read_json
+from trl_hybrid.runs.settings import local_name
 from trl_hybrid.verifier import MathVerifier
 
 

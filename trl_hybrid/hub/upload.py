@@ -7,13 +7,13 @@ from typing import Any
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalTokenNotFoundError
 
-from trl_hybrid.carried_prompt import CARRIED, save_system_prompt
 from trl_hybrid.errors import InputError
 from trl_hybrid.hub.card import make_card
 from trl_hybrid.hub.origin import licence_of
 from trl_hybrid.hub.saved import weight_files
-from trl_hybrid.run_folder import newest_whole_checkpoint, read_json
-from trl_hybrid.run_settings import SETTINGS_FILE, mark_local
+from trl_hybrid.runs.carried_prompt import CARRIED, save_system_prompt
+from trl_hybrid.runs.folder import newest_whole_checkpoint, read_json
+from trl_hybrid.runs.settings import SETTINGS_FILE, mark_local
 
 
 # No checkpoints, optimizer states, completions or reports, which hold the data set's rows; and no pickle, as

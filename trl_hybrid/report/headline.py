@@ -5,7 +5,7 @@ from typing import Any
 from trl_hybrid.report.curves import alarm_step, curve
 from trl_hybrid.report.run import Run
 from trl_hybrid.report.terminal import percent
-from trl_hybrid.run_settings import data_names
+from trl_hybrid.runs.settings import data_names
 
 
 PARTS = {"generation": "writing completions", "judging": "judging", "update": "updating the policy"}

@@ -19,7 +19,7 @@ from trl_hybrid.report.panels import PANELS, Panel, accuracy_panel
 from trl_hybrid.report.rows import page_rows, verdicts
 from trl_hybrid.report.run import Run, read_run
 from trl_hybrid.report.terminal import percent
-from trl_hybrid.run_folder import write_text
+from trl_hybrid.runs.folder import write_text
 
 
 MAX_COMPLETIONS = 20_000

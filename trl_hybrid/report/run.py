@@ -11,9 +11,9 @@ from pyarrow import ArrowInvalid
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.report.terminal import last_content
-from trl_hybrid.run_folder import read_json
-from trl_hybrid.run_history import HISTORY_FILE, read_history
-from trl_hybrid.run_settings import SETTINGS_FILE
+from trl_hybrid.runs.folder import read_json
+from trl_hybrid.runs.history import HISTORY_FILE, read_history
+from trl_hybrid.runs.settings import SETTINGS_FILE
 
 
 logger = logging.getLogger(__name__)

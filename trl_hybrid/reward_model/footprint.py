@@ -31,8 +31,6 @@ BATCHES_PER_PASS = 8
 GATHERED_LAYERS = 2
 """Layers that ZeRO-3 holds whole on the GPU: one that computes and one that is prefetched."""
 
-GB = 10**9
-
 
 @dataclass(frozen=True)
 class Need:
@@ -256,7 +254,7 @@ def gigabytes(size: int) -> str:
         >>> gigabytes(14_141_000_000)
         '14.1 GB'
     """
-    return f"{size / GB:.1f} GB"
+    return f"{size / 10**9:.1f} GB"
 
 
 def _count(module: nn.Module) -> int:

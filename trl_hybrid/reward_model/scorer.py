@@ -14,14 +14,15 @@ import torch
 
 from trl_hybrid.reward_model.backend import BackendOptions, ScoringBackend, load_backend
 from trl_hybrid.reward_model.cache import ScoreCache
+from trl_hybrid.reward_model.first_scores import check_scores, sample_rows
 from trl_hybrid.reward_model.footprint import Need
 from trl_hybrid.reward_model.forwards import score_tolerance
 from trl_hybrid.reward_model.loading import Source, load_config, load_tokenizer
+from trl_hybrid.reward_model.messages import Conversation
 from trl_hybrid.reward_model.placement import Placement, body_dtype, local_device, resolve_placement
 from trl_hybrid.reward_model.plan import Row, deduplicate
-from trl_hybrid.reward_model.preflight import check_scores, sample_rows
 from trl_hybrid.reward_model.presets import ACEMATH_SYSTEM_PROMPT, find_preset, known_licence, licence_note
-from trl_hybrid.reward_model.prompts import Conversation, RenderedRow, RowRenderer
+from trl_hybrid.reward_model.prompts import RenderedRow, RowRenderer
 
 
 logger = logging.getLogger(__name__)

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal, get_args
 
-from trl_hybrid.verifier.answers import AnswerForm, ExtractedAnswer, extract_answer, extract_gold
+from trl_hybrid.verifier.answers import ExtractedAnswer, extract_answer, extract_gold
 from trl_hybrid.verifier.equivalence import compare_strings, compare_without_algebra, is_blank
 from trl_hybrid.verifier.faults import contained
 from trl_hybrid.verifier.gsm8k import compare_numbers, flexible_answer, strict_answer
 from trl_hybrid.verifier.logs import log_columns, log_rates, warn_of_form
 from trl_hybrid.verifier.pool import WorkerPool, default_num_workers
 from trl_hybrid.verifier.rows import completion_texts, prompt_texts, solution_texts
-from trl_hybrid.verifier.verdict import ERROR, UNJUDGEABLE, Judgement, Verdict
+from trl_hybrid.verifier.verdict import ERROR, UNJUDGEABLE, AnswerForm, Judgement, Verdict
 
 
 Method = Literal["math_verify", "boxed", "strict", "flexible"]

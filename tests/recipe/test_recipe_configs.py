@@ -1,0 +1,92 @@
+"""Every shipped recipe configuration is one that its recipe takes, and fits where it says, by estimate."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import LlamaConfig, Qwen2Config
+from trl import ModelConfig, SFTConfig
+
+from trl_hybrid.commands.plan import make_plan
+from trl_hybrid.commands.recipe_options import parse_recipe_options
+from trl_hybrid.memory.estimates import sampling_bytes
+from trl_hybrid.memory.size import GB
+from trl_hybrid.recipe.options import TaskArguments, parse_arguments
+from trl_hybrid.reward_model.footprint import Need
+
+
+FOLDER = Path("recipes/configs")
+SFT = sorted(FOLDER.glob("*_sft.yaml"))
+GRPO = sorted(set(FOLDER.glob("*.yaml")) - set(SFT))
+SIZES = {"gsm8k_16gb": 16, "gsm8k_24gb": 24, "tinyllama_grpo": 80, "math_16gb": 16, "math_24gb": 24, "math_80gb": 80}
+
+# TRL's configs set the name that transformers 5.23 renames.
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Configurations in the shapes of TinyLlama and AceMath-7B-RM, without weights."""
+    folder = tmp_path_factory.mktemp("models")
+    LlamaConfig(
+        hidden_size=2048, num_hidden_layers=22, num_attention_heads=32, num_key_value_heads=4, intermediate_size=5632,
+        vocab_size=32000, max_position_embeddings=2048, architectures=["LlamaForCausalLM"],
+    ).save_pretrained(folder / "policy")  # fmt: skip
+    Qwen2Config(
+        hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4, intermediate_size=18944,
+        vocab_size=152064, num_labels=1, architectures=["Qwen2ForSequenceClassification"],
+    ).save_pretrained(folder / "reward_model")  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize("path", GRPO, ids=lambda path: path.stem)
+def test_grpo_configurations_parse(path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    tasks, _, training, model = parse_recipe_options(str(path), [])
+    given = yaml.safe_load(path.read_text())
+    assert model.model_name_or_path == given["model_name_or_path"]
+    assert training.run_name == given["run_name"]
+    assert tasks.dataset_name == given["dataset_name"]
+
+
+@pytest.mark.parametrize("path", SFT, ids=lambda path: path.stem)
+def test_sft_configurations_parse_and_say_where_grpo_starts(path, sft):
+    classes = (TaskArguments, sft.SamplingArguments, SFTConfig, ModelConfig)
+    options = ["--config", str(path), "--use_cpu", "true", "--bf16", "false"]
+    _, sampling, training, _ = parse_arguments(classes, sft.DEFAULTS, options, short_help=sft.SHORT_HELP)
+    given = yaml.safe_load(path.read_text())
+    assert sampling.num_samples == given["num_samples"]
+    assert training.learning_rate == given["learning_rate"]
+    assert f"--model_name_or_path runs/{given['run_name']}/merged" in path.read_text()
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_run_fits_the_gpu_of_its_name(name, models, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    options = ["--model_name_or_path", models / "policy", "--reward_model_name_or_path", models / "reward_model"]
+    prompt_tokens = 800 if "math" in name else 384
+    plan = make_plan(
+        argparse.Namespace(
+            config=str(FOLDER / f"{name}.yaml"), gpu_memory=SIZES[name], host_memory=None, gpus=1,
+            launch_config=None, prompt_tokens=prompt_tokens,
+            recipe_options=[*map(str, options), "--reward_model_token_budget", "16384"],
+        )
+    )  # fmt: skip
+    placement = plan["recommended"] if plan["chosen"] == "auto" else plan["chosen"]
+    assert plan["placements"][placement]["gpu"] < SIZES[name] * GB
+    assert plan["notes"] == []
+
+
+@pytest.mark.parametrize(("name", "prompt_tokens"), [("gsm8k_sft", 384), ("math_sft", 800)])
+def test_sampling_for_a_cold_start_fits_16_gb(name, prompt_tokens, models, monkeypatch):
+    policy = str(models / "policy")
+    assert sampling_bytes(policy, 1, 1) == Need(0)  # without a GPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    given = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    rows = given["sample_batch_size"] * given["num_samples"]
+    needed = sampling_bytes(policy, rows, given["max_completion_length"], prompt_tokens).total
+    # Each row caches its tokens in 22 layers of 2 x 256 bf16 numbers.
+    cache = rows * (prompt_tokens + given["max_completion_length"]) * 22 * 2 * 256 * 2
+    assert 2 * 1_100_048_384 + cache < needed < 16 * GB

@@ -1,0 +1,1 @@
+"""A model measured: its answers sampled and judged, and what they say with their intervals."""

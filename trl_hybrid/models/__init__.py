@@ -1,0 +1,1 @@
+"""Model files, looked at before anything large is loaded."""

@@ -1,0 +1,132 @@
+"""What is checked before anything large is loaded, and before the first step is paid for."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
+
+from trl_hybrid.errors import EMBEDDED_COMMAND, InputError
+from trl_hybrid.models.files import check_listing, check_model_folder
+from trl_hybrid.reward_model.loading import Source, load_config
+
+
+def check_model_found(
+    name: str | None, role: str, revision: str | None = None, trust_remote_code: bool = False
+) -> None:
+    """Fetch a model's configuration, a few kilobytes, and nothing else.
+
+    Args:
+        name: Id on the Hub, or a folder.
+        role: What the model is for, as the message says it: "policy", "reward model".
+        revision: Branch, tag or commit.
+        trust_remote_code: Run code that the model's repository holds.
+
+    Raises:
+        InputError: There is no such model, the network does not answer, or the configuration cannot be read.
+    """
+    if not name:
+        raise InputError(f"The {role} must be given as an id on the Hub or a folder, got {name!r}.")
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        check_model_folder(Path(name), role)
+    try:
+        if not Path(name).is_dir():
+            _ask_hub(name, role, revision)
+        AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+    except InputError:
+        raise
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if Path(name).is_dir():
+            raise InputError(
+                f"The {role} {name!r} cannot be loaded: {reason}\nCopy or download its config.json again, whole."
+            ) from error
+        raise InputError(
+            f"The {role} {name!r} cannot be loaded: {reason}\n"
+            f"It is no folder below {Path.cwd()}, or not one with a model. Check the id or path, the network, and for "
+            f"gated models `hf auth login`. Without network or account this runs:\n  {EMBEDDED_COMMAND}"
+        ) from error
+
+
+def check_model(name: str | None, role: str, revision: str | None = None, trust_remote_code: bool = False) -> None:
+    """Look at a model that is going to be loaded: its configuration, its folder's files and its tokenizer.
+
+    Args:
+        name: Id on the Hub, or a folder.
+        role: What it is for, as the message says it; "reward model" for one that scores.
+        revision: Branch, tag or commit.
+        trust_remote_code: Run code that the model's repository holds.
+
+    Raises:
+        InputError: As for `check_model_found`, `check_model_folder` and `check_vocabulary`.
+        ValueError: As for `load_config`, for what is no reward model.
+    """
+    check_model_found(name, role, revision, trust_remote_code)
+    name = str(name)
+    shared = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = load_config(Source(name, **shared)) if role == "reward model" else _causal_config(name, role, **shared)
+    if Path(name).is_dir():
+        check_model_folder(Path(name), role)
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    if rows is not None:
+        check_vocabulary(AutoTokenizer.from_pretrained(name, **shared), rows, name, role)
+
+
+def _causal_config(name: str, role: str, **shared: Any) -> PreTrainedConfig:
+    config = AutoConfig.from_pretrained(name, **shared)
+    other = next((kind for kind in config.architectures or [] if kind.endswith("ForSequenceClassification")), None)
+    if other:
+        raise InputError(
+            f"The {role} must be a language model that writes answers; {name!r} is a classifier ({other}), as a "
+            "reward model is. Give a causal language model, and this one as reward_model_name_or_path."
+        )
+    return config
+
+
+def check_vocabulary(tokenizer: Any, rows: int, name: str, role: str) -> None:
+    """Refuse a tokenizer that makes ids for which the model has no embedding.
+
+    Special tokens that nothing writes may lie beyond it: Gemma's text models have one for images.
+
+    Args:
+        tokenizer: The model's.
+        rows: Of its embedding.
+        name: The model, for messages.
+        role: What it is for.
+
+    Raises:
+        InputError: A word, a token of the chat template or the token that starts, ends or pads a text lies beyond.
+    """
+    unwritten = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    unwritten -= {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
+    template = str(tokenizer.chat_template or "")
+    beyond = sorted(
+        (number, token)
+        for token, number in tokenizer.get_vocab().items()
+        if number >= rows and (token not in unwritten or token in template)
+    )
+    if beyond:
+        number, token = beyond[0]
+        raise InputError(
+            f"Every token of the {role} {name!r} must have a row in its embedding, which has {rows}; the tokenizer "
+            f"goes beyond, first with {token!r}, whose id is {number}. Give the model the tokenizer that it was "
+            "trained with, or make room and train again: model.resize_token_embeddings(len(tokenizer))."
+        )
+
+
+def _ask_hub(name: str, role: str, revision: str | None) -> None:
+    """Ask the Hub for the model once; without an answer, a copy in the cache will do.
+
+    Loading a file retries for half a minute before it says that there is no network.
+    """
+    try:
+        files = HfApi().model_info(name, revision=revision, timeout=10).siblings
+    except HfHubHTTPError:
+        raise
+    except (OSError, HTTPError) as error:
+        if try_to_load_from_cache(name, "config.json", revision=revision) is None:
+            raise OSError("the Hub does not answer, and there is no copy in the cache") from error
+        return
+    if files:
+        check_listing([file.rfilename for file in files], name, role)

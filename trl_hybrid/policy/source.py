@@ -1,0 +1,122 @@
+"""Which weights a model's name stands for (an id, a folder, an adapter, a finished run), and sampling from them."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from trl_hybrid.errors import InputError
+from trl_hybrid.models.check import check_model
+from trl_hybrid.models.files import check_adapter_folder
+from trl_hybrid.reward_model.placement import local_device
+from trl_hybrid.runs.folder import RUNS, newest_whole_checkpoint, read_json, relative_path
+
+
+@dataclass(frozen=True)
+class PolicySource:
+    """Where a policy comes from.
+
+    Attributes:
+        name: As the user gave it.
+        base: The model with the weights, and without adapter `name` itself: id on the Hub or folder.
+        adapter: The adapter on it, None for none.
+        revision: The base model's branch, tag or commit.
+        adapter_revision: The adapter's own.
+    """
+
+    name: str
+    base: str
+    adapter: str | None = None
+    revision: str | None = None
+    adapter_revision: str | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Say what decides about the answers, as JSON's types: names, and a digest of the weights in local folders."""
+        parts = {"base_model": self.base, **({"adapter": self.adapter} if self.adapter else {})}
+        known = {name: relative_path(part) for name, part in parts.items()}
+        revisions = {"revision": self.revision, "adapter_revision": self.adapter_revision}
+        named = {name: revision for name, revision in revisions.items() if revision}
+        return {**known, **named, "weights": {name: weights_digest(part) for name, part in parts.items()}}
+
+
+def find_policy(name: str, revision: str | None = None) -> PolicySource:
+    """Find out whether a name is a whole model's or an adapter's, and ask for what it needs before anything is loaded.
+
+    Args:
+        name: Id on the Hub, or a folder: a model's, an adapter's, a finished run's or a checkpoint's.
+        revision: Branch, tag or commit of an id.
+
+    Returns:
+        The source.
+
+    Raises:
+        InputError: There is no such model, an adapter's base cannot be had, or a run is not finished.
+    """
+    folder = Path(name)
+    if folder.is_dir() and not any((folder / file).is_file() for file in ("adapter_config.json", "config.json")):
+        checkpoint = newest_whole_checkpoint(folder)
+        hint = f"The run is not finished; its newest checkpoint is {relative_path(str(checkpoint))!r}."
+        raise InputError(
+            f"A model's folder holds a config.json or an adapter_config.json, {name!r} has none. "
+            + (hint if checkpoint else "Give a model's folder, a finished run's or an id on the Hub.")
+        )
+    if not folder.is_dir():
+        if "/" in name and (name.startswith((".", "/", f"{RUNS}/")) or name.count("/") > 1):
+            raise InputError(f"The folder {name!r} does not exist (looked in {Path.cwd()}). Check the path.")
+        adapter_file = _adapter_config(name, revision)
+    else:
+        adapter_file = find_adapter_config_file(name)
+    if adapter_file is None:
+        check_model(name, "model", revision)
+        return PolicySource(name, name, None, revision)
+    adapter = read_json(Path(adapter_file))
+    base = adapter["base_model_name_or_path"]
+    if not base:
+        raise InputError(f"The adapter {name!r} must say its base model as base_model_name_or_path, got {base!r}.")
+    check_model(base, f"base model of the adapter {name!r},", adapter.get("revision"))
+    if folder.is_dir():
+        check_adapter_folder(folder)
+    return PolicySource(name, base, name, adapter.get("revision"), revision)
+
+
+def run_summary(name: str) -> dict[str, Any]:
+    """Read what a run of the recipes says of itself, where `name` lies in its folder; otherwise nothing.
+
+    A finished run has a summary.json, one under way a settings.json; both hold `settings`.
+    """
+    folder = Path(name)
+    places = (place / file for place in (folder, folder.parent) for file in ("summary.json", "settings.json"))
+    found = (read_json(place) for place in places) if folder.is_dir() else ()
+    return next((summary for summary in found if "settings" in summary), {})
+
+
+def weights_digest(name: str) -> str | None:
+    """Return a digest of a folder's weights, so that others under the same name show; None for what is no folder."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def default_dtype() -> str:
+    """Name the number type for this machine."""
+    return "float32" if local_device().type == "cpu" else "bfloat16"
+
+
+def tokenizer_home(source: PolicySource) -> str:
+    """Name the adapter where it has a tokenizer of its own, otherwise the base model."""
+    own = source.adapter is not None and (Path(source.adapter) / "tokenizer_config.json").is_file()
+    return source.adapter if own and source.adapter else source.base
+
+
+def _adapter_config(name: str, revision: str | None) -> str | None:
+    try:
+        return find_adapter_config_file(name, revision=revision)
+    except OSError:
+        return None  # `check_model` says what is wrong, with what to do

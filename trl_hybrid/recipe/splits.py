@@ -1,0 +1,117 @@
+"""The problems that a recipe's settings name: loaded, looked at, and what cannot be used left out."""
+
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from datasets import Dataset, IterableDataset
+from trl import ModelConfig
+
+from trl_hybrid.data import load_mixture, load_tasks, load_test_tasks, split_location
+from trl_hybrid.data.prompt_reader import PromptReader
+from trl_hybrid.data.task_report import WIDTH, shortened
+from trl_hybrid.data.usable_tasks import check_tasks
+from trl_hybrid.recipe.options import TaskArguments
+from trl_hybrid.recipe.outlook import work_of
+from trl_hybrid.recipe.say import say
+from trl_hybrid.runs.folder import read_json
+from trl_hybrid.runs.settings import SETTINGS_FILE
+from trl_hybrid.training.config import HybridGRPOConfig
+from trl_hybrid.training.held_out_accuracy import ANSWERS, MOST, problems_to_measure
+from trl_hybrid.verifier import MathVerifier
+
+
+def checked_splits(
+    tasks: TaskArguments,
+    args: HybridGRPOConfig,
+    model: ModelConfig,
+    verifier: MathVerifier,
+    checkpoint: str | None = None,
+) -> tuple[Dataset | IterableDataset, Dataset | None]:
+    """Load the problems, leave out what cannot be trained on or measured, and show what there is.
+
+    Args:
+        tasks: Which problems; their `max_test_rows` becomes a number where it is none.
+        args: How long completions may become, and how they are generated.
+        model: The policy, of which the tokenizer and the configuration are read.
+        verifier: Must be able to judge every gold answer.
+        checkpoint: What the run goes on from: as many problems are measured as at its start.
+
+    Returns:
+        The problems to train on, and those to measure on, `None` where there are none.
+
+    Raises:
+        InputError: As for `load_tasks` and `check_tasks`.
+    """
+    train, test = load_splits(tasks, args.seed)
+    reader = PromptReader(
+        str(model.model_name_or_path),
+        args.max_completion_length,
+        args.vllm_max_model_length if args.use_vllm else None,
+        model.model_revision,
+        args.trust_remote_code,
+        args.chat_template_kwargs if isinstance(args.chat_template_kwargs, dict) else None,
+    )
+    train, report = check_tasks(train, verifier, reader, train_location(tasks))
+    say(report.text())
+    own = reader.own_system_message()
+    if own and not report.has_system:
+        say(f"  system    none is given, and the policy's template writes its own: {shortened(own, WIDTH)!r}")
+    if test is None:
+        say("Held-out accuracy is not measured: there is no test split of its own, or max_test_rows is 0.")
+        return train, None
+    if tasks.max_test_rows is None:
+        rows = len(train) if isinstance(train, Dataset) else None
+        completions = work_of(args, rows, PartialState().num_processes).completions
+        tasks.max_test_rows = _measured_before(checkpoint) or problems_to_measure(len(test), completions, ANSWERS)
+        if tasks.max_test_rows < len(test):
+            few = f"Of {len(test)} held-out problems {tasks.max_test_rows} are measured, for a short run"
+            say(f"{few}. For more: --max_test_rows")
+        test = test.take(tasks.max_test_rows)
+    test, report = check_tasks(test, verifier, reader, f"{test_location(tasks)}, held out")
+    say(report.text(examples=False))
+    return train, test
+
+
+def _measured_before(checkpoint: str | None) -> int | None:
+    """Return how many problems a run measured that goes on."""
+    settings = read_json(Path(checkpoint).parent / SETTINGS_FILE).get("settings", {}) if checkpoint else {}
+    return settings.get("tasks", {}).get("max_test_rows")
+
+
+def load_splits(tasks: TaskArguments, seed: int) -> tuple[Dataset | IterableDataset, Dataset | None]:
+    """Load the problems to train on, and those to measure on where there are any."""
+    shared = mapping_of(tasks)
+    most = MOST if tasks.max_test_rows is None else tasks.max_test_rows
+    streaming = tasks.dataset_streaming or tasks.streaming
+    if tasks.datasets:
+        return load_mixture(tasks.datasets, streaming, tasks.max_rows, tasks.test_split_size, most, seed, **shared)
+    name, config, test_split = tasks.dataset_name, tasks.dataset_config, tasks.dataset_test_split
+    train = load_tasks(name, config, tasks.dataset_train_split, streaming, max_rows=tasks.max_rows, **shared)
+    if test_split == tasks.dataset_train_split:
+        return train, None
+    return train, load_test_tasks(name, config, test_split, most, streaming, **shared)
+
+
+def mapping_of(tasks: TaskArguments) -> dict[str, Any]:
+    """Return how rows become problems, as keyword arguments of `load_tasks`."""
+    return {
+        "system_prompt": tasks.system_prompt,
+        "max_question_chars": tasks.max_question_chars,
+        "prompt_column": tasks.dataset_prompt_column,
+        "solution_column": tasks.dataset_solution_column,
+    }
+
+
+def train_location(tasks: TaskArguments) -> str:
+    """Say where the problems to train on lie."""
+    if tasks.datasets:
+        return ", ".join(split_location(part.path, part.split) for part in tasks.datasets)
+    return split_location(tasks.dataset_name, tasks.dataset_train_split)
+
+
+def test_location(tasks: TaskArguments) -> str:
+    """Say where the held-out problems lie."""
+    if tasks.datasets:
+        return f"{tasks.test_split_size} of {train_location(tasks)}"
+    return split_location(tasks.dataset_name, tasks.dataset_test_split)
