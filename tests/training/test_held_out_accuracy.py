@@ -13,6 +13,7 @@ from transformers import GenerationConfig
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, RewardModel
 from trl_hybrid.data import load_tasks
 from trl_hybrid.policy.generation import Decoding
+from trl_hybrid.training import held_out_accuracy
 from trl_hybrid.training.held_out_accuracy import HeldOutAccuracy, accuracy
 from trl_hybrid.verifier import MathVerifier
 
