@@ -15,8 +15,8 @@ from transformers import TrainerCallback
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, RewardModel
 from trl_hybrid.errors import InputError
 from trl_hybrid.recipe.endings import plain_ends
-from trl_hybrid.runs.folder import checkpoint_to_resume, newest_whole_checkpoint
-from trl_hybrid.training.checkpoint import SaveBetweenGenerations, check_save_strategy
+from trl_hybrid.runs.folder import checkpoint_to_resume, judges_state, newest_whole_checkpoint
+from trl_hybrid.training.checkpoint import SaveBetweenGenerations, check_save_strategy, load_state
 from trl_hybrid.training.held_out_accuracy import HeldOutAccuracy
 from trl_hybrid.training.stop_signals import Stopped, StopSignals
 
@@ -201,7 +201,7 @@ class TestExactResume:
     def test_a_run_stopped_within_a_generation_goes_on_in_step_with_the_others_and_says_so(self, tmp_path, caplog):
         changes = {"steps_per_generation": 4, "num_generations": 4, "per_device_train_batch_size": 4}
         make_trainer(tmp_path, max_steps=6, **changes).train()
-        assert json.loads((tmp_path / "checkpoint-6" / "hybrid_state.json").read_text())["generation_step"] == 2
+        assert judges_state(tmp_path / "checkpoint-6")["generation_step"] == 2
         resumed = make_trainer(tmp_path, max_steps=8, **changes)
         resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
         assert "was saved within a generation" in caplog.text
@@ -209,21 +209,21 @@ class TestExactResume:
 
     def test_a_checkpoint_without_the_judges_state_starts_it_anew_and_says_so(self, tmp_path, caplog):
         make_trainer(tmp_path, max_steps=1).train()
-        (tmp_path / "checkpoint-1" / "hybrid_state.json").unlink()
+        file = tmp_path / "checkpoint-1" / "trainer_state.json"
+        state = json.loads(file.read_text())
+        del state["stateful_callbacks"]["hybrid_judges"]  # as a `GRPOTrainer` saves
+        file.write_text(json.dumps(state))
         resumed = make_trainer(tmp_path, max_steps=2)
         resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
-        assert "has no hybrid_state.json" in caplog.text
+        assert "knows no judges: their running figures start anew" in caplog.text
         assert resumed.judgement.weight.steps == 1
 
     def test_remembered_scores_travel_along(self, tmp_path):
         trainer = make_trainer(tmp_path, max_steps=1)
         trainer.train()
         resumed = make_trainer(tmp_path, max_steps=2)
-        resumed._load_optimizer_and_scheduler = lambda checkpoint: None  # the judges' state is not loaded
         assert len(resumed.reward_model.cache) == 0
-        del resumed._load_optimizer_and_scheduler
-        resumed.create_optimizer_and_scheduler(2)
-        resumed._load_optimizer_and_scheduler(str(tmp_path / "checkpoint-1"))
+        load_state(resumed, tmp_path / "checkpoint-1")
         assert resumed.reward_model.state_dict() == trainer.reward_model.state_dict()
         assert len(resumed.reward_model.cache) > 0
 
@@ -258,7 +258,7 @@ class TestSaveBetweenGenerations:
 
 
 class TestWholeCheckpoints:
-    @pytest.mark.parametrize("part", ["_save_optimizer_and_scheduler", "_save_rng_state", "save_model"])
+    @pytest.mark.parametrize("part", ["_save_optimizer_and_scheduler", "_save_rng_state", "_save"])
     def test_a_save_that_breaks_off_does_not_count(self, tmp_path, part):
         trainer = make_trainer(tmp_path, save_steps=1, max_steps=2)
         original = getattr(trainer, part)

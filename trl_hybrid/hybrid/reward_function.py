@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from trl_hybrid.hybrid.bounds import Bounds
-from trl_hybrid.hybrid.combine import Singleton, check_settings, count_non_finite, hybrid_rewards, read_verdicts
+from trl_hybrid.hybrid.combine import HybridSettings, Singleton, count_non_finite, hybrid_rewards, read_verdicts
 from trl_hybrid.hybrid.diagnostics import group_shares
 
 
@@ -58,13 +58,9 @@ class HybridReward:
         self.__name__ = "hybrid_reward"  # TRL logs the rewards under this name
         if num_generations < 1:
             raise ValueError(f"num_generations must be at least 1, got {num_generations}.")
-        check_settings(alpha, beta, eps, singleton, bounds, calibrated)
+        self.settings = HybridSettings(eps, alpha, beta, singleton, bounds, calibrated)
         self.verifier, self.reward_model = verifier, reward_model
         self.num_generations = num_generations
-        self.alpha, self.beta, self.eps = alpha, beta, eps
-        self.singleton: Singleton = singleton
-        self.bounds: Bounds = bounds
-        self.calibrated = calibrated
 
     def __call__(
         self,
@@ -109,19 +105,7 @@ class HybridReward:
             for name, value in group_shares(verdicts, self.num_generations).items():
                 if value == value:
                     log_metric(f"hybrid/{name}", value)
-        return _optional(
-            hybrid_rewards(
-                verdicts,
-                scores,
-                self.num_generations,
-                eps=self.eps,
-                alpha=self.alpha,
-                beta=self.beta,
-                singleton=self.singleton,
-                bounds=self.bounds,
-                calibrated=self.calibrated,
-            )
-        )
+        return _optional(hybrid_rewards(verdicts, scores, self.num_generations, **vars(self.settings)))
 
     def _check_whole_groups(self, prompts: Sequence[Any]) -> None:
         size, rows = self.num_generations, len(prompts)
