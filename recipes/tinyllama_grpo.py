@@ -39,6 +39,7 @@ from trl_hybrid.recipe.options import (
     TaskArguments,
     parse_arguments,
     reward_model_settings,
+    verifier_settings,
 )
 from trl_hybrid.recipe.outlook import outlook, work_of
 from trl_hybrid.recipe.preflight import check_judges, check_push, check_run_length
@@ -101,7 +102,7 @@ def main() -> None:
         settings = settings_of(tasks=tasks, judges=judges, model=model, training=args)
         named_folder, checkpoint = check_folder(args, tasks.overwrite_output_dir, settings)
         check_writable(named_folder or RUNS)
-        verifier = MathVerifier(timeout=judges.verifier_timeout, num_workers=judges.verifier_num_workers)
+        verifier = MathVerifier(**verifier_settings(judges))
         train_tasks, test_tasks = checked_splits(tasks, args, model, verifier, checkpoint)
         rows = len(train_tasks) if isinstance(train_tasks, Dataset) else None
         check_run_length(rows, prompts_per_step(args), args.max_steps)
