@@ -9,14 +9,22 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
+from torch.utils.data import DataLoader
 from transformers import TrainerCallback
+from trl.trainer.utils import RepeatSampler
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, RewardModel
 from trl_hybrid.errors import InputError
 from trl_hybrid.recipe.endings import plain_ends
 from trl_hybrid.runs.folder import checkpoint_to_resume, judges_state, newest_whole_checkpoint
-from trl_hybrid.training.checkpoint import SaveBetweenGenerations, check_save_strategy, load_state
+from trl_hybrid.training.checkpoint import (
+    JudgesState,
+    SaveBetweenGenerations,
+    check_save_strategy,
+    load_state,
+)
 from trl_hybrid.training.held_out_accuracy import HeldOutAccuracy
 from trl_hybrid.training.stop_signals import Stopped, StopSignals
 
@@ -226,6 +234,23 @@ class TestExactResume:
         load_state(resumed, tmp_path / "checkpoint-1")
         assert resumed.reward_model.state_dict() == trainer.reward_model.state_dict()
         assert len(resumed.reward_model.cache) > 0
+
+
+class TestOrderOfThePrompts:
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_a_resumed_epoch_has_its_own_order_also_where_processes_share_the_batches(self, processes):
+        def loader():
+            sampler = RepeatSampler(range(6), mini_repeat_count=2, batch_size=1, seed=5)
+            plain = DataLoader(range(6), batch_size=2, sampler=sampler)
+            return prepare_data_loader(plain, num_processes=processes, process_index=processes - 1)
+
+        unbroken, resumed = loader(), loader()
+        orders = [torch.cat(list(unbroken)).tolist() for _ in range(3)]
+        assert orders[0] != orders[1] != orders[2] != orders[0]
+        callback = JudgesState(SimpleNamespace())
+        state = SimpleNamespace(global_step=13, max_steps=20, epoch=2.1)
+        callback.on_train_begin(None, state, None, train_dataloader=resumed)
+        assert torch.cat(list(resumed)).tolist() == orders[2]
 
 
 class TestSaveBetweenGenerations:

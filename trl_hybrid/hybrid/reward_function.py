@@ -8,9 +8,10 @@ import torch
 from trl_hybrid.hybrid.bounds import Bounds
 from trl_hybrid.hybrid.combine import HybridSettings, Singleton, count_non_finite, hybrid_rewards, read_verdicts
 from trl_hybrid.hybrid.diagnostics import group_shares
+from trl_hybrid.judges import Scorer, Verifier
 
 
-Judge = Callable[..., Sequence[float | None]]
+RewardFunction = Callable[..., Sequence[float | None]]
 
 
 class HybridReward:
@@ -26,10 +27,9 @@ class HybridReward:
     `num_generations` (TRL's default) or be a multiple of it.
 
     Args:
-        verifier: A TRL reward function that returns its `correct_reward` (1.0 where it has no such attribute) for a
-            right answer, anything lower for a wrong one and `None` for a row that cannot be judged. Where it has a
-            method `prefetch(completions, solutions, prompts)`, that is called before the reward model.
-        reward_model: A TRL reward function that returns any real number, the higher the better.
+        verifier: Says right or wrong: a [`~trl_hybrid.judges.Verifier`], or any reward function that gives 1.0 for
+            right.
+        reward_model: Says how good: a [`~trl_hybrid.judges.Scorer`], or any reward function.
         num_generations: Completions per prompt, as given to the trainer.
         alpha: Half width of the wrong band, in (0, 1].
         beta: Half width of the right band, in (0, 1]; `alpha + beta` at most 1.
@@ -44,8 +44,8 @@ class HybridReward:
 
     def __init__(
         self,
-        verifier: Judge,
-        reward_model: Judge,
+        verifier: Verifier | RewardFunction,
+        reward_model: Scorer | RewardFunction,
         num_generations: int,
         *,
         alpha: float = 0.1,
@@ -95,7 +95,7 @@ class HybridReward:
             self.verifier.prefetch(completions, kwargs["solution"], prompts)  # pyright: ignore[reportFunctionMemberAccess]
         scores = _column(self.reward_model(prompts=prompts, completions=completions, **arguments))
         paid = _column(self.verifier(prompts=prompts, completions=completions, **arguments))
-        verdicts = read_verdicts(paid, getattr(self.verifier, "correct_reward", 1.0))
+        verdicts = read_verdicts(paid, getattr(self.verifier, "correct_reward", Verifier.correct_reward))
 
         count_non_finite(scores[~verdicts.isnan()])
         if log_extra is not None:

@@ -66,7 +66,7 @@ def load_state(trainer: Any, folder: Path) -> None:
         logger.warning("The checkpoint %s knows no judges: their running figures start anew.", folder)
         return
     trainer.judgement.load_state_dict(state["judgement"])
-    trainer.resume_generation(state["generation_step"])
+    trainer.generation_step = state["generation_step"]
     if state["generation_step"]:
         logger.warning(
             "The checkpoint %s was saved within a generation, whose completions are not kept: the rest of it is "

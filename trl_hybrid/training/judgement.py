@@ -24,6 +24,8 @@ class Judged:
         disagreements: Shape (N,), bool: wrong answers that the reward model likes best.
         figures: What the step tells, without the figures that nothing speaks for.
         warnings: What somebody should hear now: each is said once in a run.
+        verdicts: As they were given, shape (N,).
+        scores: As they were given, shape (N,).
     """
 
     rewards: torch.Tensor
@@ -31,6 +33,18 @@ class Judged:
     disagreements: torch.Tensor
     figures: dict[str, float]
     warnings: tuple[str, ...]
+    verdicts: torch.Tensor
+    scores: torch.Tensor
+
+    @property
+    def columns(self) -> dict[str, torch.Tensor]:
+        """What the completions' table tells of each row."""
+        return {
+            "verdict": self.verdicts,
+            "score": self.scores,
+            "disagreement": self.disagreements,
+            "difficulty_weight": self.weights,
+        }
 
 
 HACKING = (
@@ -113,7 +127,7 @@ class Judgement:
                 weights = self.weight.weigh(verdicts, scores, group_size)
                 warnings += self._tell_of_the_weight(self.weight, verdicts, weights, group_size, figures)
         known = {name: value for name, value in figures.items() if value == value}
-        return Judged(rewards, weights, disagreeing, known, tuple(warnings))
+        return Judged(rewards, weights, disagreeing, known, tuple(warnings), verdicts, scores)
 
     def _remember(
         self, verdicts: torch.Tensor, scores: torch.Tensor, group_size: int, figures: dict[str, float]

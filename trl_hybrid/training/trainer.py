@@ -188,19 +188,13 @@ class HybridGRPOTrainer(TrainsToTheLastStep, GRPOTrainer):
         group_size = self.num_generations if training else self.num_generations_eval
         judged = self.judgement.judge(verdicts, scores, lengths, group_size, training)
 
-        own_rows = self._own_rows(len(own_lengths))
-        columns = {
-            "verdict": verdicts,
-            "score": scores,
-            "disagreement": judged.disagreements,
-            "difficulty_weight": judged.weights,
-        }
-        for name, column in columns.items():
-            self._log_completion_extra(name, column[own_rows].tolist())
         unscored, unjudged = ~scores.isfinite(), verdicts.isnan()
+        for name, column in judged.columns.items():
+            self._log_completion_extra(name, column[self._own_rows(len(own_lengths))].tolist())
         for name, value in judged.figures.items():
             self._log_metric(f"hybrid/{name}", value)
-        for name, value in self.judge_names.figures(*(_share(~rows) for rows in (unscored, unjudged))).items():
+        scored, known = (1.0 - rows.double().mean().item() for rows in (unscored, unjudged))
+        for name, value in self.judge_names.figures(scored, known).items():
             self._log_metric(name, value)
         for text in judged.warnings:
             logger.warning("Step %d: %s", self.state.global_step, text)
@@ -224,9 +218,8 @@ class HybridGRPOTrainer(TrainsToTheLastStep, GRPOTrainer):
                 for table in (self._logs["extra"]["difficulty_weight"], self._logs["advantages"])
             )
             output["advantages"] = output["advantages"] * weights[self._own_rows(len(inputs))]
-            for _ in range(count):
-                self._logs["advantages"].pop()
-            self._logs["advantages"].extend((plain * weights).tolist())
+            for place, advantage in enumerate((plain * weights).tolist(), start=-count):
+                self._logs["advantages"][place] = advantage
         return output
 
     def _own_rows(self, count: int) -> slice:
@@ -255,9 +248,9 @@ class HybridGRPOTrainer(TrainsToTheLastStep, GRPOTrainer):
         """Micro-batches trained on since the last generation; 0 where the next one generates."""
         return self._step % ((self.args.steps_per_generation or 1) * self.num_iterations)
 
-    def resume_generation(self, step: int) -> None:
-        """Go on `step` micro-batches after a generation; its completions are not there, so the next one generates."""
-        self._step, self._buffered_inputs = step, None
+    @generation_step.setter
+    def generation_step(self, step: int) -> None:
+        self._step, self._buffered_inputs = step, None  # the completions are not there: the next one generates
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *more: Any, **named: Any) -> Any:
         """Train as [`trl.GRPOTrainer`], going on with what a checkpoint knows of the judges."""
@@ -275,7 +268,3 @@ class HybridGRPOTrainer(TrainsToTheLastStep, GRPOTrainer):
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
-
-
-def _share(rows: torch.Tensor) -> float:
-    return rows.double().mean().item()
