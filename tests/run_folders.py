@@ -35,9 +35,9 @@ def checkpoint(folder, step, whole=True, generation_step=0):
     path.mkdir(parents=True)
     save_file({"weight": torch.full((2, 2), float(step))}, path / "adapter_model.safetensors")
     (path / "adapter_config.json").write_text('{"r": 16, "lora_alpha": 32}')
-    (path / "hybrid_state.json").write_text(json.dumps({"generation_step": generation_step}))
     if whole:
-        (path / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+        judges = {"hybrid_judges": {"generation_step": generation_step}}
+        (path / "trainer_state.json").write_text(json.dumps({"global_step": step, "stateful_callbacks": judges}))
     return path
 
 

@@ -14,17 +14,18 @@ PACKAGE = Path("trl_hybrid")
 ROOMS = {
     "errors": "",
     "shipped": "",
+    "judges": "",
     "verifier": "",
     "reward_model": "",
-    "hybrid": "",
+    "hybrid": "judges",
     "runs": "errors",
     "models": "errors reward_model",
     "data": "errors runs verifier",
     "policy": "errors models reward_model runs",
-    "training": "data errors hybrid policy runs verifier",
+    "training": "data errors hybrid judges policy runs verifier",
     "memory": "errors reward_model training",
     "evaluation": "data errors policy verifier",
-    "report": "errors runs",
+    "report": "errors judges runs",
     "hub": "errors models policy report reward_model runs verifier",
     "recipe": "data errors evaluation hub memory models policy report reward_model runs training verifier",
     "checks": "data errors hybrid memory models recipe reward_model shipped training verifier",
@@ -64,7 +65,7 @@ def test_rooms_import_only_those_above_them():
 
 
 def test_nothing_but_the_entries_lies_loose():
-    assert {file.stem for file in PACKAGE.glob("*.py")} == {"__init__", "cli", "errors", "shipped"}
+    assert {file.stem for file in PACKAGE.glob("*.py")} == {"__init__", "cli", "errors", "judges", "shipped"}
 
 
 def test_recipes_import_public_names_only():

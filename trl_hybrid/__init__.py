@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trl_hybrid.hybrid import HybridReward, combine_hybrid_score, hybrid_rewards
+    from trl_hybrid.judges import Scorer, Verifier
     from trl_hybrid.reward_model import AceRewardModel, RewardModel
     from trl_hybrid.training.config import HybridGRPOConfig
     from trl_hybrid.training.trainer import HybridGRPOTrainer
@@ -21,7 +22,9 @@ _HOMES = {
     "HybridReward": "trl_hybrid.hybrid",
     "MathVerifier": "trl_hybrid.verifier",
     "RewardModel": "trl_hybrid.reward_model",
+    "Scorer": "trl_hybrid.judges",
     "Verdict": "trl_hybrid.verifier",
+    "Verifier": "trl_hybrid.judges",
     "combine_hybrid_score": "trl_hybrid.hybrid",
     "hybrid_rewards": "trl_hybrid.hybrid",
 }
@@ -33,7 +36,9 @@ __all__ = [
     "HybridReward",
     "MathVerifier",
     "RewardModel",
+    "Scorer",
     "Verdict",
+    "Verifier",
     "combine_hybrid_score",
     "hybrid_rewards",
 ]

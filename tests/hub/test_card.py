@@ -62,6 +62,11 @@ def test_reward_is_told_as_it_was_paid(make):
     assert "| its system prompt | none |" in variant
 
 
+def test_the_verifier_is_told_as_it_was_set(make):
+    text = make(verifier_method="flexible", verifier_correct_reward=2.0, verifier_format_reward=0.1).text
+    assert "| verifier | `MathVerifier`, method `flexible`, 2.0 for a right answer and 0.1 for the form of" in text
+
+
 def test_one_judge_alone_has_no_bands(make):
     text = make(reward_mode="verifier").text
     assert "| what is optimised (`reward_mode`) | `verifier` |" in text

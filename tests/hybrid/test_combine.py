@@ -1,6 +1,8 @@
 """The hybrid reward's arithmetic, by hand, and its invariants over generated groups."""
 
+import inspect
 import math
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trl_hybrid.hybrid.combine import (
+    HybridSettings,
     check_bands,
     combine_hybrid_score,
     count_non_finite,
@@ -87,6 +90,20 @@ class TestCheckBands:
     def test_a_prefix_stands_before_every_name(self):
         with pytest.raises(ValueError, match=r"^hybrid_alpha \+ hybrid_beta must"):
             check_bands(0.6, 0.6, 1e-6, prefix="hybrid_")
+
+
+class TestHybridSettings:
+    def test_they_are_the_defaults_of_the_formula(self):
+        signature = inspect.signature(hybrid_rewards).parameters
+        assert {name: signature[name].default for name in vars(HybridSettings())} == vars(HybridSettings())
+        assert list(signature)[3:] == list(vars(HybridSettings()))
+
+    def test_they_cannot_be_changed_unchecked(self):
+        settings = HybridSettings(alpha=0.2)
+        with pytest.raises(FrozenInstanceError):
+            settings.alpha = 2.0
+        with pytest.raises(ValueError, match=r"^alpha must be above 0 and at most 1, got 2\.0"):
+            replace(settings, alpha=2.0)
 
 
 class TestHybridRewards:

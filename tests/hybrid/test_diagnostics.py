@@ -184,7 +184,8 @@ class TestJudgeDiagnostics:
     def test_by_hand(self):
         # Group 0: right 4, wrong 1 and 9, one unjudged. Group 1: all wrong.
         verdicts, scores = tensor([1.0, 0.0, 0.0, NAN, 0.0, 0.0, 0.0, 0.0]), tensor([4, 1, 9, 50, -3, -1, -2, NAN])
-        figures = judge_diagnostics(verdicts, scores, hybrid_rewards(verdicts, scores, 4), 3 * scores + 200, 4)
+        rewards, lengths = hybrid_rewards(verdicts, scores, 4), 3 * scores + 200
+        figures = judge_diagnostics(verdicts, scores, rewards, lengths, disagreements(verdicts, scores), 4)
         assert figures == {
             "pass_rate": pytest.approx(1 / 7),
             "unjudged": 1 / 8,
@@ -206,7 +207,8 @@ class TestJudgeDiagnostics:
     def test_any_rows_give_figures_in_their_ranges(self, group):
         verdicts, scores, size = group
         rewards = hybrid_rewards(verdicts, scores, size)
-        figures = judge_diagnostics(verdicts, scores, rewards, torch.arange(len(scores)), size)
+        lengths = torch.arange(len(scores))
+        figures = judge_diagnostics(verdicts, scores, rewards, lengths, disagreements(verdicts, scores), size)
         assert all(type(value) is float for value in figures.values())
         assert not any(math.isinf(value) for value in figures.values())
         for name in ("pass_rate", "rescued_groups", "auc", "disagreement"):
@@ -214,7 +216,8 @@ class TestJudgeDiagnostics:
 
     def test_nothing_judged(self):
         nothing = tensor([NAN, NAN])
-        figures = judge_diagnostics(nothing, tensor([1.0, 2.0]), nothing, tensor([1.0, 2.0]), 2)
+        scores = tensor([1.0, 2.0])
+        figures = judge_diagnostics(nothing, scores, nothing, scores, disagreements(nothing, scores), 2)
         assert {name for name, value in figures.items() if value == value} == {
             "unjudged", "mixed_groups", "all_right_groups", "all_wrong_groups", "rescued_groups", "auc_groups",
         }  # fmt: skip

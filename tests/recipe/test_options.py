@@ -10,9 +10,15 @@ import pytest
 from trl import ModelConfig
 from trl.scripts.utils import DatasetConfig
 
-from trl_hybrid import HybridGRPOConfig
+from trl_hybrid import HybridGRPOConfig, MathVerifier
 from trl_hybrid.errors import InputError, plain_errors
-from trl_hybrid.recipe.options import CPU_DEFAULTS, JudgeArguments, TaskArguments, parse_arguments
+from trl_hybrid.recipe.options import (
+    CPU_DEFAULTS,
+    JudgeArguments,
+    TaskArguments,
+    parse_arguments,
+    verifier_settings,
+)
 
 
 CLASSES = (TaskArguments, JudgeArguments, HybridGRPOConfig, ModelConfig)
@@ -35,6 +41,15 @@ def test_defaults_leave_trls_kl_alone_and_do_not_scale_advantages():
     assert args.hybrid_beta == 0.1
     assert args.scale_rewards == "none"
     assert judges.reward_model_name_or_path == "nvidia/AceMath-7B-RM"
+
+
+def test_the_verifiers_settings_reach_it_and_are_by_default_its_own(tmp_path):
+    _, judges, *_ = parse("--verifier_method", "flexible", "--verifier_format_reward", "0.1")
+    with MathVerifier(**verifier_settings(judges)) as verifier:
+        assert (verifier.method, verifier.correct_reward, verifier.format_reward) == ("flexible", 1.0, 0.1)
+    names = ("method", "correct_reward", "format_reward", "timeout", "num_workers", "memory_limit_mb")
+    default, own = MathVerifier(**verifier_settings(parse()[1])), MathVerifier()
+    assert [getattr(default, name) for name in names] == [getattr(own, name) for name in names]
 
 
 def test_bf16_is_off_where_nothing_computes_in_it(tmp_path):

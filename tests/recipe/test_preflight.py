@@ -40,6 +40,14 @@ def test_working_judges_pass_on_ten_rows(verifier):
     assert len(reward_model.seen) == 20
 
 
+@pytest.mark.parametrize("method", ["boxed", "strict", "flexible"])
+def test_each_method_gets_the_form_that_it_reads(method):
+    reward_model = Scores(float)
+    with MathVerifier(method, num_workers=1) as verifier:
+        check_judges(verifier, reward_model, TASKS)
+    assert reward_model.seen[0] == ("#### 1" if method == "strict" else "The answer is \\boxed{1}.")
+
+
 @pytest.mark.parametrize(
     ("give", "message"), [(lambda i: math.nan, "gives nan"), (lambda i: 0.5, "the same score 0.5")]
 )
@@ -53,7 +61,9 @@ def test_silent_reward_model(verifier, give, message):
 )
 def test_verifier_that_says_the_same_to_everything(correct, message):
     verdict = SimpleNamespace(correct=correct, reason="mismatch")
-    verifier = SimpleNamespace(verify_batch=lambda completions, solutions: [verdict] * len(completions))
+    verifier = SimpleNamespace(
+        method="math_verify", verify_batch=lambda completions, solutions: [verdict] * len(completions)
+    )
     with pytest.raises(InputError, match=message):
         check_judges(verifier, Scores(float), TASKS)
 

@@ -52,6 +52,16 @@ def test_grpo_configurations_parse(path, monkeypatch):
     assert tasks.dataset_name == given["dataset_name"]
 
 
+def test_the_seeds_verifier_is_asked_for_as_the_seed_had_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    _, judges, *_ = parse_recipe_options(str(FOLDER / "seed.yaml"), [])
+    assert (judges.verifier_method, judges.verifier_correct_reward, judges.verifier_format_reward) == (
+        "flexible",
+        1,
+        0,
+    )
+
+
 @pytest.mark.parametrize("path", SFT, ids=lambda path: path.stem)
 def test_sft_configurations_parse_and_say_where_grpo_starts(path, sft):
     classes = (TaskArguments, SamplingArguments, SFTConfig, ModelConfig)

@@ -14,7 +14,7 @@ def test_samples_go_from_best_paid_to_worst_paid_with_verdict_score_and_reward()
         {
             "prompt": [messages("What is 1 + 1?")] * 5,
             "completion": [messages(text) for text in ("best", "middle", "worst", "second", "fourth")],
-            "math_verifier": [1.0, 0.0, 0.0, 1.0, 0.0],
+            "verdict": [1.0, 0.0, 0.0, 1.0, 0.0],
             "score": [3.25, 1.0, -2.0, 0.5, -1.0],
             "hybrid_reward": [1.1, 0.1, -0.1, 0.9, 0.0],
         }
@@ -28,6 +28,6 @@ def test_samples_go_from_best_paid_to_worst_paid_with_verdict_score_and_reward()
 
 def test_completions_that_repeat_are_shown_once():
     table = pd.DataFrame(
-        {"prompt": ["q"] * 3, "completion": ["same"] * 3, "math_verifier": [0.0, 0.0, float("nan")]}
+        {"prompt": ["q"] * 3, "completion": ["same"] * 3, "verdict": [0.0, 0.0, float("nan")]}
     ).assign(score=1.0, hybrid_reward=[0.0, 0.0, float("nan")])
     assert sample_completions(table).count("same") == 1

@@ -10,15 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
+from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 from trl.trainer.utils import RepeatSampler
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, RewardModel
 from trl_hybrid.errors import InputError
 from trl_hybrid.recipe.endings import plain_ends
-from trl_hybrid.runs.folder import checkpoint_to_resume, newest_whole_checkpoint
+from trl_hybrid.runs.folder import checkpoint_to_resume, judges_state, newest_whole_checkpoint
 from trl_hybrid.training.checkpoint import (
+    JudgesState,
     SaveBetweenGenerations,
     TrainsToTheLastStep,
     check_save_strategy,
@@ -212,7 +215,7 @@ class TestExactResume:
     def test_a_run_stopped_within_a_generation_goes_on_in_step_with_the_others_and_says_so(self, tmp_path, caplog):
         changes = {"steps_per_generation": 4, "num_generations": 4, "per_device_train_batch_size": 4}
         make_trainer(tmp_path, max_steps=6, **changes).train()
-        assert json.loads((tmp_path / "checkpoint-6" / "hybrid_state.json").read_text())["generation_step"] == 2
+        assert judges_state(tmp_path / "checkpoint-6")["generation_step"] == 2
         resumed = make_trainer(tmp_path, max_steps=8, **changes)
         resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
         assert f"{tmp_path / 'checkpoint-6'} was saved within a generation" in caplog.text
@@ -220,21 +223,21 @@ class TestExactResume:
 
     def test_a_checkpoint_without_the_judges_state_starts_it_anew_and_says_so(self, tmp_path, caplog):
         make_trainer(tmp_path, max_steps=1).train()
-        (tmp_path / "checkpoint-1" / "hybrid_state.json").unlink()
+        file = tmp_path / "checkpoint-1" / "trainer_state.json"
+        state = json.loads(file.read_text())
+        del state["stateful_callbacks"]["hybrid_judges"]  # as a `GRPOTrainer` saves
+        file.write_text(json.dumps(state))
         resumed = make_trainer(tmp_path, max_steps=2)
         resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
-        assert f"{tmp_path / 'checkpoint-1'} has no hybrid_state.json" in caplog.text
+        assert f"{tmp_path / 'checkpoint-1'} knows no judges: their running figures start anew" in caplog.text
         assert resumed.judgement.weight.steps == 1
 
     def test_remembered_scores_travel_along(self, tmp_path):
         trainer = make_trainer(tmp_path, max_steps=1)
         trainer.train()
         resumed = make_trainer(tmp_path, max_steps=2)
-        resumed._load_optimizer_and_scheduler = lambda checkpoint: None  # the judges' state is not loaded
         assert len(resumed.reward_model.cache) == 0
-        del resumed._load_optimizer_and_scheduler
-        resumed.create_optimizer_and_scheduler(2)
-        resumed._load_optimizer_and_scheduler(str(tmp_path / "checkpoint-1"))
+        load_state(resumed, tmp_path / "checkpoint-1")
         assert resumed.reward_model.state_dict() == trainer.reward_model.state_dict()
         assert len(resumed.reward_model.cache) > 0
 
@@ -341,6 +344,23 @@ class TestReplayedShuffles:
         assert caplog.text == ""
 
 
+class TestOrderOfThePrompts:
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_a_resumed_epoch_has_its_own_order_also_where_processes_share_the_batches(self, processes):
+        def loader():
+            sampler = RepeatSampler(range(6), mini_repeat_count=2, batch_size=1, seed=5)
+            plain = DataLoader(range(6), batch_size=2, sampler=sampler)
+            return prepare_data_loader(plain, num_processes=processes, process_index=processes - 1)
+
+        unbroken, resumed = loader(), loader()
+        orders = [torch.cat(list(unbroken)).tolist() for _ in range(3)]
+        assert orders[0] != orders[1] != orders[2] != orders[0]
+        callback = JudgesState(SimpleNamespace())
+        state = SimpleNamespace(global_step=13, max_steps=20, epoch=2.1)
+        callback.on_train_begin(None, state, None, train_dataloader=resumed)
+        assert torch.cat(list(resumed)).tolist() == orders[2]
+
+
 class TestSaveBetweenGenerations:
     def saved(self, best_at_end):
         """Which of nine steps save, of three steps a generation, when every second save is asked for."""
@@ -377,7 +397,7 @@ class TestSaveBetweenGenerations:
 
 
 class TestWholeCheckpoints:
-    @pytest.mark.parametrize("part", ["_save_optimizer_and_scheduler", "_save_rng_state", "save_model"])
+    @pytest.mark.parametrize("part", ["_save_optimizer_and_scheduler", "_save_rng_state", "_save"])
     def test_a_save_that_breaks_off_does_not_count(self, tmp_path, part):
         trainer = make_trainer(tmp_path, save_steps=1, max_steps=2)
         original = getattr(trainer, part)
@@ -408,21 +428,19 @@ class TestWholeCheckpoints:
 
 
 class TestAfterTheLastStep:
-    @pytest.mark.parametrize(("step", "trained"), [(6, [((1,), {"epoch": 2})]), (7, []), (8, [])])
-    def test_no_epoch_is_begun(self, step, trained):
+    @pytest.mark.parametrize(("step", "batches"), [(6, [(1, "cpu")]), (7, []), (8, [])])
+    def test_no_batch_is_taken(self, step, batches):
         class Plain:
-            def _run_epoch(self, *args, **kwargs):
-                ran.append((args, kwargs))
+            def get_batch_samples(self, *args):
+                return [args], 5
 
         class ToTheLastStep(TrainsToTheLastStep, Plain):
             state = SimpleNamespace(global_step=step, max_steps=7)
             control = SimpleNamespace(should_training_stop=False)
 
-        ran: list = []
         trainer = ToTheLastStep()
-        trainer._run_epoch(1, epoch=2)
-        assert ran == trained
-        assert trainer.control.should_training_stop is (trained == [])
+        assert trainer.get_batch_samples(1, "cpu") == (batches, 5 if batches else None)
+        assert trainer.control.should_training_stop is (batches == [])
 
     def test_a_run_that_was_trained_to_its_end_is_not_trained_further(self, tmp_path):
         # 4 is within the second epoch, where the trainer itself would go one step past it.

@@ -3,6 +3,7 @@
 import pytest
 
 from trl_hybrid import HybridGRPOConfig
+from trl_hybrid.hybrid.combine import HybridSettings
 
 
 def config(folder, **settings):
@@ -46,3 +47,10 @@ def test_a_value_out_of_range_is_refused_by_name_value_and_rule(tmp_path, settin
 def test_trls_own_aggregation_is_free_as_long_as_there_are_no_judges(tmp_path, mode):
     args = config(tmp_path, reward_mode=mode, multi_objective_aggregation="normalize_then_sum")
     assert args.multi_objective_aggregation == "normalize_then_sum"
+
+
+def test_the_shape_of_the_hybrid_reward_is_one_value(tmp_path):
+    given = {"eps": 0.01, "alpha": 0.2, "beta": 0.3, "singleton": "floor", "bounds": "calibrated"}
+    args = config(tmp_path, **{f"hybrid_{name}": value for name, value in given.items()})
+    assert args.hybrid_settings((-1.0, 2.0)) == HybridSettings(**given, calibrated=(-1.0, 2.0))
+    assert config(tmp_path).hybrid_settings((-1.0, 2.0)) == HybridSettings()  # bounds that nobody asked for

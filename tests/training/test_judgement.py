@@ -106,8 +106,9 @@ class TestState:
         second.load_state_dict(json.loads(json.dumps(first.state_dict())))
         resumed = [second.judge(*step, lengths, 4, True) for step in steps[7:]]
         assert [one.figures for one in resumed] == [one.figures for one in expected[7:]]
-        assert [one.saturates for one in resumed] == [one.saturates for one in expected[7:]]
-        assert sum(one.saturates for one in resumed) == 1  # told after 20 steps, 7 of which came before the stop
+        assert [one.warnings for one in resumed] == [one.warnings for one in expected[7:]]
+        # Told after 20 steps, 7 of which came before the stop.
+        assert ["switch" in text for one in resumed for text in one.warnings] == [True]
 
     def test_a_checkpoint_of_an_older_version_starts_the_new_parts_anew(self, tmp_path):
         old = judgement(tmp_path)
@@ -169,8 +170,8 @@ class TestOneStep:
         judged = judgement(tmp_path).judge(
             tensor([1.0, 0.0, 0.0, 0.0]), tensor([2.0, 9.0, 1.0, 3.0]), LENGTHS, 4, training
         )
-        assert (judged.alarm, judged.saturates) == (False, False)
-        assert (judged.weights is not None) is training
+        assert judged.warnings == ()
+        assert torch.equal(judged.weights, torch.ones(4, dtype=torch.float64)) is not training
         assert judged.disagreements.shape == (4,)
         assert not judged.disagreements[0]  # a right answer
 

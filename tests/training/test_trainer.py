@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import os
 import random
 import re
 from pathlib import Path
@@ -14,11 +15,10 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from torch.nn.attention import varlen
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, TrainerCallback
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
-from transformers.trainer_utils import HPSearchBackend
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
@@ -26,9 +26,9 @@ from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, Reward
 from trl_hybrid.errors import InputError
 from trl_hybrid.hybrid.combine import combine_hybrid_score
 from trl_hybrid.reward_model.forwards import PACKABLE
-from trl_hybrid.training.reward_columns import REWARD_MODEL, VERIFIER, with_weights
+from trl_hybrid.training.config import judged_config
+from trl_hybrid.training.reward_columns import REWARD_MODEL, VERIFIER, order_warnings, with_weights
 from trl_hybrid.training.seams import HANDED_ON, METHODS, TESTED, check_methods
-from trl_hybrid.training.trainer import _hybrid_config
 
 
 POLICY = "data/embedded_policy"
@@ -257,9 +257,9 @@ def test_a_further_reward_models_tokenizer_stays_with_it(tmp_path, alone):
 
 @pytest.mark.parametrize("policy", ["team/models/POLICY-X/", "POLICY-X"])
 def test_settings_that_are_not_given_name_the_run_after_the_policy(policy):
-    assert _hybrid_config(None, policy).output_dir == "POLICY-X-HybridGRPO"
+    assert judged_config(None, policy).output_dir == "POLICY-X-HybridGRPO"
     model = SimpleNamespace(config=SimpleNamespace(_name_or_path=policy))
-    assert _hybrid_config(None, model).output_dir == "POLICY-X-HybridGRPO"
+    assert judged_config(None, model).output_dir == "POLICY-X-HybridGRPO"
 
 
 def test_a_run_without_settings_has_the_defaults(monkeypatch):
@@ -344,11 +344,12 @@ class TestRewardModes:
         assert list(trainer._logs["advantages"])[:4] == pytest.approx([1.5, -0.5, -0.5, -0.5])
 
     def test_rewards_that_may_upset_the_order_are_warned_of(self, tmp_path, caplog):
-        trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES, reward_funcs=Judge("bonus", []))
+        hybrid_trainer(tmp_path, VERDICTS, SCORES, reward_funcs=Judge("bonus", []))
         assert "The reward functions bonus are added" in caplog.text
-        trainer.reward_func_names.append("Sudoku")  # where TRL puts an environment's own reward
-        trainer._warn_of_what_upsets_the_order()
-        assert "The reward functions bonus, Sudoku are added" in caplog.text
+        # TRL puts an environment's own reward last.
+        names = ["reward_model", "math_verifier", "bonus", "hybrid_reward", "Sudoku"]
+        (said,) = order_warnings(config(tmp_path), names, hybrid_column=3, group_size=4)
+        assert said.startswith("The reward functions bonus, Sudoku are added")
 
     def test_group_scaling_of_the_hybrid_reward_is_warned_of(self, tmp_path, caplog):
         hybrid_trainer(tmp_path, VERDICTS, SCORES, args=config(tmp_path, scale_rewards="group"))
@@ -453,7 +454,7 @@ class TestDifficultyWeight:
         assert "switch" not in caplog.text
         for _ in range(20):
             calculate(trainer, 8)
-        assert caplog.text.count("the difficulty weight has become a switch") == 1
+        assert caplog.text.count("The difficulty weight has become a switch") == 1
         assert "Step 0:" in caplog.text
         assert "the last 20 steps weigh about hybrid_w_min = 0.4 or hybrid_w_max = 3 (" in caplog.text
         assert re.search(said, caplog.text)
@@ -797,7 +798,7 @@ class TestSeam:
             ({"_generate": lambda self, prompts, images: None}, r"no _generate\(prompts\)"),
             (
                 {"_save_rng_state": None, "_save_checkpoint": lambda self, trial, model: None},
-                r"no _save_checkpoint\(model, trial\), _save_rng_state\(output_dir\)",
+                r"no _save_rng_state\(output_dir\), _save_checkpoint\(model, trial\)",
             ),
         ],
         ids=["gone", "renamed", "needs more", "several"],
@@ -856,7 +857,6 @@ class TestSeam:
         assert given == [("images", "audio")]
 
         monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", lambda self, *args, **named: (args, named))
-        monkeypatch.setattr(trainer, "_weights", None)
         handed_on = trainer._generate_and_score_completions(inputs, "images", audio="audio")
         assert handed_on == ((inputs, "images"), {"audio": "audio"})
 
@@ -875,7 +875,7 @@ class TestSeam:
         assert list(trainer._logs["extra"]["score"]) == SCORES
         assert metrics(trainer, "hybrid/pass_rate") == [0.25]
 
-    def test_a_checkpoint_is_saved_and_loaded_by_these_methods_in_this_order(self, tmp_path, monkeypatch):
+    def test_a_checkpoint_is_saved_by_these_methods_in_this_order(self, tmp_path, monkeypatch):
         seen = []
 
         def record(name, known):
@@ -888,32 +888,28 @@ class TestSeam:
             monkeypatch.setattr(GRPOTrainer, name, recorded)
 
         folder = tmp_path / "checkpoint-1"
-        record(
-            "_save_checkpoint",
-            lambda trainer, model, trial: [model is trainer.model, trial, trainer._get_output_dir(trial=trial)],
-        )
+        record("save_model", lambda _, out, internal: [Path(out), internal, sorted(os.listdir(out))])
         record("_save_rng_state", lambda _, out: [Path(out), (folder / "trainer_state.json").exists()])
-        record("_load_optimizer_and_scheduler", lambda trainer, path: [Path(path), trainer.state.global_step])
         changes = {"save_strategy": "steps", "save_steps": 1}
         hybrid_trainer(tmp_path, VERDICTS, SCORES, args=config(tmp_path, **changes)).train()
-        assert seen == [("_save_checkpoint", True, None, str(tmp_path)), ("_save_rng_state", folder, False)]
+        assert seen == [("save_model", folder, True, []), ("_save_rng_state", folder, False)]
         seen.clear()
-        resumed = hybrid_trainer(tmp_path, VERDICTS, SCORES, args=config(tmp_path, max_steps=2))
-        resumed.train(resume_from_checkpoint=str(folder))
-        assert seen == [("_load_optimizer_and_scheduler", folder, 1)]
+        (tmp_path / "mine").mkdir()
+        hybrid_trainer(tmp_path, VERDICTS, SCORES).save_model(str(tmp_path / "mine"))
+        assert seen == [("save_model", tmp_path / "mine", False, [])]
 
-    def test_a_trial_of_a_search_for_settings_has_a_folder_of_its_own(self, tmp_path):
-        trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES, args=config(tmp_path, save_only_model=True))
-        trainer.hp_search_backend, trainer.hp_name = HPSearchBackend.OPTUNA, None
-        trainer._save_checkpoint(trainer.model, SimpleNamespace(number=3))
-        saved = {file.name for file in (tmp_path / "run-3" / "checkpoint-0").iterdir()}
-        assert {"hybrid_state.json", "trainer_state.json"} <= saved
-        assert not (tmp_path / "checkpoint-0").exists()
+    def test_a_callback_is_told_of_the_training_sets_sampler_whose_draws_can_be_made_again(self, tmp_path):
+        found = []
 
-    def test_prompts_are_drawn_by_a_sampler_whose_draws_can_be_made_again(self, tmp_path):
+        class Look(TrainerCallback):
+            def on_train_begin(self, args, state, control, **kwargs):
+                batches = kwargs["train_dataloader"].batch_sampler
+                found.append(getattr(batches, "batch_sampler", batches).sampler)
+
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
-        assert trainer._get_train_sampler(tasks(7)).num_samples == 7
-        sampler = trainer._get_train_sampler()
+        trainer.add_callback(Look())
+        trainer.train()
+        (sampler,) = found
         assert isinstance(sampler, RepeatSampler)
         assert (sampler.shuffle, sampler.num_samples) == (True, 4)
         again = torch.Generator()

@@ -1,6 +1,5 @@
 """What a run's files say, laid out for its card."""
 
-import inspect
 import logging
 import math
 from pathlib import Path
@@ -13,7 +12,6 @@ from trl_hybrid.policy.source import weights_digest
 from trl_hybrid.reward_model.presets import find_preset
 from trl_hybrid.runs.folder import read_json
 from trl_hybrid.runs.settings import local_name
-from trl_hybrid.verifier import MathVerifier
 
 
 logger = logging.getLogger(__name__)
@@ -56,11 +54,11 @@ def reward_recipe(run: dict[str, Any]) -> list[tuple[str, str]]:
     prompt = judges["reward_model_system_prompt"]
     if prompt is None and preset is not None:  # an empty one was asked for
         prompt = preset.system_prompt
-    method = inspect.signature(MathVerifier).parameters["method"].default
+    method = judges.get("verifier_method", "math_verify")
     revision = loaded_revision(judges["reward_model_revision"], run, "reward_model")
     rows = [
         ("what is optimised (`reward_mode`)", f"`{training['reward_mode']}`"),
-        ("verifier", f"`MathVerifier`, method `{method}`"),
+        ("verifier", f"`MathVerifier`, method `{method}`{_own_rewards(judges)}"),
         ("reward model", model_link(judges["reward_model_name_or_path"], revision)),
         ("its system prompt", f"`{cell(prompt)}`" if prompt else "none"),
     ]
@@ -68,6 +66,13 @@ def reward_recipe(run: dict[str, Any]) -> list[tuple[str, str]]:
         return rows
     rows += [(label, f"{training[f'hybrid_{label}']}") for label in ("alpha", "beta", "eps", "bounds", "singleton")]
     return [*rows, ("difficulty weight", _difficulty_weight(training))]
+
+
+def _own_rewards(judges: dict[str, Any]) -> str:
+    right, form = judges.get("verifier_correct_reward", 1.0), judges.get("verifier_format_reward", 0.0)
+    return (
+        "" if (right, form) == (1.0, 0.0) else f", {right} for a right answer and {form} for the form of a wrong one"
+    )
 
 
 def _difficulty_weight(training: dict[str, Any]) -> str:

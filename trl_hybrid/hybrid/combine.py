@@ -9,6 +9,7 @@ so `alpha + beta < 1` keeps every right answer above every wrong one.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -43,32 +44,43 @@ def check_bands(alpha: float, beta: float, eps: float, prefix: str = "") -> None
         raise ValueError(f"{prefix}eps must be a positive finite number, got {eps}. A usual value is 1e-6.")
 
 
-def check_settings(
-    alpha: float,
-    beta: float,
-    eps: float,
-    singleton: str,
-    bounds: str,
-    calibrated: tuple[float, float] | None,
-) -> None:
-    """Refuse settings of [`hybrid_rewards`] that it cannot work with.
+@dataclass(frozen=True)
+class HybridSettings:
+    """How verdict and score are combined: the keyword arguments of [`hybrid_rewards`], checked.
+
+    Attributes:
+        eps: Added to the spread of the bounds.
+        alpha: Half width of the wrong band, in (0, 1].
+        beta: Half width of the right band, in (0, 1]; `alpha + beta` at most 1.
+        singleton: Where members of bounds without spread go.
+        bounds: What the scores are rescaled by.
+        calibrated: The lowest and highest score of `bounds="calibrated"`, and only of that.
 
     Raises:
         ValueError: Bad bands, an unknown `singleton` or `bounds`, or calibrated bounds that are missing, not wanted,
             not finite or in the wrong order.
     """
-    check_bands(alpha, beta, eps)
-    if singleton not in ("middle", "floor"):
-        raise ValueError(f"singleton must be 'middle' or 'floor', got {singleton!r}.")
-    if bounds not in ("stratum", "group", "calibrated"):
-        raise ValueError(f"bounds must be 'stratum', 'group' or 'calibrated', got {bounds!r}.")
-    if (bounds == "calibrated") != (calibrated is not None):
-        raise ValueError(
-            f"bounds='calibrated' and calibrated=(low, high) go together, got bounds={bounds!r} and "
-            f"calibrated={calibrated}."
-        )
-    if calibrated is not None:
-        check_bounds(*calibrated, "The calibrated low and high")
+
+    eps: float = 1e-6
+    alpha: float = 0.1
+    beta: float = 0.1
+    singleton: Singleton = "middle"
+    bounds: Bounds = "stratum"
+    calibrated: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        check_bands(self.alpha, self.beta, self.eps)
+        if self.singleton not in ("middle", "floor"):
+            raise ValueError(f"singleton must be 'middle' or 'floor', got {self.singleton!r}.")
+        if self.bounds not in ("stratum", "group", "calibrated"):
+            raise ValueError(f"bounds must be 'stratum', 'group' or 'calibrated', got {self.bounds!r}.")
+        if (self.bounds == "calibrated") != (self.calibrated is not None):
+            raise ValueError(
+                f"bounds='calibrated' and calibrated=(low, high) go together, got bounds={self.bounds!r} and "
+                f"calibrated={self.calibrated}."
+            )
+        if self.calibrated is not None:
+            check_bounds(*self.calibrated, "The calibrated low and high")
 
 
 def combine_hybrid_score(
@@ -185,7 +197,7 @@ def hybrid_rewards(
     >>> [round(r, 4) for r in hybrid_rewards(verdicts, scores, group_size=4).tolist()]
     [1.0, -0.1, 0.1, -0.05]
     """
-    check_settings(alpha, beta, eps, singleton, bounds, calibrated)
+    HybridSettings(eps, alpha, beta, singleton, bounds, calibrated)  # checks them
     _check_groups(verdicts, scores, group_size)
     verdicts = verdicts.to(torch.float64).reshape(-1, group_size)
     scores = scores.to(torch.float64).reshape(-1, group_size)

@@ -188,7 +188,12 @@ def weights_by_kind(verdicts: torch.Tensor, weights: torch.Tensor, group_size: i
 
 
 def judge_diagnostics(
-    verdicts: torch.Tensor, scores: torch.Tensor, paid: torch.Tensor, lengths: torch.Tensor, group_size: int
+    verdicts: torch.Tensor,
+    scores: torch.Tensor,
+    paid: torch.Tensor,
+    lengths: torch.Tensor,
+    disagreeing: torch.Tensor,
+    group_size: int,
 ) -> dict[str, float]:
     """Collect a step's figures.
 
@@ -197,12 +202,13 @@ def judge_diagnostics(
         scores: Shape (N,).
         paid: What is optimised of the two judges, shape (N,), NaN for rows that are left out.
         lengths: Completion lengths in tokens, shape (N,).
+        disagreeing: The rows of [`disagreements`], shape (N,), bool.
         group_size: Completions per prompt; divides N.
 
     Returns:
         The figures of [`group_shares`], [`rescued_groups`] and [`scores_by_verdict`]; `auc`, the mean of
         [`group_auc`] over the groups that have one, and `auc_groups`, how many these are; `disagreement`, the share
-        of [`disagreements`] among the judged rows; `score_length_correlation`, over the judged rows.
+        of `disagreeing` among the judged rows; `score_length_correlation`, over the judged rows.
     """
     judged = ~verdicts.isnan()
     auc = group_auc(verdicts, scores, group_size)
@@ -212,7 +218,7 @@ def judge_diagnostics(
         **scores_by_verdict(verdicts, scores),
         "auc": auc.nanmean().item(),
         "auc_groups": float((~auc.isnan()).sum()),
-        "disagreement": _share(disagreements(verdicts, scores)[judged]),
+        "disagreement": _share(disagreeing[judged]),
         "score_length_correlation": correlation(scores[judged], lengths[judged]),
     }
 

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 
 from trl_hybrid.hybrid.bounds import Bounds
-from trl_hybrid.hybrid.combine import Singleton, check_settings, count_non_finite, hybrid_rewards, read_verdicts
+from trl_hybrid.hybrid.combine import HybridSettings, Singleton, count_non_finite, hybrid_rewards, read_verdicts
 from trl_hybrid.hybrid.diagnostics import group_shares
+from trl_hybrid.judges import Scorer, Verifier
 
 
-Judge = Callable[..., Sequence[float | None]]
+RewardFunction = Callable[..., Sequence[float | None]]
 
 
 class HybridReward:
@@ -26,10 +27,9 @@ class HybridReward:
     `num_generations` (TRL's default) or be a multiple of it.
 
     Args:
-        verifier: A TRL reward function that returns its `correct_reward` (1.0 where it has no such attribute) for a
-            right answer, anything lower for a wrong one and `None` for a row that cannot be judged. Where it has a
-            method `prefetch(completions, solutions, prompts)`, that is called before the reward model.
-        reward_model: A TRL reward function that returns any real number, the higher the better.
+        verifier: Says right or wrong: a [`~trl_hybrid.judges.Verifier`], or any reward function that gives 1.0 for
+            right.
+        reward_model: Says how good: a [`~trl_hybrid.judges.Scorer`], or any reward function.
         num_generations: Completions per prompt, as given to the trainer.
         alpha: Half width of the wrong band, in (0, 1].
         beta: Half width of the right band, in (0, 1]; `alpha + beta` at most 1.
@@ -44,8 +44,8 @@ class HybridReward:
 
     def __init__(
         self,
-        verifier: Judge,
-        reward_model: Judge,
+        verifier: Verifier | RewardFunction,
+        reward_model: Scorer | RewardFunction,
         num_generations: int,
         *,
         alpha: float = 0.1,
@@ -58,13 +58,9 @@ class HybridReward:
         self.__name__ = "hybrid_reward"  # TRL logs the rewards under this name
         if num_generations < 1:
             raise ValueError(f"num_generations must be at least 1, got {num_generations}.")
-        check_settings(alpha, beta, eps, singleton, bounds, calibrated)
+        self.settings = HybridSettings(eps, alpha, beta, singleton, bounds, calibrated)
         self.verifier, self.reward_model = verifier, reward_model
         self.num_generations = num_generations
-        self.alpha, self.beta, self.eps = alpha, beta, eps
-        self.singleton: Singleton = singleton
-        self.bounds: Bounds = bounds
-        self.calibrated = calibrated
 
     def __call__(
         self,
@@ -99,7 +95,7 @@ class HybridReward:
             self.verifier.prefetch(completions, kwargs["solution"], prompts)  # pyright: ignore[reportFunctionMemberAccess]
         scores = _column(self.reward_model(prompts=prompts, completions=completions, **arguments))
         paid = _column(self.verifier(prompts=prompts, completions=completions, **arguments))
-        verdicts = read_verdicts(paid, getattr(self.verifier, "correct_reward", 1.0))
+        verdicts = read_verdicts(paid, getattr(self.verifier, "correct_reward", Verifier.correct_reward))
 
         count_non_finite(scores[~verdicts.isnan()])
         if log_extra is not None:
@@ -109,19 +105,7 @@ class HybridReward:
             for name, value in group_shares(verdicts, self.num_generations).items():
                 if value == value:
                     log_metric(f"hybrid/{name}", value)
-        return _optional(
-            hybrid_rewards(
-                verdicts,
-                scores,
-                self.num_generations,
-                eps=self.eps,
-                alpha=self.alpha,
-                beta=self.beta,
-                singleton=self.singleton,
-                bounds=self.bounds,
-                calibrated=self.calibrated,
-            )
-        )
+        return _optional(hybrid_rewards(verdicts, scores, self.num_generations, **vars(self.settings)))
 
     def _check_whole_groups(self, prompts: Sequence[Any]) -> None:
         size, rows = self.num_generations, len(prompts)

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import yaml
 from trl import DatasetMixtureConfig, ScriptArguments, TrlParser
 from trl.scripts.utils import DatasetConfig
 
 from trl_hybrid.errors import InputError
+from trl_hybrid.verifier.verifier import Method
 
 
 SHORT_HELP = (
@@ -166,13 +167,42 @@ class JudgeArguments:
     reward_model_load_in_4bit: bool = field(
         default=False, metadata={"help": "Quantize the resident reward model to 4 bits (needs bitsandbytes)."}
     )
+    verifier_method: str = field(
+        default="math_verify",
+        metadata={
+            "help": "What the verifier reads and how it compares: math_verify (every form of answer, by string, "
+            "number and algebra), boxed (the last box, as a string), strict (the number behind ####) or flexible (the "
+            "last number).",
+            "choices": list(get_args(Method)),
+        },
+    )
+    verifier_correct_reward: float = field(
+        default=1.0,
+        metadata={"help": "What a right answer gets; the hybrid reward asks only whether it is right."},
+    )
+    verifier_format_reward: float = field(
+        default=0.0,
+        metadata={
+            "help": "What a wrong answer in the form that the method demands gets: at least 0, less than "
+            "verifier_correct_reward. It counts where reward_mode is verifier, sum or gdpo."
+        },
+    )
     verifier_timeout: float = field(default=3.0, metadata={"help": "Seconds an answer may take to verify."})
     verifier_num_workers: int | None = field(
         default=None, metadata={"help": "Processes that verify; by default as many as the machine has to spare."}
     )
 
 
-REWARD_MODEL = "reward_model_"
+REWARD_MODEL, VERIFIER = "reward_model_", "verifier_"
+
+
+def verifier_settings(judges: JudgeArguments) -> dict[str, Any]:
+    """Return the verifier's settings, by their names in [`MathVerifier`]."""
+    return {
+        option.name.removeprefix(VERIFIER): getattr(judges, option.name)
+        for option in fields(judges)
+        if option.name.startswith(VERIFIER)
+    }
 
 
 def reward_model_settings(judges: JudgeArguments) -> dict[str, Any]:

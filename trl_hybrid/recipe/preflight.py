@@ -91,8 +91,8 @@ def check_judges(
     """
     sample = [tasks[index] for index in range(min(rows, len(tasks)))]
     golds = [row["solution"] for row in sample]
-    right = [_boxed(gold) for gold in golds]
-    wrong = [_boxed("no answer")] * len(golds)
+    right = [_given(gold, verifier.method) for gold in golds]
+    wrong = [_given("no answer", verifier.method)] * len(golds)
     _check_verdicts(verifier, right, golds, expected=True)
     _check_verdicts(verifier, wrong, golds, expected=False)
 
@@ -124,5 +124,6 @@ def _check_verdicts(verifier: MathVerifier, completions: list[str], golds: list[
         )
 
 
-def _boxed(answer: str) -> str:
-    return f"The answer is \\boxed{{{answer}}}."
+def _given(answer: str, method: str) -> str:
+    """Give an answer in a form that the verifier's method reads."""
+    return f"#### {answer}" if method == "strict" else f"The answer is \\boxed{{{answer}}}."

@@ -3,16 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+from trl_hybrid.judges import JudgeNames
 from trl_hybrid.report.terminal import percent
 
 
+# `{reward_model}` stands for its own name.
 CURVES = (
     ("Pass rate", (("hybrid/pass_rate", "right answers"),)),
     ("Hybrid reward", (("rewards/hybrid_reward/mean", "mean"),)),
     (
         "Reward model score",
         (
-            ("rewards/reward_model/mean", "all"),
+            ("rewards/{reward_model}/mean", "all"),
             ("hybrid/score_right_mean", "right answers"),
             ("hybrid/score_wrong_mean", "wrong answers"),
         ),
@@ -54,10 +56,10 @@ def draw_curves(history: list[dict[str, Any]], accuracy: dict[str, dict[str, flo
     from matplotlib.figure import Figure  # slow to import, used once
 
     figure = Figure(figsize=(15, 6.5), layout="constrained")
-    alarm = alarm_step(history)
+    alarm, names = alarm_step(history), JudgeNames.among(key for row in history for key in row)._asdict()
     for axes, (title, lines) in zip(figure.subplots(2, 4).flat, CURVES, strict=True):
         for key, label in lines:
-            points = curve(history, key)
+            points = curve(history, key.format(**names))
             if points:
                 axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else None)
         if alarm is not None:

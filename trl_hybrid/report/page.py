@@ -15,7 +15,7 @@ from markupsafe import Markup
 from trl_hybrid.report.charts import MANY, area_chart, histogram, line_chart, smoothing
 from trl_hybrid.report.curves import alarm_step, curve
 from trl_hybrid.report.headline import PARTS, headline, seconds_by_part, subtitle, time_rows
-from trl_hybrid.report.panels import PANELS, Panel, accuracy_panel
+from trl_hybrid.report.panels import Panel, accuracy_panel, named_panels
 from trl_hybrid.report.rows import page_rows, verdicts
 from trl_hybrid.report.run import Run, read_run
 from trl_hybrid.report.terminal import percent
@@ -83,7 +83,8 @@ def as_json(value: Any) -> Markup:
 def curves(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Draw each panel of which something was logged: its title, note, chart and legend."""
     alarm = alarm_step(history)
-    return [drawn for panel in (*accuracy_panel(history), *PANELS) if (drawn := _draw(panel, history, alarm))]
+    panels = accuracy_panel(history) + named_panels(history)
+    return [drawn for panel in panels if (drawn := _draw(panel, history, alarm))]
 
 
 def _draw(panel: Panel, history: list[dict[str, Any]], alarm: int | None) -> dict[str, Any] | None:

@@ -3,6 +3,8 @@
 import re
 from typing import Any, NamedTuple
 
+from trl_hybrid.judges import JudgeNames
+
 
 class Panel(NamedTuple):
     """A chart over steps: at most four figures, each with its label; of shares and lengths, whose axis starts at 0."""
@@ -13,11 +15,12 @@ class Panel(NamedTuple):
     from_zero: bool = False
 
 
+# `{reward_model}` and `{verifier}` stand for the judges' own names.
 PANELS = (
     Panel("Pass rate", (("hybrid/pass_rate", "right"),), "Share of right answers in training.", True),
     Panel(
         "Rewards",
-        (("rewards/hybrid_reward/mean", "hybrid reward"), ("rewards/math_verifier/mean", "verifier alone")),
+        (("rewards/hybrid_reward/mean", "hybrid reward"), ("rewards/{verifier}/mean", "{verifier} alone")),
         "Mean per completion.",
     ),
     Panel(
@@ -25,9 +28,9 @@ PANELS = (
         (
             ("hybrid/score_right_mean", "right answers"),
             ("hybrid/score_wrong_mean", "wrong answers"),
-            ("rewards/reward_model/mean", "all"),
+            ("rewards/{reward_model}/mean", "all"),
         ),
-        "Should wrong answers climb while the pass rate falls, the reward model is being hacked.",
+        "By {reward_model}. Should wrong answers climb while the pass rate falls, the reward model is being hacked.",
     ),
     Panel(
         "Kinds of groups",
@@ -91,6 +94,19 @@ PANELS = (
         True,
     ),
 )
+
+
+def named_panels(history: list[dict[str, Any]]) -> list[Panel]:
+    """Describe the charts of a run with the names of its judges."""
+    names = JudgeNames.among(key for row in history for key in row)._asdict()
+    return [
+        panel._replace(
+            lines=tuple((key.format(**names), label.format(**names)) for key, label in panel.lines),
+            note=panel.note.format(**names),
+        )
+        for panel in PANELS
+    ]
+
 
 ACCURACY = re.compile(r"eval[/_](?:.*/)?(accuracy.*)")
 

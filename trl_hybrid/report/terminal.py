@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 from transformers import ProgressCallback
 
+from trl_hybrid.judges import JudgeNames
+
 
 def step_line(step: int, logs: dict[str, Any]) -> str:
     """Put the parts of the reward on one line.
@@ -16,11 +18,19 @@ def step_line(step: int, logs: dict[str, Any]) -> str:
     'step    5 | right  25 % | RM score  -1.50 | hybrid reward  0.240 | mixed groups  50 % | 40 tokens | 2.4 s'
     >>> step_line(6, dict.fromkeys(logs) | {"hybrid/mixed_groups": 0.0, "completions/mean_length": 40.2})
     'step    6 | right    - | RM score      - | hybrid reward      - | mixed groups   0 % | 40 tokens | - s'
+
+    Another reward model has its own name:
+
+    >>> own = {"judges/reward_model/brevity": 1.0, "rewards/brevity/mean": 4.0, "hybrid/mixed_groups": 0.5}
+    >>> step_line(7, logs | own | {"completions/mean_length": 40.2})[:44]
+    'step    7 | right  25 % | brevity   4.00 | h'
     """
     right, mixed = _share(logs["hybrid/pass_rate"]), _share(logs["hybrid/mixed_groups"])
-    score, reward = (logs[f"rewards/{name}/mean"] for name in ("reward_model", "hybrid_reward"))
+    name = JudgeNames.among(logs).reward_model
+    score, reward = (logs[f"rewards/{of}/mean"] for of in (name, "hybrid_reward"))
+    label = "RM score" if name == JudgeNames().reward_model else name
     return (
-        f"step {step:4d} | right {right} | RM score {_number(score, 6, 2)} | hybrid reward {_number(reward, 6, 3)} | "
+        f"step {step:4d} | right {right} | {label} {_number(score, 6, 2)} | hybrid reward {_number(reward, 6, 3)} | "
         f"mixed groups {mixed} | {_number(logs['completions/mean_length'], 0, 0)} tokens | "
         f"{_number(logs.get('step_time'), 0, 1)} s"
     )
@@ -90,7 +100,7 @@ def sample_completions(table: pd.DataFrame, count: int = 3) -> str:
     """Show the highest paid, the lowest paid and those between, from one step's completions table.
 
     Args:
-        table: The trainer's completions table: `prompt`, `completion`, `math_verifier`, `score`, `hybrid_reward`.
+        table: The trainer's completions table: `prompt`, `completion`, `verdict`, `score`, `hybrid_reward`.
         count: How many.
 
     Returns:
@@ -102,7 +112,7 @@ def sample_completions(table: pd.DataFrame, count: int = 3) -> str:
 
 
 def _sample(row: dict[str, Any]) -> str:
-    verdict = {1.0: "right", 0.0: "wrong"}.get(row["math_verifier"], "not judged")
+    verdict = {1.0: "right", 0.0: "wrong"}.get(row["verdict"], "not judged")
     wrapped = textwrap.fill(
         last_content(row["completion"]).strip(), 100, initial_indent="    ", subsequent_indent="    "
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_hybrid.errors import InputError
-from trl_hybrid.runs.folder import read_json, relative_path
+from trl_hybrid.runs.folder import judges_state, read_json, relative_path
 from trl_hybrid.runs.settings import PLACES, SETTINGS_FILE
 
 
@@ -119,7 +119,7 @@ def check_changes(checkpoint: Path, changes: Changes) -> None:
     Raises:
         InputError: A setting of `FIXED` has changed; the message names all of them.
     """
-    within = read_json(checkpoint / "hybrid_state.json").get("generation_step", 0)
+    within = judges_state(checkpoint).get("generation_step", 0)
     sharded = any(checkpoint.glob("global_step*"))
     passed = (
         *(() if within else GENERATION),

@@ -22,6 +22,9 @@ RUNS = Path("runs")
 GOING_BACK = ".going_back.json"
 """While it lies in a run's folder, what it holds of later steps than this file's `step` is left behind."""
 
+JUDGES = "hybrid_judges"
+"""Under which a checkpoint's `trainer_state.json` holds the judges' state, among those of callbacks."""
+
 PACKAGES = ("trl-hybrid", "trl", "transformers", "accelerate", "datasets", "peft", "math-verify", "torch")
 
 
@@ -115,6 +118,11 @@ def is_whole(checkpoint: Path) -> bool:
     except (OSError, ValueError):
         return False
     return weights_are_whole(checkpoint) and all(map(zipfile.is_zipfile, checkpoint.rglob("*.pt*")))  # .pt and .pth
+
+
+def judges_state(checkpoint: Path) -> dict[str, Any]:
+    """Read what a checkpoint knows of the judges: `judgement` and `generation_step`; empty where it has had none."""
+    return read_json(checkpoint / "trainer_state.json").get("stateful_callbacks", {}).get(JUDGES, {})
 
 
 def weights_are_whole(folder: Path) -> bool:

@@ -7,34 +7,32 @@ import torch
 from accelerate.logging import get_logger
 from safetensors.torch import load_model, save_model
 from transformers import TrainerCallback
-from transformers.trainer_utils import SaveStrategy
+from transformers.trainer_utils import SaveStrategy, get_last_checkpoint
+from trl.trainer.utils import RepeatSampler
 
 from trl_hybrid.errors import InputError
-from trl_hybrid.runs.folder import read_json, write_json
+from trl_hybrid.runs.folder import JUDGES, judges_state, read_json, write_json
 
 
 logger = get_logger(__name__)
-
-STATE_FILE = "hybrid_state.json"
 
 REFERENCE_FILE = "reference_model.safetensors"
 
 
 def save_state(trainer: Any, folder: Path) -> None:
-    """Write what the trainer adds to TRL's state into a checkpoint's folder, before anything else is written there.
+    """Write what no `trainer_state.json` can hold into a checkpoint's folder, before anything else is written there.
 
-    The judges' state is the same on every process and written once. The reward model's remembered scores are each
-    process's own: one computed anew, in another batch, may differ from it in the last bits.
+    The reward model's remembered scores are each process's own: one computed anew, in another batch, may differ from
+    it in the last bits.
 
     Args:
         trainer: A `HybridGRPOTrainer` with judges.
         folder: The checkpoint's folder; made where it does not exist.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     if trainer.args.should_save:
         # Written over, a checkpoint is whole only when its trainer state is written again.
         (folder / "trainer_state.json").unlink(missing_ok=True)
-        state = {"judgement": trainer.judgement.state_dict(), "generation_step": trainer.generation_step}
-        write_json(folder / STATE_FILE, state)
         if _moving_reference(trainer) and not _in_parts(trainer):
             save_model(trainer.accelerator.unwrap_model(trainer.ref_model), str(folder / REFERENCE_FILE))
     trainer.accelerator.wait_for_everyone()
@@ -42,8 +40,15 @@ def save_state(trainer: Any, folder: Path) -> None:
         write_json(_scores_file(trainer, folder), trainer.reward_model.state_dict())
 
 
+def checkpoint_folder(resume: str | bool | None, output_dir: str | None) -> Path | None:
+    """Return the folder that transformers will resume from; `None` where it starts anew, or will find none."""
+    if resume is True and output_dir is not None:
+        resume = get_last_checkpoint(output_dir)
+    return Path(resume) if isinstance(resume, str) else None
+
+
 def load_state(trainer: Any, folder: Path) -> None:
-    """Go on from `save_state`. What a checkpoint does not hold starts anew, which is said.
+    """Go on with the judges as a checkpoint knows them. What it does not hold starts anew, which is said.
 
     Args:
         trainer: A `HybridGRPOTrainer` with judges.
@@ -56,12 +61,12 @@ def load_state(trainer: Any, folder: Path) -> None:
             "the random numbers start anew, and the run goes on otherwise than an unbroken one.",
             folder,
         )
-    state = read_json(folder / STATE_FILE)
+    state = judges_state(folder)
     if not state:
-        logger.warning("The checkpoint %s has no %s: the judges' running figures start anew.", folder, STATE_FILE)
+        logger.warning("The checkpoint %s knows no judges: their running figures start anew.", folder)
         return
     trainer.judgement.load_state_dict(state["judgement"])
-    trainer.resume_generation(state["generation_step"])
+    trainer.generation_step = state["generation_step"]
     if state["generation_step"]:
         logger.warning(
             "The checkpoint %s was saved within a generation, whose completions are not kept: the rest of it is "
@@ -129,30 +134,63 @@ def check_save_strategy(args: Any) -> None:
         )
 
 
-def replay_shuffles(sampler: Any, epochs: int) -> None:
+def replay_shuffles(sampler: RepeatSampler, epochs: int) -> None:
     """Draw the orders of the epochs that are over, so that the next one has the order of an unbroken run.
 
     TRL's sampler draws each epoch's order from where the last one left its generator, and a resumed run starts with a
     fresh one: without this, its next epoch would be the first one again.
 
     Args:
-        sampler: The training set's `trl.trainer.utils.RepeatSampler`; `None` for a streamed one, which has no length:
-            transformers finds its place within the first pass only, and starts a later one from its beginning.
+        sampler: The training set's.
         epochs: Whole epochs trained.
     """
-    if sampler is None and epochs:
-        logger.warning(
-            "The training set is streamed and was past its first pass (epoch %d): its prompts come in another order "
-            "than in an unbroken run. Leave dataset_streaming out to resume exactly.",
-            epochs,
-        )
-    if sampler is not None and sampler.shuffle:
+    if sampler.shuffle:
         for _ in range(epochs):
             torch.randperm(sampler.num_samples, generator=sampler.generator)
 
 
 def _scores_file(trainer: Any, folder: Path) -> Path:
     return folder / f"reward_model_state_{trainer.accelerator.process_index}.json"
+
+
+class JudgesState(TrainerCallback):
+    """Keep what the judges know in the trainer's state, with which it is saved; on resume, find the prompts' order.
+
+    It is no `ExportableState`: transformers would rebuild such a callback from its JSON, without its trainer. What is
+    put among `stateful_callbacks` is saved just the same.
+
+    Args:
+        trainer: A `HybridGRPOTrainer` with judges.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Bring the sampler of a resumed run to where it was."""
+        if state.global_step >= state.max_steps:
+            # Nothing is generated any more, and TRL would write an empty table over the last step's.
+            self.trainer.log_completions = False
+        epochs = int(state.epoch or 0)
+        batches = kwargs["train_dataloader"].batch_sampler
+        sampler = getattr(getattr(batches, "batch_sampler", batches), "sampler", None)  # accelerate shares batches out
+        if isinstance(sampler, RepeatSampler):
+            replay_shuffles(sampler, epochs)
+        elif epochs:
+            # A stream has no length: transformers finds its place within the first pass only, and starts a later one
+            # from its beginning.
+            logger.warning(
+                "The training set is streamed and was past its first pass (epoch %d): its prompts come in another "
+                "order than in an unbroken run. Leave dataset_streaming out to resume exactly.",
+                epochs,
+            )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Put down what the judges know after a step; all saves come after it."""
+        state.stateful_callbacks[JUDGES] = {
+            "judgement": self.trainer.judgement.state_dict(),
+            "generation_step": self.trainer.generation_step,
+        }
 
 
 class SaveBetweenGenerations(TrainerCallback):
@@ -183,14 +221,16 @@ class SaveBetweenGenerations(TrainerCallback):
 class TrainsToTheLastStep:
     """Mixin for a `transformers.Trainer`: a run resumed after its last step is only measured and saved.
 
-    By itself the trainer goes one step past `max_steps` where that does not end an epoch.
+    By itself the trainer goes one step past `max_steps` where that does not end an epoch: it looks at `max_steps` only
+    after a step.
     """
 
     state: Any
     control: Any
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
+        """Return a step's batches; none after the last step."""
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
-            return
-        super()._run_epoch(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue] - the trainer's
+            return [], None
+        return super().get_batch_samples(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue] - the trainer's

@@ -2,13 +2,13 @@
 
 import os
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig
 
 from trl_hybrid.hybrid.bounds import Bounds
-from trl_hybrid.hybrid.combine import Singleton, check_bands
+from trl_hybrid.hybrid.combine import HybridSettings, Singleton, check_bands
 from trl_hybrid.hybrid.difficulty import Spread, check_weight
 
 
@@ -151,6 +151,21 @@ class HybridGRPOConfig(GRPOConfig):
         self._check_whole_groups()
         super().__post_init__()
 
+    def hybrid_settings(self, calibrated: tuple[float, float] | None) -> HybridSettings:
+        """Return the shape of the hybrid reward.
+
+        Args:
+            calibrated: The bounds that were found, for `hybrid_bounds` `calibrated`.
+        """
+        return HybridSettings(
+            eps=self.hybrid_eps,
+            alpha=self.hybrid_alpha,
+            beta=self.hybrid_beta,
+            singleton=self.hybrid_singleton,
+            bounds=self.hybrid_bounds,
+            calibrated=calibrated if self.hybrid_bounds == "calibrated" else None,
+        )
+
     def _check_whole_groups(self) -> None:
         """Say what to change when a step would hold part of a group; TRL's own message names derived fields only."""
         if self.steps_per_generation is not None or self.generation_batch_size is not None:
@@ -165,3 +180,24 @@ class HybridGRPOConfig(GRPOConfig):
                 f"gradient_accumulation_steps {self.gradient_accumulation_steps}). Set num_generations to a divisor "
                 f"of {rows}, or per_device_train_batch_size to a multiple of {self.num_generations}."
             )
+
+
+def judged_config(args: Any, model: Any) -> HybridGRPOConfig:
+    """Return the settings of a trainer with judges: those given, or the defaults under the model's name.
+
+    Args:
+        args: What the trainer was given.
+        model: Its model, or the name of that.
+
+    Raises:
+        TypeError: They are TRL's own.
+    """
+    if args is None:
+        name = model if isinstance(model, str) else model.config._name_or_path
+        return HybridGRPOConfig(f"{name.rstrip('/').split('/')[-1]}-HybridGRPO")
+    if not isinstance(args, HybridGRPOConfig):
+        raise TypeError(
+            f"With judges, `args` must be a HybridGRPOConfig, got {type(args).__name__}: the bands of the hybrid "
+            "reward are set there. Replace GRPOConfig by trl_hybrid.HybridGRPOConfig."
+        )
+    return args

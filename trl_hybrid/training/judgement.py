@@ -20,19 +20,38 @@ class Judged:
 
     Attributes:
         rewards: Hybrid rewards, shape (N,), float64; NaN where a row cannot be judged.
-        weights: Factors of the advantages, shape (N,), float64; `None` for all ones.
+        weights: Factors of the advantages, shape (N,), float64.
         disagreements: Shape (N,), bool: wrong answers that the reward model likes best.
         figures: What the step tells, without the figures that nothing speaks for.
-        alarm: Whether the alarm for reward hacking fires with this step.
-        saturates: Whether the difficulty weight is found to be a switch with this step; see [`Saturation`].
+        warnings: What somebody should hear now: each is said once in a run.
+        verdicts: As they were given, shape (N,).
+        scores: As they were given, shape (N,).
     """
 
     rewards: torch.Tensor
-    weights: torch.Tensor | None
+    weights: torch.Tensor
     disagreements: torch.Tensor
     figures: dict[str, float]
-    alarm: bool
-    saturates: bool
+    warnings: tuple[str, ...]
+    verdicts: torch.Tensor
+    scores: torch.Tensor
+
+    @property
+    def columns(self) -> dict[str, torch.Tensor]:
+        """What the completions' table tells of each row."""
+        return {
+            "verdict": self.verdicts,
+            "score": self.scores,
+            "disagreement": self.disagreements,
+            "difficulty_weight": self.weights,
+        }
+
+
+HACKING = (
+    "The reward model's mean score on wrong answers climbs while the pass rate falls. The policy may be learning to "
+    "please the reward model. Read the rows marked `disagreement` in the completions table; a smaller hybrid_alpha, "
+    "or KL (beta), holds it back."
+)
 
 
 class Judgement:
@@ -90,48 +109,50 @@ class Judgement:
         Raises:
             ValueError: More than one row and 1 % of the judged rows' scores are not finite.
         """
-        args, calibrated = self.args, self.bounds.value if self.args.hybrid_bounds == "calibrated" else None
+        settings = self.args.hybrid_settings(self.bounds.value)
         broken = count_non_finite(scores[~verdicts.isnan()])
-        rewards = hybrid_rewards(
-            verdicts,
-            scores,
-            group_size,
-            eps=args.hybrid_eps,
-            alpha=args.hybrid_alpha,
-            beta=args.hybrid_beta,
-            singleton=args.hybrid_singleton,
-            bounds=args.hybrid_bounds,
-            calibrated=calibrated,
-        )
-        paid = judges_pay(args.reward_mode, scores, verdicts, rewards)
+        rewards = hybrid_rewards(verdicts, scores, group_size, **vars(settings))
+        paid = judges_pay(self.args.reward_mode, scores, verdicts, rewards)
+        disagreeing = disagreements(verdicts, scores)
         figures = {
             "non_finite_scores": float(broken),
-            **judge_diagnostics(verdicts, scores, paid, lengths, group_size),
+            **judge_diagnostics(verdicts, scores, paid, lengths, disagreeing, group_size),
         }
-        if calibrated is not None:
-            figures["rm_min"], figures["rm_max"] = calibrated
-        weights, alarm, saturates = None, False, False
+        if settings.calibrated is not None:
+            figures["rm_min"], figures["rm_max"] = settings.calibrated
+        weights, warnings = torch.ones_like(rewards), []
         if training:
-            alarm = self._remember(verdicts, scores, group_size, figures)
+            warnings += self._remember(verdicts, scores, group_size, figures)
             if self.weight is not None:
                 weights = self.weight.weigh(verdicts, scores, group_size)
-                saturates = self.saturation.update(self.weight.at_ends)
-                figures |= weights_by_kind(verdicts, weights, group_size)
-                figures["weight_saturated"] = self.weight.at_ends
-                if self.weight.sigma_bar is not None:
-                    figures["sigma_bar"] = self.weight.sigma_bar
+                warnings += self._tell_of_the_weight(self.weight, verdicts, weights, group_size, figures)
         known = {name: value for name, value in figures.items() if value == value}
-        return Judged(rewards, weights, disagreements(verdicts, scores), known, alarm, saturates)
+        return Judged(rewards, weights, disagreeing, known, tuple(warnings), verdicts, scores)
 
     def _remember(
         self, verdicts: torch.Tensor, scores: torch.Tensor, group_size: int, figures: dict[str, float]
-    ) -> bool:
+    ) -> list[str]:
         """Move the running figures by a training step, add them to `figures` and say whether the alarm fires."""
         figures["auc_recent"], figures["auc_recent_groups"] = self.ranking.update(verdicts, scores, group_size)
         figures["score_drift"] = self.drift.update(scores[~verdicts.isnan()])
         fires = self.alarm.update(verdicts, scores)
         figures["alarm"] = float(self.alarm.fired)
-        return fires
+        return [HACKING] if fires else []
+
+    def _tell_of_the_weight(
+        self,
+        weight: DifficultyWeight,
+        verdicts: torch.Tensor,
+        weights: torch.Tensor,
+        group_size: int,
+        figures: dict[str, float],
+    ) -> list[str]:
+        """Add what the weights say to `figures`, and say whether they are found to be a switch with this step."""
+        figures |= weights_by_kind(verdicts, weights, group_size)
+        figures["weight_saturated"] = weight.at_ends
+        if weight.sigma_bar is not None:
+            figures["sigma_bar"] = weight.sigma_bar
+        return [_saturated(weight, self.saturation.window)] if self.saturation.update(weight.at_ends) else []
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs to judge as an unbroken one, in JSON types."""
@@ -146,3 +167,17 @@ class Judgement:
     def _parts(self) -> dict[str, Any]:
         parts = {"bounds": self.bounds, "ranking": self.ranking, "drift": self.drift, "alarm": self.alarm}
         return parts if self.weight is None else {**parts, "weight": self.weight, "saturation": self.saturation}
+
+
+def _saturated(weight: DifficultyWeight, steps: int) -> str:
+    mend = f"hybrid_k lower, to {weight.k / 2:.2g} for instance"
+    if not weight.scale_free and weight.sigma_bar is not None and weight.sigma_bar > 1.0:
+        mend = (
+            f"hybrid_scale_free to true, or hybrid_k to {weight.k / weight.sigma_bar:.2g}: it counts in units of the "
+            f"score, of which a group's deviation is {weight.sigma_bar:.2g} here"
+        )
+    return (
+        f"The difficulty weight has become a switch: most groups of the last {steps} steps weigh about hybrid_w_min = "
+        f"{weight.w_min:g} or hybrid_w_max = {weight.w_max:g} (hybrid/weight_saturated). hybrid_k = {weight.k:g} is "
+        f"too steep for these scores. Set {mend}."
+    )

@@ -5,6 +5,7 @@ while it scores, and the verifier's turn only collects what they found.
 """
 
 import copy
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -123,3 +124,29 @@ def with_weights(args: HybridGRPOConfig, extras: int) -> HybridGRPOConfig:
     if args.reward_mode == "gdpo":
         args.multi_objective_aggregation = "normalize_then_sum"
     return args
+
+
+def order_warnings(args: HybridGRPOConfig, names: Sequence[str], hybrid_column: int, group_size: int) -> Iterator[str]:
+    """Say what lets a wrong answer be paid more than a right one, or push as hard, where the reward is hybrid.
+
+    Args:
+        args: What is optimised and how advantages are scaled.
+        names: Of all reward functions; environments' own rewards stand behind the hybrid column.
+        hybrid_column: Its place among them.
+        group_size: Completions per prompt.
+    """
+    if args.reward_mode != "hybrid":
+        return
+    extras = [*names[2:hybrid_column], *names[hybrid_column + 1 :]]
+    if extras:
+        yield (
+            f"The reward functions {', '.join(extras)} are added to the hybrid reward: where they differ by more than "
+            "the gap between the bands, a wrong answer can be paid more than a right one."
+        )
+    if args.scale_rewards == "group":
+        yield (
+            "scale_rewards 'group' divides by each group's deviation and so inflates the narrow band of a group "
+            f"without a right answer to full size: {group_size} wrong answers, ranked by the reward model alone, push "
+            "as hard as a group with right and wrong ones. It would also cancel a difficulty weight on rewards; here "
+            "the weight is on advantages and stays. Leave it at 'none' unless that is what you want."
+        )

@@ -25,15 +25,15 @@ HANDED_ON = {
 
 METHODS = {
     # overridden
-    "_get_train_sampler": ("dataset",),
-    "_load_optimizer_and_scheduler": ("checkpoint",),
-    "_save_checkpoint": ("model", "trial"),
     "_save_rng_state": ("output_dir",),
+    "get_batch_samples": ("epoch_iterator", "num_batches", "device"),
+    "save_model": ("output_dir", "_internal_call"),
+    "train": ("resume_from_checkpoint",),
     # called
     "_generate": ("prompts",),
-    "_get_output_dir": ("trial",),
     "_log_completion_extra": ("column", "values"),
     "_log_metric": ("name", "value"),
+    "_save_checkpoint": ("model", "trial"),
 }
 """Methods of `GRPOTrainer`, each with the arguments that it is given here; further parameters must have defaults."""
 
