@@ -34,7 +34,7 @@ def test_a_finished_run(tmp_path):
     assert record.name == "mine"
     assert (record.base_model, record.reward_model) == ("data/embedded_policy", "data/embedded_reward_model")
     assert record.data == ["data/addition"]
-    assert (record.training["max_steps"], record.model["lora_r"]) == (6, 16)
+    assert (record["max_steps"], record["lora_r"], record.asked["system_prompt"]) == (6, 16, None)
     assert record.steps == 6
     assert record.accuracy == {"greedy": (0.25, 0.5), "mean_of_8": (None, None)}
     assert (record.test_rows, record.test_file, record.seconds) == (71, "data/addition/test.jsonl", 168.0)
@@ -51,7 +51,7 @@ def test_a_run_under_way_and_one_killed_before_it_wrote_anything(tmp_path):
     (tmp_path / "killed" / "completions").mkdir(parents=True)
     killed = read_record(tmp_path / "killed")
     assert killed == RunRecord(tmp_path / "killed")
-    assert (killed.base_model, killed.reward_model, killed.data, killed.tasks) == ("", "", [], {})
+    assert (killed.base_model, killed.reward_model, killed.data, killed.asked) == ("", "", [], {})
 
 
 def test_a_run_that_goes_on_is_what_it_was_last_asked_for_and_its_saved_model_what_it_was_then(tmp_path):
@@ -64,12 +64,12 @@ def test_a_run_that_goes_on_is_what_it_was_last_asked_for_and_its_saved_model_wh
     save_summary(tmp_path, settings={})
     record = read_record(tmp_path)
     assert record.changes == changes
-    rates = {step: record.at(step).training["learning_rate"] for step in (None, 7, 6, 3, 2)}
+    rates = {step: record.at(step)["learning_rate"] for step in (None, 7, 6, 3, 2)}
     assert rates == {None: 0.3, 7: 0.3, 6: 0.2, 3: 0.2, 2: 0.1}
-    assert [record.at(step).training["max_steps"] for step in (None, record.steps, 1)] == [10, 6, 4]
-    assert [record.at(step).training["hybrid_alpha"] for step in (7, 1)] == [0.2, 0.1]
-    assert record.at(1).training["num_generations"] == 8
-    assert record.at(1).model == record.model
+    assert [record.at(step)["max_steps"] for step in (None, record.steps, 1)] == [10, 6, 4]
+    assert [record.at(step)["hybrid_alpha"] for step in (7, 1)] == [0.2, 0.1]
+    assert record.at(1)["num_generations"] == 8
+    assert record.at(1).settings["model"] == record.settings["model"]
 
 
 def test_older_and_foreign_summaries(tmp_path):
@@ -78,7 +78,7 @@ def test_older_and_foreign_summaries(tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps(cold_start))
     record = read_record(tmp_path)
     assert (record.steps, record.seconds, record.commits, record.accuracy) == (4, 0.0, {}, {})
-    assert (record.base_model, record.versions, record.judges) == ("data/embedded_policy", {"trl": "1.14.0"}, {})
+    assert (record.base_model, record.versions, record.reward_model) == ("data/embedded_policy", {"trl": "1.14.0"}, "")
     (tmp_path / "settings.json").write_text('{"tab_width": 4}')  # another program's
     assert read_record(tmp_path) == record
     (tmp_path / "summary.json").write_text(json.dumps({**cold_start, "seconds": {"total": 12.5}}))
@@ -89,6 +89,12 @@ def test_older_and_foreign_summaries(tmp_path):
 def test_settings_of_another_program_are_none(tmp_path, content):
     (tmp_path / "settings.json").write_text(content)
     assert read_record(tmp_path) == RunRecord(tmp_path)
+
+
+def test_a_setting_that_an_older_version_did_not_write_is_asked_for(tmp_path):
+    save_settings(tmp_path)
+    with pytest.raises(InputError, match=r"must say its hybrid_k, and those in .* do not\. Add it to settings"):
+        read_record(tmp_path)["hybrid_k"]
 
 
 def test_the_parts_of_a_mixture_are_its_data(tmp_path):
@@ -130,17 +136,15 @@ class TestRecordOfModel:
         for folder in (tmp_path, tmp_path / "merged"):
             assert record_of_model(str(folder)).settings == SETTINGS
         (tmp_path / "merged" / "settings.json").write_text('{"settings": {"tasks": {"system_prompt": "Hurry."}}}')
-        assert record_of_model(str(tmp_path / "merged")).tasks == {"system_prompt": "Hurry."}
+        assert record_of_model(str(tmp_path / "merged")).asked == {"system_prompt": "Hurry."}
 
     def test_a_checkpoint_and_the_saved_model_have_the_settings_of_their_step(self, tmp_path):
         changes = [
             {"step": step, "settings": {"system_prompt": [f"until {step}", f"until {step + 2}"]}} for step in (2, 4)
         ]
         write_settings(tmp_path, changed(system_prompt="until 6"), changes)
-        prompts = {
-            step: record_of_model(str(checkpoint(tmp_path, step))).tasks["system_prompt"] for step in (2, 3, 4, 5)
-        }
+        prompts = {step: record_of_model(str(checkpoint(tmp_path, step)))["system_prompt"] for step in (2, 3, 4, 5)}
         assert prompts == {2: "until 2", 3: "until 4", 4: "until 4", 5: "until 6"}
-        assert record_of_model(str(tmp_path)).tasks["system_prompt"] == "until 6"
+        assert record_of_model(str(tmp_path))["system_prompt"] == "until 6"
         save_summary(tmp_path, steps=4)
-        assert record_of_model(str(tmp_path)).tasks["system_prompt"] == "until 4"
+        assert record_of_model(str(tmp_path))["system_prompt"] == "until 4"

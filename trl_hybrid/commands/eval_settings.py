@@ -62,19 +62,19 @@ def resolve(args: argparse.Namespace) -> EvalSettings:
 
     _check(args)
     record = record_of_model(args.model)
-    model = find_policy(args.model, args.model_revision)
-    prompt, prompt_source = _system_prompt(args.system_prompt, record.tasks, model)
-    problems, of_problems = _problems(args, record.tasks, prompt)
-    decoding, of_decoding = _decoding(args, {**record.training, **record.settings.get("sampling", {})})
+    own, model = record.asked, find_policy(args.model, args.model_revision)
+    prompt, prompt_source = _system_prompt(args.system_prompt, own, model)
+    problems, of_problems = _problems(args, own, prompt)
+    decoding, of_decoding = _decoding(args, own)
     return EvalSettings(
         model=model,
         base=_base(args.base, model, record),
         problems=problems,
         decoding=decoding,
-        judges=_judges(args, record.judges),
+        judges=_judges(args, own),
         taken={**of_problems, **of_decoding},
         prompt_source=prompt_source,
-        trained_split=record.tasks.get("dataset_train_split") if record.data == [problems["name"]] else None,
+        trained_split=own.get("dataset_train_split") if record.data == [problems["name"]] else None,
     )
 
 
@@ -121,7 +121,7 @@ def _base(wanted: str | None, model: PolicySource, record: RunRecord) -> PolicyS
     if model.adapter is not None:
         return PolicySource(model.base, model.base, None, model.revision)
     if record.base_model:
-        return find_policy(record.base_model, record.model.get("model_revision"))
+        return find_policy(record.base_model, record.asked.get("model_revision"))
     raise InputError(
         f"{model.name!r} is no adapter and no run's folder, so that --base must name what to compare it with: "
         "--base <id or folder>."
@@ -195,7 +195,7 @@ def _judges(args: argparse.Namespace, own: dict[str, Any]) -> JudgeArguments | N
 
     if args.reward_model is None:
         return None
-    if not args.reward_model and not own:
+    if not args.reward_model and "reward_model_name_or_path" not in own:
         raise InputError(
             "--reward_model must name one where --model is no run's folder: --reward_model <id or folder>."
         )

@@ -40,16 +40,16 @@ def make_card(record: RunRecord, name: str, licences: dict[str, str | None]) -> 
     Returns:
         The card. Its metadata name no licence, and of base model and data only what is on the Hub.
     """
-    folder, training, base = record.folder, record.training, record.base_model
+    folder, base = record.folder, record.base_model
     adapter = (folder / ADAPTER_CONFIG).exists()
     return ModelCard.from_template(
         card_metadata(record, name, adapter),
         template_path=str(TEMPLATE),
         title=name.split("/")[-1],
         adapter=adapter,
-        base=model_link(base, record.commits.get("model") or record.model["model_revision"]),
+        base=model_link(base, record.commits.get("model") or record["model_revision"]),
         base_folder=base if adapter and not on_hub(base) else None,
-        snippet=snippet(name, record.tasks.get("system_prompt"), training["max_completion_length"], adapter),
+        snippet=snippet(name, record.asked.get("system_prompt"), record["max_completion_length"], adapter),
         figures=[
             (key.replace("_", " "), percent(before), percent(after))
             for key, (before, after) in record.accuracy.items()
@@ -59,9 +59,9 @@ def make_card(record: RunRecord, name: str, licences: dict[str, str | None]) -> 
         evaluation=evaluation_table(own_evaluation(folder)),
         curves="curves.png" if (folder / "curves.png").exists() else None,
         reward=reward_recipe(record),
-        bands=training["reward_mode"] == "hybrid",
-        bounds=BOUNDS.get(training["hybrid_bounds"], training["hybrid_bounds"]),
-        data=data_link(record.data, record.tasks.get("dataset_config")),
+        bands=record["reward_mode"] == "hybrid",
+        bounds=BOUNDS.get(record["hybrid_bounds"], record["hybrid_bounds"]),
+        data=data_link(record.data, record.asked.get("dataset_config")),
         steps=record.steps,
         minutes=round(record.seconds / 60, 1),
         settings=main_settings(record),
@@ -89,8 +89,8 @@ def card_metadata(record: RunRecord, name: str, adapter: bool) -> ModelCardData:
             task_name="Maths problems",
             dataset_type=data[0] if single else "custom",
             dataset_name=", ".join(part if on_hub(part) else Path(part).name for part in data),
-            dataset_config=record.tasks.get("dataset_config"),
-            dataset_split=record.tasks.get("dataset_test_split"),
+            dataset_config=record.asked.get("dataset_config"),
+            dataset_split=record.asked.get("dataset_test_split"),
             metric_type="accuracy",
             metric_name=f"held-out accuracy, {key.replace('_', ' ')}",
             metric_value=round(after, 4),

@@ -32,44 +32,43 @@ MAIN_SETTINGS = (
 def held_out_data(record: RunRecord) -> str:
     """Name the held-out problems; of a local file without its folders."""
     location = record.test_file or "unknown"
-    if record.tasks.get("datasets"):
+    if record.asked.get("datasets"):
         return "split off the data named below"
     return f"`{cell(location if on_hub(record.data[0]) else Path(location).name)}`"
 
 
 def reward_recipe(record: RunRecord) -> list[tuple[str, str]]:
     """Say what was paid: (name, value) for each part of the reward."""
-    training, prompt = record.training, record.judges["reward_model_system_prompt"]
-    preset = find_preset(record.reward_model)
+    prompt, preset = record["reward_model_system_prompt"], find_preset(record.reward_model)
     if prompt is None and preset is not None:  # an empty one was asked for
         prompt = preset.system_prompt
     method = inspect.signature(MathVerifier).parameters["method"].default
-    revision = record.commits.get("reward_model") or record.judges["reward_model_revision"]
+    revision = record.commits.get("reward_model") or record["reward_model_revision"]
     rows = [
-        ("what is optimised (`reward_mode`)", f"`{training['reward_mode']}`"),
+        ("what is optimised (`reward_mode`)", f"`{record['reward_mode']}`"),
         ("verifier", f"`MathVerifier`, method `{method}`"),
         ("reward model", model_link(record.reward_model, revision)),
         ("its system prompt", f"`{cell(prompt)}`" if prompt else "none"),
     ]
-    if training["reward_mode"] != "hybrid":
+    if record["reward_mode"] != "hybrid":
         return rows
-    rows += [(label, f"{training[f'hybrid_{label}']}") for label in ("alpha", "beta", "eps", "bounds", "singleton")]
-    return [*rows, ("difficulty weight", _difficulty_weight(training))]
+    rows += [(label, f"{record[f'hybrid_{label}']}") for label in ("alpha", "beta", "eps", "bounds", "singleton")]
+    return [*rows, ("difficulty weight", _difficulty_weight(record))]
 
 
-def _difficulty_weight(training: dict[str, Any]) -> str:
-    if not training["hybrid_difficulty_weighting"]:
+def _difficulty_weight(record: RunRecord) -> str:
+    if not record["hybrid_difficulty_weighting"]:
         return "off"
-    low, high, steepness = (training[f"hybrid_{key}"] for key in ("w_min", "w_max", "k"))
-    unit = " in running means of sigma" if training["hybrid_scale_free"] else ""
-    mean = ", divided by the step's mean" if training["hybrid_weight_mean_one"] else ""
-    return f"{low} to {high}, k = {steepness}{unit}, sigma of each {training['hybrid_sigma']}{mean}"
+    low, high, steepness = (record[f"hybrid_{key}"] for key in ("w_min", "w_max", "k"))
+    unit = " in running means of sigma" if record["hybrid_scale_free"] else ""
+    mean = ", divided by the step's mean" if record["hybrid_weight_mean_one"] else ""
+    return f"{low} to {high}, k = {steepness}{unit}, sigma of each {record['hybrid_sigma']}{mean}"
 
 
 def main_settings(record: RunRecord) -> str:
     """Return the settings that a reader needs to repeat the run, as YAML that the recipe reads."""
-    told = {**record.training, **record.model, **record.tasks}
-    chosen = {name: told[name] for name in MAIN_SETTINGS if told.get(name) is not None}
+    asked = record.asked
+    chosen = {name: asked[name] for name in MAIN_SETTINGS if asked.get(name) is not None}
     return yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True, width=100).strip()
 
 

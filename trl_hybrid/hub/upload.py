@@ -56,7 +56,7 @@ def record_to_share(folder: Path) -> RunRecord:
                 else " and no checkpoint. Train it first."
             )
         )
-    if not record.judges:
+    if not record.reward_model:
         raise InputError(
             f"The run in {str(folder)!r} was not trained with a reward, such as a cold start, and this card tells of "
             "one. Push the GRPO run that goes on from it, or upload the folder by `hf upload`."
@@ -89,9 +89,9 @@ def push_run(
         InputError: As [`record_to_share`]; or the push failed, and the message says why and how to repeat it.
     """
     record = record_to_share(folder)
-    name = hub_model_id or record.training.get("hub_model_id") or record.name
-    private = record.training.get("hub_private_repo") if private is None else private
-    revision = revision or record.training.get("hub_revision")
+    name = hub_model_id or record.asked.get("hub_model_id") or record.name
+    private = record.asked.get("hub_private_repo") if private is None else private
+    revision = revision or record.asked.get("hub_revision")
     again = how_to_repeat(folder, name, private, revision)
     api = HfApi(token=token)
     try:
@@ -113,7 +113,7 @@ def push_run(
 
 def _upload(api: HfApi, record: RunRecord, name: str, revision: str | None) -> None:
     licences = {"model": licence_of(record.base_model, api), "reward_model": licence_of(record.reward_model, api)}
-    save_system_prompt(record.folder, record.tasks.get("system_prompt"))
+    save_system_prompt(record.folder, record.asked.get("system_prompt"))
     make_card(record, name, licences).save(record.folder / "README.md")
     if revision is not None:
         api.create_branch(name, branch=revision, exist_ok=True)

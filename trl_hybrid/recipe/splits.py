@@ -74,7 +74,7 @@ def checked_splits(
 
 def _measured_before(checkpoint: str | None) -> int | None:
     """Return how many problems a run measured that goes on."""
-    return read_record(Path(checkpoint).parent).tasks.get("max_test_rows") if checkpoint else None
+    return read_record(Path(checkpoint).parent).asked.get("max_test_rows") if checkpoint else None
 
 
 def load_splits(tasks: TaskArguments, seed: int) -> tuple[Dataset | IterableDataset, Dataset | None]:

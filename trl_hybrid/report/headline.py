@@ -16,7 +16,7 @@ def subtitle(record: RunRecord) -> str:
     if not (record.base_model and record.data):
         return "GRPO with the hybrid reward"
     learned = f"{record.base_model} on {', '.join(record.data)}"
-    if not record.judges:  # a cold start's
+    if not record.reward_model:  # a cold start's
         return learned
     return f"{learned}, judged by the verifier and {record.reward_model}"
 
@@ -33,7 +33,7 @@ def headline(run: Run) -> list[tuple[str, str]]:
         tenth = max(1, len(passed) // 10)
         first, last = (sum(part) / len(part) for part in (passed[:tenth], passed[-tenth:]))
         figures.append(("Pass rate in training, first → last tenth", change(first, last)))
-    planned = run.record.training.get("max_steps", -1)
+    planned = run.record.asked.get("max_steps", -1)
     of = f" of {planned}" if planned > run.step else ""
     figures.append(("Steps" if run.finished else "Steps, unfinished", f"{run.step}{of}"))
     if seconds := sum(seconds_by_part(run.history).values()):

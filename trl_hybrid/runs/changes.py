@@ -66,7 +66,7 @@ def changes_since(checkpoint: Path, settings: dict[str, Any]) -> Changes:
         What both know and have differently.
     """
     step = read_json(checkpoint / "trainer_state.json")["global_step"]
-    before = {**_told_by(checkpoint), **_flat(read_record(checkpoint.parent).at(step).settings)}
+    before = {**_told_by(checkpoint), **read_record(checkpoint.parent).at(step).asked}
     now = _flat(settings)
     passed = NOT_COMPARED if before["use_peft"] or now.get("use_peft") else {*NOT_COMPARED, *LORA, "lora_dropout"}
     return {

@@ -48,40 +48,38 @@ class RunRecord:
         return self.folder.resolve().name
 
     @property
-    def tasks(self) -> dict[str, Any]:
-        """The settings of the problems."""
-        return self.settings.get("tasks", {})
+    def asked(self) -> dict[str, Any]:
+        """All settings by name: no two groups share one."""
+        return {name: value for group in self.settings.values() for name, value in group.items()}
 
-    @property
-    def judges(self) -> dict[str, Any]:
-        """The settings of the verifier and the reward model; none for a cold start."""
-        return self.settings.get("judges", {})
+    def __getitem__(self, setting: str) -> Any:
+        """Return a setting that every run has.
 
-    @property
-    def training(self) -> dict[str, Any]:
-        """The trainer's settings."""
-        return self.settings.get("training", {})
-
-    @property
-    def model(self) -> dict[str, Any]:
-        """The policy's settings."""
-        return self.settings.get("model", {})
+        Raises:
+            InputError: This one, of an older version or another program, has it not.
+        """
+        if setting not in self.asked:
+            raise InputError(
+                f"The settings of a run must say its {setting}, and those in {str(self.folder)!r} do not. Add it to "
+                f"{SETTINGS_FILE} there, with the value that the run had."
+            )
+        return self.asked[setting]
 
     @property
     def base_model(self) -> str:
         """What the run started from: an id on the Hub, or a folder."""
-        return self.model.get("model_name_or_path") or ""
+        return self.asked.get("model_name_or_path") or ""
 
     @property
     def reward_model(self) -> str:
         """Who gave the scores: an id on the Hub, or a folder."""
-        return self.judges.get("reward_model_name_or_path") or ""
+        return self.asked.get("reward_model_name_or_path") or ""
 
     @property
     def data(self) -> list[str]:
         """The data sets that were trained on: the parts of a mixture, or the one."""
-        parts = [part["path"] for part in self.tasks.get("datasets") or []]
-        return parts or [name for name in [self.tasks.get("dataset_name")] if name]
+        parts = [part["path"] for part in self.asked.get("datasets") or []]
+        return parts or [name for name in [self.asked.get("dataset_name")] if name]
 
     def at(self, step: int | None) -> "RunRecord":
         """Return the record with the settings that a step was trained with; `None` for those of the last start."""
@@ -91,7 +89,6 @@ class RunRecord:
         for change in reversed(self.changes):
             if change["step"] >= step:
                 before |= {name: value for name, (value, _) in change["settings"].items()}
-        # No two groups share a name.
         settings = {
             group: {name: before.get(name, value) for name, value in own.items()}
             for group, own in self.settings.items()
