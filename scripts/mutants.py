@@ -47,7 +47,7 @@ KEPT_DECORATORS = ("torch.no_grad()", "torch.inference_mode()")
 LONGEST = 300.0
 """Seconds that a mutant has, most of which it waits: one that computes for ever is ended sooner."""
 
-NOT_COPIED = shutil.ignore_patterns(".venv", ".git", "runs", "__pycache__", ".*_cache", ".hypothesis")
+NOT_COPIED = shutil.ignore_patterns(".venv", ".git", "__pycache__", ".*_cache", ".hypothesis")
 
 
 @dataclass(frozen=True)
@@ -281,6 +281,11 @@ def readable(function: str) -> str:
     return f"{module}." + (name[2:].replace("ǁ", ".") if name.startswith("xǁ") else name[2:])
 
 
+def not_copied(folder: str, names: list[str]) -> set[str]:
+    """Name what is left out of the copy; of the folders called runs the one at the top, where training writes."""
+    return {*NOT_COPIED(folder, names), *(["runs"] if folder == "." else [])}
+
+
 def main() -> int:
     """Try the mutants of the modules that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -298,7 +303,7 @@ def main() -> int:
     file_mutation.MutationVisitor = DecoratedToo
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
-        shutil.copytree(".", copy, ignore=NOT_COPIED)
+        shutil.copytree(".", copy, ignore=not_copied)
         os.chdir(copy)
         sys.path.insert(0, str(copy))
         files = {str(file): tests for pattern, tests in wanted.items() for file in sorted(Path().glob(pattern))}

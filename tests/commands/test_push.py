@@ -244,14 +244,14 @@ def test_folder_that_is_no_finished_run(tmp_path, capsys):
     for folder in (empty, stopped, resumable, cold_start):
         folder.mkdir()
     for folder in (stopped, resumable, cold_start):
-        (folder / "settings.json").write_text('{"settings": {}}')
+        (folder / "settings.json").write_text('{"settings": {"tasks": {}}}')
     save_file({"weight": torch.ones(1)}, cold_start / "model.safetensors")
     checkpoint = resumable / "checkpoint-5"
     checkpoint.mkdir()
     (checkpoint / "trainer_state.json").write_text("{}")
     save_file({"weight": torch.ones(1)}, checkpoint / "adapter_model.safetensors")
     for folder, said in (
-        (tmp_path / "none", "There is no folder"),
+        (tmp_path / "none", "A run's folder must be given"),
         (empty, "is no run's folder: it has neither summary.json nor settings.json"),
         (stopped, "is not finished: it has no saved model and no checkpoint. Train it first."),
         (resumable, f"Go on with it: --output_dir {resumable} --resume_from_checkpoint latest"),

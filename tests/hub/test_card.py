@@ -8,8 +8,8 @@ from huggingface_hub import HfApi, ModelCard
 
 from trl_hybrid.hub.card import make_card, snippet
 from trl_hybrid.hub.origin import licence_of
-from trl_hybrid.hub.upload import read_run
 from trl_hybrid.policy.source import weights_digest
+from trl_hybrid.runs.record import read_record
 
 
 ON_HUB = {"dataset_name": "openai/gsm8k", "dataset_config": "main"}
@@ -19,8 +19,9 @@ ON_HUB = {"dataset_name": "openai/gsm8k", "dataset_config": "main"}
 def make(tmp_path_factory):
     def card(licences=None, summary=None, **kwargs):
         folder = make_run(tmp_path_factory.mktemp("run"), **kwargs)
-        run = {**json.loads((folder / "summary.json").read_text()), **(summary or {})}
-        made = make_card(folder, run, "me/tiny", licences or {})
+        written = json.loads((folder / "summary.json").read_text())
+        (folder / "summary.json").write_text(json.dumps({**written, **(summary or {})}))
+        made = make_card(read_record(folder), "me/tiny", licences or {})
         return ModelCard(made.content)
 
     return card
@@ -115,11 +116,11 @@ def write_evaluation(folder, name, local=()):
 
 def test_evaluation_that_lies_in_the_run_is_told_too(tmp_path, caplog):
     folder = make_run(tmp_path / "run")
-    run = json.loads((folder / "summary.json").read_text())
-    assert "trl-hybrid eval" not in make_card(folder, run, "me/tiny", {}).content
+    record = read_record(folder)
+    assert "trl-hybrid eval" not in make_card(record, "me/tiny", {}).content
 
     write_evaluation(folder, "openai/gsm8k")
-    text = make_card(folder, run, "me/tiny", {}).text
+    text = make_card(record, "me/tiny", {}).text
     assert "`trl-hybrid eval` on 100 problems of [openai/gsm8k]" in text
     assert "configuration `main`, split `test`, with 95 % intervals" in text
     assert "| | before | after |\n|---|---|---|\n| greedy | 25.0 % [15.0, 35.0] | 50.0 % [40.0, 60.0] |" in text
@@ -128,7 +129,7 @@ def test_evaluation_that_lies_in_the_run_is_told_too(tmp_path, caplog):
     # The run went on after it was measured.
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes() + b" ")
-    assert "trl-hybrid eval" not in make_card(folder, run, "me/tiny", {}).content
+    assert "trl-hybrid eval" not in make_card(record, "me/tiny", {}).content
     assert f"Measure these: trl-hybrid eval --model {folder} --overwrite" in caplog.text
 
 
@@ -179,7 +180,7 @@ def test_models_and_data_that_were_local_stay_so_in_another_folder(tmp_path, mon
     folder = make_run(tmp_path / "run", reward_model_name_or_path="data/embedded_reward_model")
     write_evaluation(folder, "data/addition", ["data/addition"])
     monkeypatch.chdir(tmp_path)
-    made = make_card(folder, read_run(folder), "me/tiny", {})
+    made = make_card(read_record(folder), "me/tiny", {})
     assert made.data.base_model is None
     assert made.data.datasets is None
     assert "huggingface.co/data" not in made.content

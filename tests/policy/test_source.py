@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.policy.generation import Decoding
-from trl_hybrid.policy.source import PolicySource, find_policy, run_summary, weights_digest
+from trl_hybrid.policy.source import PolicySource, find_policy, weights_digest
 from trl_hybrid.policy.transformers_sampler import TransformersSampler
 
 
@@ -132,16 +132,6 @@ def test_an_adapter_whose_base_is_gone_is_said(adapter, tmp_path):
     (lost / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "no/base"}))
     with pytest.raises(InputError, match=r"The base model of the adapter '.*lost', 'no/base' cannot be loaded"):
         find_policy(str(lost))
-
-
-def test_a_run_s_settings_are_found_from_its_folder_and_the_folders_in_it(tmp_path):
-    (tmp_path / "checkpoint-2").mkdir()
-    assert run_summary(str(tmp_path)) == {}
-    (tmp_path / "settings.json").write_text('{"settings": {"a": 1}}')
-    assert run_summary(str(tmp_path / "checkpoint-2")) == {"settings": {"a": 1}}
-    (tmp_path / "summary.json").write_text('{"settings": {"a": 2}}')
-    assert run_summary(str(tmp_path)) == {"settings": {"a": 2}}
-    assert run_summary("some/id") == {}
 
 
 @pytest.mark.parametrize("name", ["runs/nothing", "./nothing", "a/b/c"])

@@ -78,12 +78,12 @@ class TestReading:
         written = json.loads((tmp_path / "settings.json").read_text())
         settings = {part: value for part, value in {**written["settings"], **changes}.items() if value is not None}
         (tmp_path / "settings.json").write_text(json.dumps({**written, "settings": settings}))
-        assert subtitle(read_run(tmp_path, 100)) == expected
+        assert subtitle(read_run(tmp_path, 100).record) == expected
 
     def test_a_run_of_an_own_script_is_read_from_its_completions_alone(self, tmp_path):
         write_table(tmp_path, 3, [row(3, "5 + 7?", "12", 1.0, 0.5, 1.0)])
         run = read_run(tmp_path, 100)
-        assert (run.step, len(run.completions), run.settings) == (0, 1, {})
+        assert (run.step, len(run.completions), run.record.settings) == (0, 1, {})
         write_report(tmp_path)
 
     def test_of_many_completions_whole_steps_are_kept_evenly_with_the_last_one(self, tmp_path):

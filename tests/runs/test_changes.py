@@ -7,8 +7,8 @@ from run_folders import SETTINGS, changed, checkpoint, save_settings
 from trl import ModelConfig
 
 from trl_hybrid import HybridGRPOConfig
-from trl_hybrid.recipe.options import JudgeArguments, TaskArguments
 from trl_hybrid.errors import InputError
+from trl_hybrid.recipe.options import JudgeArguments, TaskArguments
 from trl_hybrid.runs.changes import FIXED, NOT_COMPARED, changes_since, check_changes
 from trl_hybrid.runs.settings import settings_of, write_settings
 

@@ -14,8 +14,8 @@ import torch
 from run_folders import SETTINGS, changed, checkpoint, finished_run, save_settings, tree
 from safetensors.torch import save_file
 
-from trl_hybrid.runs import overwrite
 from trl_hybrid.errors import InputError
+from trl_hybrid.runs import overwrite
 from trl_hybrid.runs.overwrite import check_not_under_way, check_overwrite, hold, let_go, set_aside, settle
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trl_hybrid.policy.generation import Decoding
     from trl_hybrid.policy.source import PolicySource
     from trl_hybrid.recipe.options import JudgeArguments
+    from trl_hybrid.runs.record import RunRecord
 
 OF_DATA_SET = ("dataset_config", "dataset_prompt_column", "dataset_solution_column", "max_question_chars")
 """Settings of a run that belong to its data set: with another one they are not taken over."""
@@ -56,24 +57,24 @@ def resolve(args: argparse.Namespace) -> EvalSettings:
     Raises:
         InputError: A model that cannot be had, no data set, or a value out of its range.
     """
-    from trl_hybrid.policy.source import find_policy, run_summary
+    from trl_hybrid.policy.source import find_policy
+    from trl_hybrid.runs.record import record_of_model
 
     _check(args)
-    summary = run_summary(args.model)
-    own: dict[str, dict[str, Any]] = summary.get("settings", {})
-    model = find_policy(args.model, args.model_revision)
-    prompt, prompt_source = _system_prompt(args.system_prompt, own.get("tasks", {}), model)
-    problems, of_problems = _problems(args, own.get("tasks", {}), prompt)
-    decoding, of_decoding = _decoding(args, {**own.get("training", {}), **own.get("sampling", {})})
+    record = record_of_model(args.model)
+    own, model = record.asked, find_policy(args.model, args.model_revision)
+    prompt, prompt_source = _system_prompt(args.system_prompt, own, model)
+    problems, of_problems = _problems(args, own, prompt)
+    decoding, of_decoding = _decoding(args, own)
     return EvalSettings(
         model=model,
-        base=_base(args.base, model, own.get("model", {})),
+        base=_base(args.base, model, record),
         problems=problems,
         decoding=decoding,
-        judges=_judges(args, own.get("judges", {})),
+        judges=_judges(args, own),
         taken={**of_problems, **of_decoding},
         prompt_source=prompt_source,
-        trained_split=_trained_split(problems["name"], own.get("tasks", {})),
+        trained_split=own.get("dataset_train_split") if record.data == [problems["name"]] else None,
     )
 
 
@@ -109,7 +110,7 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--seed must be at least 0, got {args.seed}.")
 
 
-def _base(wanted: str | None, model: PolicySource, own: dict[str, Any]) -> PolicySource | None:
+def _base(wanted: str | None, model: PolicySource, record: RunRecord) -> PolicySource | None:
     """Find what `--base` names: without a value the adapter's base, or what the run started from."""
     from trl_hybrid.policy.source import PolicySource, find_policy
 
@@ -119,8 +120,8 @@ def _base(wanted: str | None, model: PolicySource, own: dict[str, Any]) -> Polic
         return find_policy(wanted)
     if model.adapter is not None:
         return PolicySource(model.base, model.base, None, model.revision)
-    if own.get("model_name_or_path"):
-        return find_policy(own["model_name_or_path"], own.get("model_revision"))
+    if record.base_model:
+        return find_policy(record.base_model, record.asked.get("model_revision"))
     raise InputError(
         f"{model.name!r} is no adapter and no run's folder, so that --base must name what to compare it with: "
         "--base <id or folder>."
@@ -177,10 +178,6 @@ def _problems(
     return problems, {name: value for name, value in theirs.items() if name not in given}
 
 
-def _trained_split(name: str, own: dict[str, Any]) -> str | None:
-    return own.get("dataset_train_split") if not own.get("datasets") and name == own.get("dataset_name") else None
-
-
 def _decoding(args: argparse.Namespace, own: dict[str, Any]) -> tuple[Decoding, dict[str, Any]]:
     from trl_hybrid.policy.generation import Decoding
 
@@ -198,7 +195,7 @@ def _judges(args: argparse.Namespace, own: dict[str, Any]) -> JudgeArguments | N
 
     if args.reward_model is None:
         return None
-    if not args.reward_model and not own:
+    if not args.reward_model and "reward_model_name_or_path" not in own:
         raise InputError(
             "--reward_model must name one where --model is no run's folder: --reward_model <id or folder>."
         )

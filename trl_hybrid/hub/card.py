@@ -1,16 +1,13 @@
 """The model card: what a run was paid for, what came of it, and how to use it."""
 
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from trl_hybrid.hub.names import data_link, model_link, on_hub
 from trl_hybrid.hub.tables import (
-    accuracy_figures,
     evaluation_table,
     held_out_data,
-    loaded_revision,
     main_settings,
     own_evaluation,
     reward_recipe,
@@ -18,7 +15,7 @@ from trl_hybrid.hub.tables import (
 from trl_hybrid.models.files import ADAPTER_CONFIG
 from trl_hybrid.report.terminal import percent
 from trl_hybrid.reward_model.presets import licence_note
-from trl_hybrid.runs.settings import data_names
+from trl_hybrid.runs.record import RunRecord
 
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -32,62 +29,59 @@ BOUNDS = {
 }
 
 
-def make_card(folder: Path, run: dict[str, Any], name: str, licences: dict[str, str | None]) -> ModelCard:
+def make_card(record: RunRecord, name: str, licences: dict[str, str | None]) -> ModelCard:
     """Describe a finished run.
 
     Args:
-        folder: The run's folder; says whether it holds an adapter, and whether there is a picture of the curves.
-        run: What the run's `summary.json` holds.
+        record: The run's; its folder says whether it holds an adapter, and whether there is a picture of the curves.
         name: The repository that the card is for, such as "me/tiny".
         licences: Of the `model` and the `reward_model`, as the Hub names them; `None` where not known.
 
     Returns:
         The card. Its metadata name no licence, and of base model and data only what is on the Hub.
     """
-    settings = run["settings"]
-    tasks, judges, training = settings["tasks"], settings["judges"], settings["training"]
-    base = settings["model"]["model_name_or_path"]
+    folder, base = record.folder, record.base_model
     adapter = (folder / ADAPTER_CONFIG).exists()
     return ModelCard.from_template(
-        card_metadata(run, name, adapter),
+        card_metadata(record, name, adapter),
         template_path=str(TEMPLATE),
         title=name.split("/")[-1],
         adapter=adapter,
-        base=model_link(base, loaded_revision(settings["model"]["model_revision"], run, "model")),
+        base=model_link(base, record.commits.get("model") or record["model_revision"]),
         base_folder=base if adapter and not on_hub(base) else None,
-        snippet=snippet(name, tasks.get("system_prompt"), training["max_completion_length"], adapter),
+        snippet=snippet(name, record.asked.get("system_prompt"), record["max_completion_length"], adapter),
         figures=[
-            (key.replace("_", " "), percent(before), percent(after)) for key, before, after in accuracy_figures(run)
+            (key.replace("_", " "), percent(before), percent(after))
+            for key, (before, after) in record.accuracy.items()
         ],
-        test_rows=run.get("test_rows"),
-        test_data=held_out_data(run),
+        test_rows=record.test_rows,
+        test_data=held_out_data(record),
         evaluation=evaluation_table(own_evaluation(folder)),
         curves="curves.png" if (folder / "curves.png").exists() else None,
-        reward=reward_recipe(run),
-        bands=training["reward_mode"] == "hybrid",
-        bounds=BOUNDS.get(training["hybrid_bounds"], training["hybrid_bounds"]),
-        data=data_link(tasks),
-        steps=run.get("steps"),
-        minutes=round(run.get("seconds", {}).get("steps", 0) / 60, 1),
-        settings=main_settings(settings),
+        reward=reward_recipe(record),
+        bands=record["reward_mode"] == "hybrid",
+        bounds=BOUNDS.get(record["hybrid_bounds"], record["hybrid_bounds"]),
+        data=data_link(record.data, record.asked.get("dataset_config")),
+        steps=record.steps,
+        minutes=round(record.seconds / 60, 1),
+        settings=main_settings(record),
         base_licence=licences.get("model"),
-        reward_model=model_link(judges["reward_model_name_or_path"]),
+        reward_model=model_link(record.reward_model),
         reward_model_licence=licences.get("reward_model"),
         reward_model_note=licence_note(licences.get("reward_model")),
-        versions=sorted(run.get("versions", {}).items()),
+        versions=sorted(record.versions.items()),
     )
 
 
-def card_metadata(run: dict[str, Any], name: str, adapter: bool) -> ModelCardData:
+def card_metadata(record: RunRecord, name: str, adapter: bool) -> ModelCardData:
     """Return the card's header, which the Hub's search goes by.
 
     Args:
-        run: What the run's `summary.json` holds.
+        record: The run's.
         name: The repository.
         adapter: Whether it holds an adapter and not a whole model.
     """
-    settings = run["settings"]
-    base, data = settings["model"]["model_name_or_path"], data_names(settings["tasks"])
+    base, data = record.base_model, record.data
     single = len(data) == 1 and on_hub(data[0])
     results = [
         EvalResult(
@@ -95,13 +89,13 @@ def card_metadata(run: dict[str, Any], name: str, adapter: bool) -> ModelCardDat
             task_name="Maths problems",
             dataset_type=data[0] if single else "custom",
             dataset_name=", ".join(part if on_hub(part) else Path(part).name for part in data),
-            dataset_config=settings["tasks"].get("dataset_config"),
-            dataset_split=settings["tasks"].get("dataset_test_split"),
+            dataset_config=record.asked.get("dataset_config"),
+            dataset_split=record.asked.get("dataset_test_split"),
             metric_type="accuracy",
             metric_name=f"held-out accuracy, {key.replace('_', ' ')}",
             metric_value=round(after, 4),
         )
-        for key, _, after in accuracy_figures(run)
+        for key, (_, after) in record.accuracy.items()
         if after is not None
     ]
     return ModelCardData(

@@ -1,11 +1,9 @@
 """Names of models and data as a card shows them: a link where something is on the Hub, no more than a name else."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub.utils import HFValidationError, validate_repo_id
-
-from trl_hybrid.runs.settings import data_names
 
 
 def on_hub(name: str) -> bool:
@@ -30,13 +28,12 @@ def model_link(name: str, revision: str | None = None) -> str:
     return f"[{name}](https://huggingface.co/{name})" + (f", revision `{revision}`" if revision else "")
 
 
-def data_link(tasks: dict[str, Any]) -> str:
-    """Link to the data sets, as [`data_names`] finds them."""
+def data_link(names: Sequence[str], config: str | None = None) -> str:
+    """Link to data sets; of a single one the configuration is named too."""
     links = [
         f"[{name}](https://huggingface.co/datasets/{name})" if on_hub(name) else f"`{cell(Path(name).name)}` (local)"
-        for name in data_names(tasks)
+        for name in names
     ]
-    config = tasks.get("dataset_config")
     return ", ".join(links) + (f", configuration `{config}`" if config and len(links) == 1 else "")
 
 

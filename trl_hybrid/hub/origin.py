@@ -1,11 +1,12 @@
 """Where the models of a run come from: the commit that was loaded, and the licence."""
 
-import re
 from pathlib import Path
 
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from transformers.utils import extract_commit_hash
 
+from trl_hybrid.hub.names import on_hub
 from trl_hybrid.reward_model.presets import known_licence
 
 
@@ -17,13 +18,12 @@ def commit_of(name: str, revision: str | None = None) -> str | None:
         revision: Branch, tag or commit.
 
     Returns:
-        40 hexadecimal digits; `None` for a folder, or where the cache does not hold the model.
+        40 hexadecimal digits; `None` for what is no id, or where the cache does not hold the model.
     """
-    if Path(name).is_dir():
+    if not on_hub(name):
         return None
     file = try_to_load_from_cache(name, "config.json", revision=revision)
-    commit = Path(file).parent.name if isinstance(file, str) else ""
-    return commit if re.fullmatch(r"[0-9a-f]{40}", commit) else None
+    return extract_commit_hash(file, None) if isinstance(file, str) else None
 
 
 def licence_of(name: str, api: HfApi) -> str | None:

@@ -1,6 +1,5 @@
 """Is what was saved the model that was trained? Asked after saving, and before anything is shared."""
 
-import json
 import re
 import warnings
 from collections.abc import Mapping
@@ -10,14 +9,14 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from peft import AutoPeftModelForCausalLM
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trl_hybrid.hub.names import on_hub
+from trl_hybrid.hub.origin import commit_of
 from trl_hybrid.models.files import ADAPTER_CONFIG
 from trl_hybrid.reward_model.loading import whole_weights
+from trl_hybrid.runs.folder import read_json
 
 
 PROBE = [{"role": "user", "content": "What is 12 + 30?"}]
@@ -197,17 +196,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 def base_model(folder: Path) -> tuple[str, str | None] | None:
     """Return the id or folder and the revision of the model that a saved adapter needs; `None` without adapter."""
-    if not (folder / ADAPTER_CONFIG).exists():
-        return None
-    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    return config["base_model_name_or_path"], config.get("revision")
+    config = read_json(folder / ADAPTER_CONFIG)
+    return (config["base_model_name_or_path"], config.get("revision")) if config else None
 
 
 def is_here(name: str, revision: str | None = None) -> bool:
     """Say whether a model is a folder or lies in the cache, so that loading it downloads nothing large."""
-    if Path(name).is_dir():
-        return True
-    return on_hub(name) and isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str)
+    return Path(name).is_dir() or commit_of(name, revision) is not None
 
 
 def _not_sound(folder: Path, reason: str) -> RuntimeError:

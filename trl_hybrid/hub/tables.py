@@ -1,7 +1,7 @@
 """What a run's files say, laid out for its card."""
 
 import logging
-import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,92 +11,70 @@ from trl_hybrid.hub.names import cell, data_link, model_link, on_hub
 from trl_hybrid.policy.source import weights_digest
 from trl_hybrid.reward_model.presets import find_preset
 from trl_hybrid.runs.folder import read_json
+from trl_hybrid.runs.record import RunRecord
 from trl_hybrid.runs.settings import local_name
 
 
 logger = logging.getLogger(__name__)
 
 # What a reader needs to repeat the run; everything else is at its default, or in summary.json.
-TRAINING_SETTINGS = (
+MAIN_SETTINGS = (
     "learning_rate", "lr_scheduler_type", "max_steps", "num_train_epochs", "num_generations",
     "per_device_train_batch_size", "gradient_accumulation_steps", "num_iterations", "temperature", "top_p", "top_k",
     "max_completion_length", "mask_truncated_completions", "loss_type", "scale_rewards", "beta", "epsilon",
     "epsilon_high", "max_grad_norm", "bf16", "seed",
+    "dtype", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "load_in_4bit",
+    "system_prompt", "max_question_chars", "max_rows",
 )  # fmt: skip
-MODEL_SETTINGS = ("dtype", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "load_in_4bit")
-TASK_SETTINGS = ("system_prompt", "max_question_chars", "max_rows")
 
 
-def accuracy_figures(run: dict[str, Any]) -> list[tuple[str, float | None, float | None]]:
-    """Return (name, before, after) of each held-out accuracy; `None` where it is not known."""
-    return [
-        (name, _known(value.get("before")), _known(value.get("after")))
-        for name, value in run.get("accuracy", {}).items()
-    ]
-
-
-def _known(share: float | None) -> float | None:
-    return None if share is None or math.isnan(share) else share
-
-
-def held_out_data(run: dict[str, Any]) -> str:
+def held_out_data(record: RunRecord) -> str:
     """Name the held-out problems; of a local file without its folders."""
-    tasks, location = run["settings"]["tasks"], run.get("test_file") or "unknown"
-    if tasks.get("datasets"):
+    location = record.test_file or "unknown"
+    if record.asked.get("datasets"):
         return "split off the data named below"
-    return f"`{cell(location if on_hub(tasks['dataset_name']) else Path(location).name)}`"
+    return f"`{cell(location if on_hub(record.data[0]) else Path(location).name)}`"
 
 
-def reward_recipe(run: dict[str, Any]) -> list[tuple[str, str]]:
+def reward_recipe(record: RunRecord) -> list[tuple[str, str]]:
     """Say what was paid: (name, value) for each part of the reward."""
-    judges, training = run["settings"]["judges"], run["settings"]["training"]
-    preset = find_preset(judges["reward_model_name_or_path"])
-    prompt = judges["reward_model_system_prompt"]
+    prompt, preset = record["reward_model_system_prompt"], find_preset(record.reward_model)
     if prompt is None and preset is not None:  # an empty one was asked for
         prompt = preset.system_prompt
-    method = judges.get("verifier_method", "math_verify")
-    revision = loaded_revision(judges["reward_model_revision"], run, "reward_model")
+    method = record.asked.get("verifier_method", "math_verify")
+    revision = record.commits.get("reward_model") or record["reward_model_revision"]
     rows = [
-        ("what is optimised (`reward_mode`)", f"`{training['reward_mode']}`"),
-        ("verifier", f"`MathVerifier`, method `{method}`{_own_rewards(judges)}"),
-        ("reward model", model_link(judges["reward_model_name_or_path"], revision)),
+        ("what is optimised (`reward_mode`)", f"`{record['reward_mode']}`"),
+        ("verifier", f"`MathVerifier`, method `{method}`{_own_rewards(record.asked)}"),
+        ("reward model", model_link(record.reward_model, revision)),
         ("its system prompt", f"`{cell(prompt)}`" if prompt else "none"),
     ]
-    if training["reward_mode"] != "hybrid":
+    if record["reward_mode"] != "hybrid":
         return rows
-    rows += [(label, f"{training[f'hybrid_{label}']}") for label in ("alpha", "beta", "eps", "bounds", "singleton")]
-    return [*rows, ("difficulty weight", _difficulty_weight(training))]
+    rows += [(label, f"{record[f'hybrid_{label}']}") for label in ("alpha", "beta", "eps", "bounds", "singleton")]
+    return [*rows, ("difficulty weight", _difficulty_weight(record))]
 
 
-def _own_rewards(judges: dict[str, Any]) -> str:
-    right, form = judges.get("verifier_correct_reward", 1.0), judges.get("verifier_format_reward", 0.0)
+def _own_rewards(asked: Mapping[str, Any]) -> str:
+    right, form = asked.get("verifier_correct_reward", 1.0), asked.get("verifier_format_reward", 0.0)
     return (
         "" if (right, form) == (1.0, 0.0) else f", {right} for a right answer and {form} for the form of a wrong one"
     )
 
 
-def _difficulty_weight(training: dict[str, Any]) -> str:
-    if not training["hybrid_difficulty_weighting"]:
+def _difficulty_weight(record: RunRecord) -> str:
+    if not record["hybrid_difficulty_weighting"]:
         return "off"
-    low, high, steepness = (training[f"hybrid_{key}"] for key in ("w_min", "w_max", "k"))
-    unit = " in running means of sigma" if training["hybrid_scale_free"] else ""
-    mean = ", divided by the step's mean" if training["hybrid_weight_mean_one"] else ""
-    return f"{low} to {high}, k = {steepness}{unit}, sigma of each {training['hybrid_sigma']}{mean}"
+    low, high, steepness = (record[f"hybrid_{key}"] for key in ("w_min", "w_max", "k"))
+    unit = " in running means of sigma" if record["hybrid_scale_free"] else ""
+    mean = ", divided by the step's mean" if record["hybrid_weight_mean_one"] else ""
+    return f"{low} to {high}, k = {steepness}{unit}, sigma of each {record['hybrid_sigma']}{mean}"
 
 
-def loaded_revision(asked: str | None, run: dict[str, Any], role: str) -> str | None:
-    """Name the commit that was loaded, or else the revision that was asked for."""
-    return run.get("commits", {}).get(role) or asked
-
-
-def main_settings(settings: dict[str, Any]) -> str:
+def main_settings(record: RunRecord) -> str:
     """Return the settings that a reader needs to repeat the run, as YAML that the recipe reads."""
-    chosen = {
-        name: settings[part][name]
-        for part, names in (("training", TRAINING_SETTINGS), ("model", MODEL_SETTINGS), ("tasks", TASK_SETTINGS))
-        for name in names
-        if settings[part].get(name) is not None
-    }
+    asked = record.asked
+    chosen = {name: asked[name] for name in MAIN_SETTINGS if asked.get(name) is not None}
     return yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True, width=100).strip()
 
 
@@ -136,7 +114,7 @@ def evaluation_table(result: dict[str, Any]) -> dict[str, Any] | None:
         if name != "pass@1"  # the mean of all samples
     ]
     problems = result["settings"]["problems"]
-    link = data_link({"dataset_name": problems["name"], "dataset_config": problems.get("config")})
+    link = data_link([problems["name"]], problems.get("config"))
     data = f"{link}, split `{problems.get('split')}`"
     return {"problems": result["counts"]["problems"], "data": data, "columns": list(columns), "rows": rows}
 

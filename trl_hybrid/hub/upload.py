@@ -2,7 +2,6 @@
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalTokenNotFoundError
@@ -12,8 +11,8 @@ from trl_hybrid.hub.card import make_card
 from trl_hybrid.hub.origin import licence_of
 from trl_hybrid.hub.saved import weight_files
 from trl_hybrid.runs.carried_prompt import CARRIED, save_system_prompt
-from trl_hybrid.runs.folder import newest_whole_checkpoint, read_json
-from trl_hybrid.runs.settings import SETTINGS_FILE, mark_local
+from trl_hybrid.runs.folder import newest_whole_checkpoint
+from trl_hybrid.runs.record import RunRecord, read_record
 
 
 # No checkpoints, optimizer states, completions or reports, which hold the data set's rows; and no pickle, as
@@ -30,23 +29,20 @@ SHARED = [
 FAILURES = (OSError, HTTPError, ValueError, RuntimeError)
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """Read what a finished run says of itself.
+def record_to_share(folder: Path) -> RunRecord:
+    """Read what a run says of itself that has saved its model.
 
     Args:
         folder: The run's folder.
 
     Returns:
-        What its `summary.json` holds, or of a run that was stopped while it wrote that, its `settings.json`; with `./`
-        before the models and data that were local to the run and are not here.
+        The record, with the settings that the saved model was trained with.
 
     Raises:
         InputError: There is no such folder, it is no GRPO run's, or the run has not saved its model yet.
     """
-    if not folder.is_dir():
-        raise InputError(f"There is no folder {str(folder)!r} below {Path.cwd()}. Give a run's, as runs/embedded.")
-    run = {**read_json(folder / SETTINGS_FILE), **read_json(folder / "summary.json")}
-    if "settings" not in run:
+    record = read_record(folder)
+    if not record.settings:
         raise InputError(
             f"{str(folder)!r} is no run's folder: it has neither summary.json nor settings.json, which the recipe "
             "writes. Give a run's folder, as runs/embedded, and not a checkpoint's."
@@ -60,12 +56,12 @@ def read_run(folder: Path) -> dict[str, Any]:
                 else " and no checkpoint. Train it first."
             )
         )
-    if "judges" not in run["settings"]:
+    if not record.reward_model:
         raise InputError(
             f"The run in {str(folder)!r} was not trained with a reward, such as a cold start, and this card tells of "
             "one. Push the GRPO run that goes on from it, or upload the folder by `hf upload`."
         )
-    return {**run, "settings": mark_local(run["settings"], run.get("local", []))}
+    return record.at(record.steps)
 
 
 def push_run(
@@ -90,13 +86,12 @@ def push_run(
         The repository's page.
 
     Raises:
-        InputError: As [`read_run`]; or the push failed, and the message says why and how to repeat it.
+        InputError: As [`record_to_share`]; or the push failed, and the message says why and how to repeat it.
     """
-    run = read_run(folder)
-    training = run["settings"]["training"]
-    name = hub_model_id or training.get("hub_model_id") or folder.resolve().name
-    private = training.get("hub_private_repo") if private is None else private
-    revision = revision or training.get("hub_revision")
+    record = record_to_share(folder)
+    name = hub_model_id or record.asked.get("hub_model_id") or record.name
+    private = record.asked.get("hub_private_repo") if private is None else private
+    revision = revision or record.asked.get("hub_revision")
     again = how_to_repeat(folder, name, private, revision)
     api = HfApi(token=token)
     try:
@@ -106,7 +101,7 @@ def push_run(
                 f"{url.repo_id} exists and is public, and a private one was asked for. Make it private in its "
                 "settings on the Hub, or give another hub_model_id."
             )
-        _upload(api, folder, run, url.repo_id, revision)
+        _upload(api, record, url.repo_id, revision)
     except InputError:
         raise
     except KeyboardInterrupt:
@@ -116,24 +111,20 @@ def push_run(
     return str(url)
 
 
-def _upload(api: HfApi, folder: Path, run: dict[str, Any], name: str, revision: str | None) -> None:
-    settings = run["settings"]
-    licences = {
-        "model": licence_of(settings["model"]["model_name_or_path"], api),
-        "reward_model": licence_of(settings["judges"]["reward_model_name_or_path"], api),
-    }
-    save_system_prompt(folder, settings["tasks"].get("system_prompt"))
-    make_card(folder, run, name, licences).save(folder / "README.md")
+def _upload(api: HfApi, record: RunRecord, name: str, revision: str | None) -> None:
+    licences = {"model": licence_of(record.base_model, api), "reward_model": licence_of(record.reward_model, api)}
+    save_system_prompt(record.folder, record.asked.get("system_prompt"))
+    make_card(record, name, licences).save(record.folder / "README.md")
     if revision is not None:
         api.create_branch(name, branch=revision, exist_ok=True)
     api.upload_folder(
         repo_id=name,
-        folder_path=folder,
+        folder_path=record.folder,
         allow_patterns=SHARED,
         # Weights of an earlier push that this run has not, such as the shards of a larger model.
         delete_patterns=WEIGHTS,
         revision=revision,
-        commit_message=f"{run.get('steps', 'Some')} steps of GRPO with the hybrid reward",
+        commit_message=f"{record.steps or 'Some'} steps of GRPO with the hybrid reward",
     )
 
 

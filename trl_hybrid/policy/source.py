@@ -81,17 +81,6 @@ def find_policy(name: str, revision: str | None = None) -> PolicySource:
     return PolicySource(name, base, name, adapter.get("revision"), revision)
 
 
-def run_summary(name: str) -> dict[str, Any]:
-    """Read what a run of the recipes says of itself, where `name` lies in its folder; otherwise nothing.
-
-    A finished run has a summary.json, one under way a settings.json; both hold `settings`.
-    """
-    folder = Path(name)
-    places = (place / file for place in (folder, folder.parent) for file in ("summary.json", "settings.json"))
-    found = (read_json(place) for place in places) if folder.is_dir() else ()
-    return next((summary for summary in found if "settings" in summary), {})
-
-
 def weights_digest(name: str) -> str | None:
     """Return a digest of a folder's weights, so that others under the same name show; None for what is no folder."""
     folder = Path(name)

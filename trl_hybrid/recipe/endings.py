@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 
 from trl_hybrid.errors import InputError, plain_errors
 from trl_hybrid.recipe.say import say
-from trl_hybrid.runs.folder import newest_whole_checkpoint, read_json, relative_path
+from trl_hybrid.runs.folder import newest_whole_checkpoint, relative_path, step_of
+from trl_hybrid.runs.record import read_record
 from trl_hybrid.training.stop_signals import Stopped
 
 
@@ -28,7 +29,7 @@ def what_is_left(folder: Path) -> str:
     newest = newest_whole_checkpoint(folder)
     if newest is None:
         return f"There is no checkpoint yet. To start anew, add: --output_dir {name} --overwrite_output_dir"
-    if read_json(folder / "summary.json").get("steps") == int(newest.name.rpartition("-")[2]):
+    if read_record(folder).steps == step_of(newest):
         return f"Training is done and the model is saved. To look at it: trl-hybrid report {name}"
     return (
         f"To look at it: trl-hybrid report {name}\nTo go on, add: --output_dir {name} --resume_from_checkpoint latest"

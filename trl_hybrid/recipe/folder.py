@@ -18,11 +18,11 @@ from trl_hybrid.runs.folder import (
     claim_run_folder,
     goes_on,
     holds_files,
-    read_json,
 )
 from trl_hybrid.runs.line import finish_going_back, leave_behind
 from trl_hybrid.runs.overwrite import check_not_under_way, check_overwrite, hold, let_go, set_aside, settle
-from trl_hybrid.runs.settings import SETTINGS_FILE, write_settings
+from trl_hybrid.runs.record import read_record
+from trl_hybrid.runs.settings import write_settings
 
 
 # What transformers makes of an output_dir that was not given.
@@ -148,7 +148,7 @@ class RunStart(TrainerCallback):
         write_settings(self.folder, self.settings, self._all_changes(state.global_step))
 
     def _all_changes(self, step: int) -> list[dict[str, Any]]:
-        earlier = read_json(self.folder / SETTINGS_FILE).get("changes", []) if self.checkpoint else []
+        earlier = read_record(self.folder).changes if self.checkpoint else []
         now = [{"step": step, "settings": self.changes}] if self.changes else []
         return [change for change in earlier if change["step"] < step] + now
 

@@ -14,8 +14,7 @@ from trl_hybrid.data.usable_tasks import check_tasks
 from trl_hybrid.recipe.options import TaskArguments
 from trl_hybrid.recipe.outlook import work_of
 from trl_hybrid.recipe.say import say
-from trl_hybrid.runs.folder import read_json
-from trl_hybrid.runs.settings import SETTINGS_FILE
+from trl_hybrid.runs.record import read_record
 from trl_hybrid.training.config import HybridGRPOConfig
 from trl_hybrid.training.held_out_accuracy import ANSWERS, MOST, problems_to_measure
 from trl_hybrid.verifier import MathVerifier
@@ -75,8 +74,7 @@ def checked_splits(
 
 def _measured_before(checkpoint: str | None) -> int | None:
     """Return how many problems a run measured that goes on."""
-    settings = read_json(Path(checkpoint).parent / SETTINGS_FILE).get("settings", {}) if checkpoint else {}
-    return settings.get("tasks", {}).get("max_test_rows")
+    return read_record(Path(checkpoint).parent).asked.get("max_test_rows") if checkpoint else None
 
 
 def load_splits(tasks: TaskArguments, seed: int) -> tuple[Dataset | IterableDataset, Dataset | None]:

@@ -1,52 +1,14 @@
-"""The learning curves of a run: which figures belong together, and one picture of them."""
+"""The learning curves of a run, and one picture of them."""
 
 from pathlib import Path
 from typing import Any
 
-from trl_hybrid.judges import JudgeNames
+from trl_hybrid.report.panels import named_panels
 from trl_hybrid.report.terminal import percent
 
 
-# `{reward_model}` stands for its own name.
-CURVES = (
-    ("Pass rate", (("hybrid/pass_rate", "right answers"),)),
-    ("Hybrid reward", (("rewards/hybrid_reward/mean", "mean"),)),
-    (
-        "Reward model score",
-        (
-            ("rewards/{reward_model}/mean", "all"),
-            ("hybrid/score_right_mean", "right answers"),
-            ("hybrid/score_wrong_mean", "wrong answers"),
-        ),
-    ),
-    (
-        "Groups",
-        (
-            ("hybrid/mixed_groups", "mixed"),
-            ("hybrid/all_right_groups", "all right"),
-            ("hybrid/all_wrong_groups", "all wrong"),
-            ("hybrid/rescued_groups", "rescued"),
-        ),
-    ),
-    (
-        "The two judges",
-        (("hybrid/auc_recent", "AUC in recent mixed groups"), ("hybrid/disagreement", "disagreement")),
-    ),
-    (
-        "Difficulty weight",
-        (
-            ("hybrid/weight_mixed", "mixed"),
-            ("hybrid/weight_all_right", "all right"),
-            ("hybrid/weight_all_wrong", "all wrong"),
-        ),
-    ),
-    ("Completion length (tokens)", (("completions/mean_length", "mean"),)),
-    ("Entropy", (("entropy", "mean"),)),
-)
-
-
 def draw_curves(history: list[dict[str, Any]], accuracy: dict[str, dict[str, float | None]], path: Path) -> None:
-    """Draw the learning curves of a run.
+    """Draw the learning curves of a run: the page's first eight charts.
 
     Args:
         history: The trainer's log history: dictionaries with `step` and metrics.
@@ -56,17 +18,17 @@ def draw_curves(history: list[dict[str, Any]], accuracy: dict[str, dict[str, flo
     from matplotlib.figure import Figure  # slow to import, used once
 
     figure = Figure(figsize=(15, 6.5), layout="constrained")
-    alarm, names = alarm_step(history), JudgeNames.among(key for row in history for key in row)._asdict()
-    for axes, (title, lines) in zip(figure.subplots(2, 4).flat, CURVES, strict=True):
-        for key, label in lines:
-            points = curve(history, key.format(**names))
+    alarm = alarm_step(history)
+    for axes, panel in zip(figure.subplots(2, 4).flat, named_panels(history), strict=False):
+        for key, label in panel.lines:
+            points = curve(history, key)
             if points:
                 axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else None)
         if alarm is not None:
             axes.axvline(alarm, color="tab:red", linestyle="--", label="alarm")
-        axes.set(title=title, xlabel="step")
+        axes.set(title=panel.title, xlabel="step")
         axes.grid(alpha=0.3)
-        if len(lines) > 1 and axes.lines:
+        if len(panel.lines) > 1 and axes.lines:
             axes.legend()
     text = "   ".join(
         f"{name.replace('_', ' ')}: {percent(value['before'])} → {percent(value['after'])}"

@@ -5,35 +5,35 @@ from typing import Any
 from trl_hybrid.report.curves import alarm_step, curve
 from trl_hybrid.report.run import Run
 from trl_hybrid.report.terminal import percent
-from trl_hybrid.runs.settings import data_names
+from trl_hybrid.runs.record import RunRecord
 
 
 PARTS = {"generation": "writing completions", "judging": "judging", "update": "updating the policy"}
 
 
-def subtitle(run: Run) -> str:
+def subtitle(record: RunRecord) -> str:
     """Say what was trained, on what, and who judged."""
-    if not {"model", "tasks"} <= run.settings.keys():
+    if not (record.base_model and record.data):
         return "GRPO with the hybrid reward"
-    learned = f"{run.settings['model']['model_name_or_path']} on {', '.join(data_names(run.settings['tasks']))}"
-    if "judges" not in run.settings:  # a cold start's
+    learned = f"{record.base_model} on {', '.join(record.data)}"
+    if not record.reward_model:  # a cold start's
         return learned
-    return f"{learned}, judged by the verifier and {run.settings['judges']['reward_model_name_or_path']}"
+    return f"{learned}, judged by the verifier and {record.reward_model}"
 
 
 def headline(run: Run) -> list[tuple[str, str]]:
     """Name the figures that a run is first asked for, each with its value as text."""
-    until = "" if run.finished else f", until step {run.summary.get('steps')}"
+    until = "" if run.finished else f", until step {run.record.steps}"
     figures = [
-        (f"Held-out accuracy, {name.replace('_', ' ')}{until}", change(value["before"], value["after"]))
-        for name, value in run.summary.get("accuracy", {}).items()
+        (f"Held-out accuracy, {name.replace('_', ' ')}{until}", change(before, after))
+        for name, (before, after) in run.record.accuracy.items()
     ]
     passed = [value for _, value in curve(run.history, "hybrid/pass_rate")]
     if passed:
         tenth = max(1, len(passed) // 10)
         first, last = (sum(part) / len(part) for part in (passed[:tenth], passed[-tenth:]))
         figures.append(("Pass rate in training, first → last tenth", change(first, last)))
-    planned = run.settings.get("training", {}).get("max_steps", -1)
+    planned = run.record.asked.get("max_steps", -1)
     of = f" of {planned}" if planned > run.step else ""
     figures.append(("Steps" if run.finished else "Steps, unfinished", f"{run.step}{of}"))
     if seconds := sum(seconds_by_part(run.history).values()):

@@ -55,7 +55,7 @@ def render(run: Run) -> str:
     script_text = script.read_text(encoding="utf-8")
     return template.render(
         run=run,
-        subtitle=subtitle(run),
+        subtitle=subtitle(run.record),
         figures=headline(run),
         curves=curves(run.history),
         smoothed=_smoothed(run.history),
@@ -63,7 +63,7 @@ def render(run: Run) -> str:
         times=step_times(run.history),
         rows=as_json(page_rows(run.completions)),
         shown=len(run.completions),
-        sections={"versions": run.versions, **run.settings},
+        sections={"versions": run.record.versions, **run.record.settings},
         style=Markup(style.read_text(encoding="utf-8")),
         script=Markup(script_text),
         script_hash=base64.b64encode(hashlib.sha256(script_text.encode()).digest()).decode(),

@@ -67,8 +67,8 @@ PANELS = (
         "Tokens.",
         True,
     ),
-    Panel("Cut off", (("completions/clipped_ratio", "cut off"),), "Share of completions at the length limit.", True),
     Panel("Entropy", (("entropy", "entropy"),), "Of the policy's next token, in nats. Near 0 it stops to explore."),
+    Panel("Cut off", (("completions/clipped_ratio", "cut off"),), "Share of completions at the length limit.", True),
     Panel("KL divergence", (("kl", "KL"),), "From the reference policy."),
     Panel("Gradient norm", (("grad_norm", "gradient norm"),), "Before clipping."),
     Panel(
@@ -108,7 +108,7 @@ def named_panels(history: list[dict[str, Any]]) -> list[Panel]:
     ]
 
 
-ACCURACY = re.compile(r"eval[/_](?:.*/)?(accuracy.*)")
+ACCURACY = re.compile(r"eval[/_](?:.*/)?accuracy[_/]?(.*)")
 
 
 def accuracy_panel(history: list[dict[str, Any]]) -> list[Panel]:
@@ -117,12 +117,6 @@ def accuracy_panel(history: list[dict[str, Any]]) -> list[Panel]:
     >>> accuracy_panel([{"step": 5, "eval/accuracy_greedy": 0.25}])[0].lines
     (('eval/accuracy_greedy', 'greedy'),)
     """
-    keys = sorted({key for row in history for key in row if ACCURACY.fullmatch(key)})
-    lines = tuple((key, _label(key)) for key in keys[:4])
+    labels = {key: found[1] for row in history for key in row if (found := ACCURACY.fullmatch(key))}
+    lines = tuple((key, labels[key].replace("_", " ") or "accuracy") for key in sorted(labels)[:4])
     return [Panel("Held-out accuracy", lines, "On problems that training does not see.", True)] if lines else []
-
-
-def _label(key: str) -> str:
-    match = ACCURACY.fullmatch(key)
-    assert match
-    return match[1].removeprefix("accuracy").strip("_/").replace("_", " ") or "accuracy"

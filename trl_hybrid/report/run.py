@@ -11,9 +11,8 @@ from pyarrow import ArrowInvalid
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.report.terminal import last_content
-from trl_hybrid.runs.folder import read_json
 from trl_hybrid.runs.history import HISTORY_FILE, read_history
-from trl_hybrid.runs.settings import SETTINGS_FILE
+from trl_hybrid.runs.record import RunRecord, read_record
 
 
 logger = logging.getLogger(__name__)
@@ -21,22 +20,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """A run as its folder tells it.
+    """A run as its page shows it.
 
     Attributes:
-        name: The folder's name.
-        summary: What the recipe wrote at the end; empty where the run did not get there.
-        settings: `tasks`, `judges`, `model` and `training`, each a dictionary; empty where they were not written.
-        versions: Package names and versions.
+        record: What the recipe wrote of it.
         history: The rows that the trainer logged.
         completions: The completions' tables, one below the other; prompts and completions as text.
         num_completions: How many the run wrote; more than `completions` holds where they were too many.
     """
 
-    name: str
-    summary: dict[str, Any]
-    settings: dict[str, Any]
-    versions: dict[str, str]
+    record: RunRecord
     history: list[dict[str, Any]]
     completions: pd.DataFrame
     num_completions: int
@@ -44,12 +37,12 @@ class Run:
     @property
     def step(self) -> int:
         """The last step of which something is known."""
-        return max([row["step"] for row in self.history] or [self.summary.get("steps", 0)])
+        return max([row["step"] for row in self.history] or [self.record.steps or 0])
 
     @property
     def finished(self) -> bool:
         """Whether training got to its end; a run that went on from there, or from before, is unfinished again."""
-        return self.summary.get("steps") == self.step
+        return self.record.steps == self.step
 
 
 def read_run(folder: Path, max_completions: int) -> Run:
@@ -62,28 +55,16 @@ def read_run(folder: Path, max_completions: int) -> Run:
     Raises:
         InputError: The folder does not exist, or no run has logged anything there.
     """
-    if not folder.is_dir():
-        raise InputError(f"A run's folder must be given, got {str(folder)!r}, which is none. Try: ls runs")
-    summary, begun = read_json(folder / "summary.json"), read_json(folder / SETTINGS_FILE)
-    history = read_history(folder)
+    record, history = read_record(folder), read_history(folder)
     # A script without the callback that writes the history has completions after what its checkpoint knows.
     until = history[-1]["step"] if history and (folder / HISTORY_FILE).exists() else None
     completions, count = read_completions(folder / "completions", max_completions, until)
-    if not (summary or begun or history or count):
+    if not (record.settings or record.steps is not None or history or count):
         raise InputError(
             f"There is no run in {str(folder)!r}: it holds neither settings.json, history.jsonl, summary.json, a "
             "whole checkpoint nor completions/. Give the --output_dir of a training run."
         )
-    known = begun or summary
-    return Run(
-        folder.resolve().name,
-        summary,
-        known.get("settings", {}),
-        known.get("versions", {}),
-        history,
-        completions,
-        count,
-    )
+    return Run(record, history, completions, count)
 
 
 def read_completions(folder: Path, limit: int, until: int | None = None) -> tuple[pd.DataFrame, int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.runs.folder import judges_state, read_json, relative_path
+from trl_hybrid.runs.record import read_record
 from trl_hybrid.runs.settings import PLACES, SETTINGS_FILE
 
 
@@ -64,7 +65,8 @@ def changes_since(checkpoint: Path, settings: dict[str, Any]) -> Changes:
     Returns:
         What both know and have differently.
     """
-    before = {**_told_by(checkpoint), **_settings_at(checkpoint)}
+    step = read_json(checkpoint / "trainer_state.json")["global_step"]
+    before = {**_told_by(checkpoint), **read_record(checkpoint.parent).at(step).asked}
     now = _flat(settings)
     passed = NOT_COMPARED if before["use_peft"] or now.get("use_peft") else {*NOT_COMPARED, *LORA, "lora_dropout"}
     return {
@@ -78,16 +80,6 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """Put the groups' settings into one dictionary, as JSON has them; no two groups share a name."""
     groups = json.loads(json.dumps(settings)).values()
     return {name: value for group in groups for name, value in group.items()}
-
-
-def _settings_at(checkpoint: Path) -> dict[str, Any]:
-    """Read the settings that a checkpoint was trained with: the run's, without what changed at its step or later."""
-    written = read_json(checkpoint.parent / SETTINGS_FILE)
-    settings, step = _flat(written.get("settings", {})), read_json(checkpoint / "trainer_state.json")["global_step"]
-    for change in reversed(written.get("changes", [])):
-        if change["step"] >= step:
-            settings |= {name: before for name, (before, _) in change["settings"].items()}
-    return settings
 
 
 def _told_by(checkpoint: Path) -> dict[str, Any]:

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 
+SUMMARY_FILE = "summary.json"
+
 GOING_BACK = ".going_back.json"
 """While it lies in a run's folder, what it holds of later steps than this file's `step` is left behind."""
 
@@ -173,7 +175,7 @@ def checkpoint_to_resume(resume: str | None, folder: Path, max_steps: int = -1) 
             f"{', '.join(sort_checkpoints(str(folder))) if folder.is_dir() else 'none there'}."
         )
     step = read_json(Path(resume) / "trainer_state.json")["global_step"]
-    finished = read_json(folder / "summary.json").get("steps") == step
+    finished = read_json(folder / SUMMARY_FILE).get("steps") == step
     if 0 < max_steps < step or (max_steps == step and finished):
         raise InputError(f"The run has reached step {step} and max_steps is {max_steps}. Raise max_steps to go on.")
     return resume
@@ -193,8 +195,18 @@ def package_versions() -> dict[str, str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; an empty one where the file does not exist."""
-    return json.loads(path.read_text()) if path.exists() else {}
+    """Read a JSON object; an empty one where the file does not exist.
+
+    Raises:
+        InputError: The file holds none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise InputError(f"{str(path)!r} must hold a JSON object, but is none: {error}. Mend or remove it.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{str(path)!r} must hold a JSON object, got {content!r}. Mend or remove it.")
+    return content
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from trl_hybrid.runs.folder import GOING_BACK, is_whole, read_json, relative_path, step_of, write_json
 from trl_hybrid.runs.overwrite import MODEL
+from trl_hybrid.runs.record import read_record
 
 
 ABANDONED = "abandoned"
@@ -70,7 +71,7 @@ def later_than(folder: Path, step: int) -> list[Path]:
     tables = folder.glob("completions/completions_*.parquet")
     later = sorted((path for path in (*checkpoints, *tables) if step_of(path) > step), key=step_of)
     # Of a model without a summary, whose run was stopped while it wrote that, nobody knows the step.
-    saved_at = read_json(folder / "summary.json").get("steps")
+    saved_at = read_record(folder).steps
     if later if saved_at is None else saved_at > step:
         later += sorted({path for pattern in MODEL for path in folder.glob(pattern)})
     return later

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trl_hybrid.runs.carried_prompt import CARRIED
 from trl_hybrid.errors import InputError
+from trl_hybrid.runs.carried_prompt import CARRIED
 from trl_hybrid.runs.folder import holds_files, newest_whole_checkpoint, read_json, relative_path, weights_are_whole
+from trl_hybrid.runs.record import read_record
 from trl_hybrid.runs.settings import PLACES, SETTINGS_FILE, texts
 
 
@@ -60,7 +61,7 @@ def check_overwrite(folder: Path, settings: dict[str, Any]) -> None:
     if not holds_files(folder):
         return
     name = relative_path(str(folder))
-    if not any(_is_of_a_run(folder / file) for file in (SETTINGS_FILE, "summary.json")):
+    if not _is_of_a_run(folder):
         raise InputError(
             f"Only a run's folder may be written over, and {name!r} holds files but no {SETTINGS_FILE}, which every "
             "run writes. Name another output_dir, or move what lies there away."
@@ -75,12 +76,12 @@ def check_overwrite(folder: Path, settings: dict[str, Any]) -> None:
                 )
 
 
-def _is_of_a_run(file: Path) -> bool:
+def _is_of_a_run(folder: Path) -> bool:
     try:
-        content = read_json(file)
-    except ValueError:
-        return False
-    return isinstance(content, dict) and {"settings", "versions"} <= content.keys()
+        record = read_record(folder)
+    except InputError:
+        return False  # a file of another program
+    return bool(record.settings and record.versions)
 
 
 def places_read(settings: dict[str, Any]) -> Iterator[tuple[str, Path]]:

@@ -100,15 +100,6 @@ def local_name(name: str, local: list[str]) -> str:
     return f"./{name}" if moved else name
 
 
-def data_names(tasks: dict[str, Any]) -> list[str]:
-    """Return the data sets that were trained on: the parts of a mixture, or the one.
-
-    >>> data_names({"dataset_name": "openai/gsm8k"}), data_names({"datasets": [{"path": "a/b"}, {"path": "c/d"}]})
-    (['openai/gsm8k'], ['a/b', 'c/d'])
-    """
-    return [part["path"] for part in tasks.get("datasets") or []] or [tasks["dataset_name"]]
-
-
 def _changed(settings: Any, change: Callable[[str, str], str]) -> Any:
     """Copy settings with each text that stands under a key changed, at any depth."""
     if isinstance(settings, list):
