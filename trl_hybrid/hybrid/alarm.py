@@ -92,8 +92,7 @@ class ScoreDrift:
         if self.seen >= self.steps:
             return current - self.reference
         self.seen += 1
-        # Not `+= (current - reference) / seen`: the difference of two large scores overflows.
-        self.reference += current / self.seen - self.reference / self.seen
+        self.reference += (current - self.reference) / self.seen
         return float("nan")
 
     def state_dict(self) -> dict[str, Any]:
@@ -160,11 +159,12 @@ class HackingAlarm:
         return self.fired
 
     def _sounds(self) -> bool:
-        score, spread, passed = torch.tensor(self._steps, dtype=torch.float64).T
-        if trend(score) < self.tau or trend(passed) > -self.tau:
+        steps = torch.tensor(self._steps, dtype=torch.float64)
+        if trend(steps[:, 0]) < self.tau or trend(steps[:, 2]) > -self.tau:
             return False
-        (early, late), (typical, _), (before, after) = (_halves(column) for column in (score, spread, passed))
-        return late - early >= self.rise * typical and after <= (1.0 - self.fall) * before
+        early, late = steps.tensor_split(2)
+        (low, typical, before), (high, _, after) = early.mean(dim=0).tolist(), late.mean(dim=0).tolist()
+        return high - low >= self.rise * typical and after <= (1.0 - self.fall) * before
 
     def state_dict(self) -> dict[str, Any]:
         """The window in JSON types."""
@@ -173,12 +173,6 @@ class HackingAlarm:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
         self.fired, self._steps = state["fired"], [list(step) for step in state["steps"]]
-
-
-def _halves(values: torch.Tensor) -> tuple[float, float]:
-    """Average the earlier and the later half; divided before they are summed, as large scores overflow."""
-    early, late = values.tensor_split(2)
-    return (early / len(early)).sum().item(), (late / len(late)).sum().item()
 
 
 def trend(values: torch.Tensor) -> float:

@@ -6,7 +6,7 @@ are not finite do not count. A figure that nothing speaks for is NaN.
 
 import torch
 
-from trl_hybrid.hybrid.bounds import extremes, rescale
+from trl_hybrid.hybrid.bounds import extremes
 from trl_hybrid.hybrid.moments import deviation, mean
 
 
@@ -156,18 +156,9 @@ def correlation(first: torch.Tensor, second: torch.Tensor) -> float:
     1.0
     """
     both = first.isfinite() & second.isfinite()
-    if not both.any():
+    if both.sum() < 2:  # torch warns about one row
         return float("nan")
-    places = []
-    for column in (first, second):
-        column = column[both].to(torch.float64)
-        low, high = extremes(column, torch.ones_like(column, dtype=torch.bool))
-        if not high > low:
-            return float("nan")
-        place = rescale(column, low, high, eps=0.0)  # in [0, 1], where no product overflows
-        place = place - place.mean()
-        places.append(place / place.norm())
-    return float(torch.dot(*places).clamp(-1.0, 1.0))
+    return torch.corrcoef(torch.stack([first[both], second[both]]).to(torch.float64))[0, 1].item()
 
 
 def weights_by_kind(verdicts: torch.Tensor, weights: torch.Tensor, group_size: int) -> dict[str, float]:

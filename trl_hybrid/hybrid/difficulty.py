@@ -75,11 +75,10 @@ def score_deviation(
     if spread == "group":
         return deviation(scores, counted).masked_fill(counted.sum(dim=1) < 2, torch.nan)
 
-    strata = torch.stack([counted & (verdicts == verdict) for verdict in (0.0, 1.0)])
-    sizes = strata.sum(dim=-1, dtype=torch.float64)
-    share = (sizes / sizes.sum(dim=0)).sqrt()
-    parts = torch.where(sizes > 0, share * deviation(scores.expand_as(strata), strata), 0.0)
-    return torch.hypot(*parts).masked_fill((sizes < 2).all(dim=0), torch.nan)
+    right, wrong = counted & (verdicts == 1.0), counted & (verdicts == 0.0)
+    centre = torch.where(right, mean(scores, right).unsqueeze(1), mean(scores, wrong).unsqueeze(1))
+    pooled = mean((scores - centre).square(), counted).sqrt()
+    return pooled.masked_fill((right.sum(dim=1) < 2) & (wrong.sum(dim=1) < 2), torch.nan)
 
 
 def difficulty_weight(
