@@ -86,7 +86,8 @@ class TestRescaling:
         assert placed[:, :2].tolist() == [[0.75, 0.75], [0.0, 0.5]]
 
     @pytest.mark.parametrize(
-        ("low", "high"), [(math.nan, 1.0), (0.0, math.nan), (-math.inf, 1.0), (0.0, math.inf), (math.inf, math.inf), (1.0, 0.5)]
+        ("low", "high"),
+        [(math.nan, 1.0), (0.0, math.nan), (-math.inf, 1.0), (0.0, math.inf), (math.inf, math.inf), (1.0, 0.5)],
     )
     def test_bounds_that_no_score_can_be_rescaled_by(self, low, high):
         with pytest.raises(ValueError, match="low and high must be finite and in this order"):
