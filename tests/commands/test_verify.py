@@ -26,7 +26,7 @@ ROWS = [
 
 
 def verify(*args):
-    return main(["verify", "--num_workers", "1", *map(str, args)])
+    return main(["verify", "--verifier_num_workers", "1", *map(str, args)])
 
 
 def test_verdicts_go_to_a_file_and_a_table(tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -119,9 +118,7 @@ def check_saved_model(folder: Path, trained: Trained | None = None, trust_remote
             matrices or its logits are not those of the trained one.
     """
     check_weights(folder, trained.lora if trained else NONE)
-    with whole_weights(), warnings.catch_warnings():
-        # What peft asks of a model is renamed in transformers 5.23.
-        warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
+    with whole_weights():
         try:
             loader: Any = AutoPeftModelForCausalLM if (folder / ADAPTER_CONFIG).exists() else AutoModelForCausalLM
             dtype = trained.dtype if trained else "auto"
