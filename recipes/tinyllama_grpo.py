@@ -25,7 +25,7 @@ from trl_hybrid.errors import plain_errors
 from trl_hybrid.hub.saved import trained_logits
 from trl_hybrid.hub.upload import push_run
 from trl_hybrid.memory.estimates import policy_of, reserved_bytes
-from trl_hybrid.models.check import check_model
+from trl_hybrid.models.check import check_model, check_reward_model
 from trl_hybrid.recipe.asked_for import check_asked_for
 from trl_hybrid.recipe.closing import finish
 from trl_hybrid.recipe.defaults import RECIPE_DEFAULTS
@@ -148,12 +148,8 @@ def main() -> None:
 def check_models(judges: JudgeArguments, args: HybridGRPOConfig, model: ModelConfig) -> None:
     """Look at both models' files before anything else, so that a wrong id or a broken copy costs seconds."""
     check_model(model.model_name_or_path, "policy", model.model_revision, args.trust_remote_code)
-    check_model(
-        judges.reward_model_name_or_path,
-        "reward model",
-        judges.reward_model_revision,
-        judges.reward_model_trust_remote_code,
-    )
+    name, revision = judges.reward_model_name_or_path, judges.reward_model_revision
+    check_reward_model(name, revision, judges.reward_model_trust_remote_code)
 
 
 def prompts_per_step(args: HybridGRPOConfig) -> int:

@@ -8,7 +8,7 @@ import torch
 from transformers import AttentionInterface, AutoModelForSequenceClassification, MistralConfig, Qwen2Config
 
 from trl_hybrid.reward_model import RewardModel, forwards
-from trl_hybrid.reward_model.first_scores import sample_rows
+from trl_hybrid.reward_model.first_scores import worked_rows
 from trl_hybrid.reward_model.forwards import PackedForward, PaddedForward, can_pack
 from trl_hybrid.reward_model.packing import ATTENTION, pack_rows, packed_attention
 from trl_hybrid.reward_model.plan import Family, rows_of
@@ -193,7 +193,7 @@ def inexact(share):
 
 @pytest.mark.parametrize(("share", "way"), [(1e-7, PackedForward), (2e-2, PaddedForward)])
 def test_an_error_of_a_hundredth_is_noticed_when_loading(qwen2, monkeypatch, share, way):
-    rows = sample_rows(RewardModel(qwen2.path).renderer)
+    rows = worked_rows(RewardModel(qwen2.path).renderer)
     monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION, inexact(share))
     model = AutoModelForSequenceClassification.from_pretrained(qwen2.path).eval()
     scores = PackedForward(model.model, model.score).run(rows, [Family(0, (row,)) for row in range(3)])

@@ -36,7 +36,7 @@ on where it was stopped. docs/evaluation.md says what each figure is.
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options."""
     add = parser.add_argument
-    add("--model", "--model_name_or_path", required=True, help="id on the Hub; a model's, adapter's or run's folder")
+    add("--model", "--model_name_or_path", required=True, help="id, or a model's, adapter's or run's folder")
     add("--model_revision", metavar="NAME", help="branch, tag or commit of an id")
     add("--base", nargs="?", const="", metavar="MODEL", help="compare with it (default: what MODEL was)")
     add("--output_dir", type=Path, metavar="DIR", help="where results go (default: MODEL/eval)")
@@ -48,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--dataset_prompt_column", metavar="NAME", help="column of the problems")
     add("--dataset_solution_column", metavar="NAME", help="column of the gold answers")
     add("--max_rows", type=int, metavar="N", help="at most so many problems")
-    add("--system_prompt", metavar="TEXT", help="(default: the run's or model's own, else the recipe's; '' for none)")
+    add("--system_prompt", metavar="TEXT", help="(default: the run's or model's; '' for none)")
     add("--num_samples", type=int, default=8, metavar="N", help="sampled answers a problem (default: 8)")
     add("--temperature", type=float, metavar="T", help="(default: the run's own, or 0.8)")
     add("--top_p", type=float, metavar="P", help="(default: the run's own, or 1)")
@@ -80,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from trl_hybrid.commands.eval_settings import load_problems, resolve
-    from trl_hybrid.commands.eval_table import answers, table
-    from trl_hybrid.evaluation.statistics import compare, counts, summarize
+    from trl_hybrid.commands.eval_table import accuracy_lines, answers
+    from trl_hybrid.evaluation.statistics import compare_models, counts, summarize
     from trl_hybrid.runs.folder import package_versions, write_json
     from trl_hybrid.runs.settings import local_names
 
@@ -126,9 +126,9 @@ def _run(args: argparse.Namespace) -> int:
         result["base"] = {
             "model": settings.base.describe(), "figures": summarize(base, args.seed), "counts": counts(base)
         }  # fmt: skip
-        result["difference"] = compare(base, rows, args.seed)
+        result["difference"] = compare_models(base, rows, args.seed)
     write_json(folder / "eval.json", result)
-    print("\n".join([*answers(rows), *table(result)]))
+    print("\n".join([*answers(rows), *accuracy_lines(result)]))
     print(f"\nWritten: {folder / 'eval.json'}, {', '.join(str(folder / f'{name}.jsonl') for name in policies)}")
     return 0
 

@@ -52,10 +52,6 @@ def run(args: argparse.Namespace) -> int:
 def shipped_files(name: str, into: Path) -> list[tuple[Path, Path]]:
     """List the files of a shipped folder, or the one of this name, each with where it goes.
 
-    Args:
-        name: One of `SHIPPED`.
-        into: The folder to copy into.
-
     Raises:
         InputError: They are not where they were installed.
     """

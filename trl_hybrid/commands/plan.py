@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from trl_hybrid.commands.plan_table import table
+from trl_hybrid.commands.plan_table import plan_lines
 from trl_hybrid.memory.size import GB
 
 
@@ -52,16 +52,12 @@ def add_options(plan: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Estimate, and print a table or JSON."""
     plan = make_plan(args)
-    print(json.dumps(plan, indent=2) if args.json else "\n".join(table(plan)))
+    print(json.dumps(plan, indent=2) if args.json else "\n".join(plan_lines(plan)))
     return 1 if plan["fits"] is False else 0
 
 
 def make_plan(args: argparse.Namespace) -> dict[str, Any]:
     """Estimate all parts in bytes.
-
-    Args:
-        args: `config`, `gpu_memory` and `host_memory` in GB, `gpus`, `launch_config`, `prompt_tokens` and
-            `recipe_options`.
 
     Returns:
         What `--json` prints: `policy`, `reward_model`, `training` (parts and total), `placements` (bytes of

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trl_hybrid.verifier import MathVerifier
     from trl_hybrid.verifier.verdict import Verdict
 
-BATCH = 256
+ROWS_AT_ONCE = 256
 
 GOLD = "gold"
 """A row's gold, besides the columns in which training looks for it."""
@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
         tqdm(total=len(rows), unit="row") as bar,
     ):
         faults = find_faults(verifier, golds)
-        for start in range(0, len(rows), BATCH):
-            batch, own = rows[start : start + BATCH], golds[start : start + BATCH]
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            batch, own = rows[start : start + ROWS_AT_ONCE], golds[start : start + ROWS_AT_ONCE]
             judged = _judged(verifier, batch, own, faults)
             verdicts += judged
             if file is not None:
@@ -138,12 +138,11 @@ def _judged(
     verifier: MathVerifier, rows: Sequence[dict[str, Any]], golds: Sequence[str], faults: dict[str, str]
 ) -> list[Verdict]:
     """Judge a batch; the golds by which training leaves a problem out judge nothing."""
-    verdicts = verifier.verify_batch(
-        [row["completion"] for row in rows],
-        golds,
-        [row.get("prompt", "") for row in rows],
-        [row.get("truncated", False) for row in rows],
-    )
+    columns = [[row["completion"] for row in rows], golds, [row.get("prompt", "") for row in rows]]
+    try:
+        verdicts = verifier.verify_batch(*columns, [row.get("truncated", False) for row in rows])
+    except TypeError as error:  # of a list that holds no messages
+        raise InputError(str(error)) from error
     return [
         replace(verdict, correct=None, reward=None, reason="unjudgeable") if gold in faults else verdict
         for gold, verdict in zip(golds, verdicts, strict=True)

@@ -47,13 +47,6 @@ def find_columns(
 ) -> Columns:
     """Choose the columns by the table, or take those that the user named.
 
-    Args:
-        paths: All columns, and the fields inside them as dotted paths.
-        first_row: Tells whether messages end with an answer.
-        name: The data set's, for the message.
-        prompt_column: Taken in place of the table's.
-        solution_column: Taken in place of the table's.
-
     Raises:
         InputError: There is none of the columns that were looked for.
     """
@@ -193,10 +186,6 @@ def _text(content: Any) -> str:
 
 def gold_text(answer: Any, column: str) -> str:
     r"""Take the final answer out of a solution: what stands in its last box, or behind `####`, or all of it.
-
-    Args:
-        answer: Text, a number, or a list of several.
-        column: Where it stands, for the message.
 
     Raises:
         InputError: It is neither.

@@ -1,4 +1,7 @@
-"""What a run tells about its reward model over many steps: ranking, drift, and the alarm for reward hacking."""
+"""What a run tells about its reward model over many steps: ranking, drift, and the alarm for reward hacking.
+
+A step is given with the rows of all processes, as in [`~trl_hybrid.hybrid.diagnostics`].
+"""
 
 from typing import Any
 
@@ -17,9 +20,6 @@ class RecentAuc:
     Args:
         window: Steps looked at.
 
-    Raises:
-        ValueError: Fewer than one step.
-
     >>> recent, verdicts = RecentAuc(window=2), torch.tensor([1.0, 0.0])
     >>> [recent.update(verdicts, torch.tensor(scores), group_size=2) for scores in ([2.0, 1.0], [1.0, 2.0])]
     [(1.0, 1.0), (0.5, 2.0)]
@@ -33,11 +33,6 @@ class RecentAuc:
 
     def update(self, verdicts: torch.Tensor, scores: torch.Tensor, group_size: int) -> tuple[float, float]:
         """Take a step's rows of all processes.
-
-        Args:
-            verdicts: Shape (N,), 1.0 right, 0.0 wrong, NaN unjudgeable. Rows of one prompt are contiguous.
-            scores: Shape (N,).
-            group_size: Completions per prompt; divides N.
 
         Returns:
             The mean of [`group_auc`] over the window's groups that have one, in [0, 1], NaN without such a group; and
@@ -63,9 +58,6 @@ class ScoreDrift:
 
     Args:
         steps: Steps whose mean score is the reference.
-
-    Raises:
-        ValueError: Fewer than one step.
 
     >>> drift = ScoreDrift(steps=2)
     >>> [drift.update(torch.tensor([score, score])) for score in (1.0, 3.0, 7.0)]
@@ -141,10 +133,6 @@ class HackingAlarm:
 
     def update(self, verdicts: torch.Tensor, scores: torch.Tensor) -> bool:
         """Take a step's rows of all processes. A step without a scored wrong answer tells nothing and is left out.
-
-        Args:
-            verdicts: Shape (N,), 1.0 right, 0.0 wrong, NaN unjudgeable.
-            scores: Shape (N,).
 
         Returns:
             Whether it fires now; `True` once in a run.

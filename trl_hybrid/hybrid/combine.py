@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.hybrid.bounds import Bounds, check_bounds, rescale, rescale_among
 
 
@@ -22,25 +23,19 @@ Singleton = Literal["middle", "floor"]
 def check_bands(alpha: float, beta: float, eps: float, prefix: str = "") -> None:
     """Refuse bands that are empty or overlap.
 
-    Args:
-        alpha: Half width of the wrong band.
-        beta: Half width of the right band.
-        eps: Added to the spread of the scores.
-        prefix: Put before the names in the message, as in `hybrid_alpha`.
-
     Raises:
-        ValueError: `alpha` or `beta` outside (0, 1], `alpha + beta` above 1, or `eps` not a positive finite number.
+        InputError: `alpha` or `beta` outside (0, 1], `alpha + beta` above 1, or `eps` not a positive finite number.
     """
     for name, value in (("alpha", alpha), ("beta", beta)):
         if not 0.0 < value <= 1.0:
-            raise ValueError(f"{prefix}{name} must be above 0 and at most 1, got {value}. A usual value is 0.1.")
+            raise InputError(f"{prefix}{name} must be above 0 and at most 1, got {value}. A usual value is 0.1.")
     if alpha + beta > 1.0 + 1e-9:
-        raise ValueError(
+        raise InputError(
             f"{prefix}alpha + {prefix}beta must be at most 1, got {alpha} + {beta} = {alpha + beta:g}: above 1 a "
             "wrong answer can be paid more than a right one. Lower one of them."
         )
     if not 0.0 < eps < math.inf:
-        raise ValueError(f"{prefix}eps must be a positive finite number, got {eps}. A usual value is 1e-6.")
+        raise InputError(f"{prefix}eps must be a positive finite number, got {eps}. A usual value is 1e-6.")
 
 
 def check_settings(
@@ -54,16 +49,16 @@ def check_settings(
     """Refuse settings of [`hybrid_rewards`] that it cannot work with.
 
     Raises:
-        ValueError: Bad bands, an unknown `singleton` or `bounds`, or calibrated bounds that are missing, not wanted,
+        InputError: Bad bands, an unknown `singleton` or `bounds`, or calibrated bounds that are missing, not wanted,
             not finite or in the wrong order.
     """
     check_bands(alpha, beta, eps)
     if singleton not in ("middle", "floor"):
-        raise ValueError(f"singleton must be 'middle' or 'floor', got {singleton!r}.")
+        raise InputError(f"singleton must be 'middle' or 'floor', got {singleton!r}.")
     if bounds not in ("stratum", "group", "calibrated"):
-        raise ValueError(f"bounds must be 'stratum', 'group' or 'calibrated', got {bounds!r}.")
+        raise InputError(f"bounds must be 'stratum', 'group' or 'calibrated', got {bounds!r}.")
     if (bounds == "calibrated") != (calibrated is not None):
-        raise ValueError(
+        raise InputError(
             f"bounds='calibrated' and calibrated=(low, high) go together, got bounds={bounds!r} and "
             f"calibrated={calibrated}."
         )
@@ -224,17 +219,14 @@ def read_verdicts(paid: torch.Tensor, correct_reward: float = 1.0) -> torch.Tens
 
 
 def count_non_finite(scores: torch.Tensor) -> int:
-    """Count the scores that are NaN or infinite, and refuse more than one row and 1 % of them.
-
-    Args:
-        scores: Shape (N,), of the rows that can be judged.
+    """Count the NaN and infinite scores of rows that can be judged; refuse more than one row and 1 % of them.
 
     Raises:
-        ValueError: More than one, and more than 1 %.
+        InputError: More than one, and more than 1 %.
     """
     broken = int((~scores.isfinite()).sum())
     if broken > max(1, len(scores) // 100):
-        raise ValueError(
+        raise InputError(
             f"{broken} of {len(scores)} reward model scores are NaN or infinite; at most 1 % are put up with. "
             "Check the reward model's weights and dtype: bfloat16 or float32, never float16."
         )

@@ -9,6 +9,7 @@ from huggingface_hub.errors import HTTPError
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
+from trl_hybrid.data.golds import boxed
 from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model import RewardModel
 from trl_hybrid.verifier import MathVerifier
@@ -91,8 +92,8 @@ def check_judges(
     """
     sample = [tasks[index] for index in range(min(rows, len(tasks)))]
     golds = [row["solution"] for row in sample]
-    right = [_boxed(gold) for gold in golds]
-    wrong = [_boxed("no answer")] * len(golds)
+    right = [boxed(gold) for gold in golds]
+    wrong = [boxed("no answer")] * len(golds)
     _check_verdicts(verifier, right, golds, expected=True)
     _check_verdicts(verifier, wrong, golds, expected=False)
 
@@ -122,7 +123,3 @@ def _check_verdicts(verifier: MathVerifier, completions: list[str], golds: list[
             f"The verifier {what} {golds[row]!r} of row {row} ({verdict.reason}); it must call a gold answer right "
             "and another answer wrong. Correct the row, or check that the column holds final answers."
         )
-
-
-def _boxed(answer: str) -> str:
-    return f"The answer is \\boxed{{{answer}}}."

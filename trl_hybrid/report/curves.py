@@ -44,13 +44,7 @@ CURVES = (
 
 
 def draw_curves(history: list[dict[str, Any]], accuracy: dict[str, dict[str, float | None]], path: Path) -> None:
-    """Draw the learning curves of a run.
-
-    Args:
-        history: The trainer's log history: dictionaries with `step` and metrics.
-        accuracy: Held-out accuracy, `{"greedy": {"before": share, "after": share}, ...}`; may be empty.
-        path: The PNG to write.
-    """
+    """Draw the learning curves of a run."""
     from matplotlib.figure import Figure  # slow to import, used once
 
     figure = Figure(figsize=(15, 6.5), layout="constrained")

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model.footprint import LAYER_SLOTS
 
 
@@ -25,7 +26,7 @@ class LayerStream:
         slots: Layers with room on the device.
 
     Raises:
-        RuntimeError: The machine has no room to pin the weights.
+        InputError: The machine has no room to pin the weights.
     """
 
     def __init__(self, layers: Sequence[nn.Module], device: torch.device, slots: int = LAYER_SLOTS) -> None:
@@ -80,7 +81,7 @@ def _into_slab(layer: nn.Module, pinned: bool) -> torch.Tensor:
     try:
         slab = torch.empty(size, dtype=first.dtype, pin_memory=pinned)
     except RuntimeError as error:  # not torch's own for memory: the CUDA driver refuses
-        raise RuntimeError(
+        raise InputError(
             "A streamed reward model keeps its weights in pinned host memory, but the next "
             f"{size * first.dtype.itemsize / 1e9:.2f} GB for a layer could not be had. Free the machine's memory, "
             "raise the container's limit, or place the reward model `zero3`, which shares one copy between "

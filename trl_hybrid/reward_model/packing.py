@@ -112,15 +112,7 @@ class PackedRows:
 
 
 def pack_rows(rows: Sequence[Row], batch: Batch) -> PackedRows:
-    """Lay the rows of a batch end to end, on the CPU. A family's shared start comes once, before its members' ends.
-
-    Args:
-        rows: All rows.
-        batch: Which of them, and what they share.
-
-    Returns:
-        The packed row.
-    """
+    """Lay the rows of a batch end to end, on the CPU. A family's shared start comes once, before its members' ends."""
     ids: list[int] = []
     positions: list[int] = []
     last: list[int] = []
@@ -186,12 +178,6 @@ def kernel_options(
 ) -> dict[str, Any] | None:
     """Return how torch's varlen attention is asked to attend in one call for all segments; see `varlen_options`.
 
-    Args:
-        device: Where the packed row lies.
-        dtype: Of queries, keys and values.
-        head_size: D.
-        scaling: Factor on the products, None for 1 / sqrt(D).
-
     Returns:
         Keyword arguments, or None where there is no kernel for it: each segment is a call of its own then.
     """
@@ -213,11 +199,6 @@ def varlen_options(kernel: Callable[..., Any], head_size: int, scaling: float | 
 
     torch 2.10 takes `is_causal` and scales by 1 / sqrt(D) always; 2.11 takes `window_size` and `scale`; from 2.12 on
     grouped keys must be asked for by `enable_gqa`, while before the kernel takes them unasked.
-
-    Args:
-        kernel: `torch.nn.attention.varlen.varlen_attn`.
-        head_size: D.
-        scaling: Factor on the products, None for 1 / sqrt(D).
 
     Returns:
         Keyword arguments, or None for a version that cannot do it.
