@@ -89,7 +89,8 @@ def test_every_problem_has_a_fix_and_does_not_hide_the_next_one(capsys):
     assert "Check" in data  # a message with its own fix gets no second one
     assert "The policy 'no/such-model' cannot be loaded" in policy
     assert "is a causal language model" in reward_model
-    assert len(lines(out, "     fix")) == 2
+    assert "Give a reward model such as" in reward_model
+    assert len(lines(out, "     fix")) == 1
     assert "3 problems" in out
 
 

@@ -178,7 +178,7 @@ def test_values_below_the_smallest_step_of_float16_count_as_nothing(tmp_path):
     change(tmp_path, lambda weights: weights[name].zero_())
     check_weights(tmp_path, {name: torch.full_like(trained.lora[name], 6e-8)})
     with pytest.raises(
-        RuntimeError, match=r"is not what was trained\. Nothing.* newest one, or train again\.$"
+        InputError, match=r"is not what was trained\. Nothing.* newest one, or train again\.$"
     ) as error:
         check_weights(tmp_path, {name: torch.full_like(trained.lora[name], 6e-7)})
     assert f"saved in {str(tmp_path)!r} cannot" in str(error.value)

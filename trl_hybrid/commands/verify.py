@@ -138,9 +138,9 @@ def _judged(
     verifier: MathVerifier, rows: Sequence[dict[str, Any]], golds: Sequence[str], faults: dict[str, str]
 ) -> list[Verdict]:
     """Judge a batch; the golds by which training leaves a problem out judge nothing."""
-    columns = [[row["completion"] for row in rows], golds, [row.get("prompt", "") for row in rows]]
+    completions, prompts = [row["completion"] for row in rows], [row.get("prompt", "") for row in rows]
     try:
-        verdicts = verifier.verify_batch(*columns, [row.get("truncated", False) for row in rows])
+        verdicts = verifier.verify_batch(completions, golds, prompts, [row.get("truncated", False) for row in rows])
     except TypeError as error:  # of a list that holds no messages
         raise InputError(str(error)) from error
     return [

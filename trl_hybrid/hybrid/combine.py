@@ -29,7 +29,7 @@ def check_bands(alpha: float, beta: float, eps: float, prefix: str = "") -> None
     for name, value in (("alpha", alpha), ("beta", beta)):
         if not 0.0 < value <= 1.0:
             raise InputError(f"{prefix}{name} must be above 0 and at most 1, got {value}. A usual value is 0.1.")
-    if alpha + beta > 1.0 + 1e-9:
+    if alpha + beta > 1.0 + 1e-9:  # decimals such as 0.7 + 0.3 may add up to a little more than 1 in binary
         raise InputError(
             f"{prefix}alpha + {prefix}beta must be at most 1, got {alpha} + {beta} = {alpha + beta:g}: above 1 a "
             "wrong answer can be paid more than a right one. Lower one of them."
@@ -127,7 +127,7 @@ def place_in_band(verdicts: torch.Tensor, z: torch.Tensor, alpha: float, beta: f
         raise ValueError(f"A verdict must be 1.0 (right), 0.0 (wrong) or NaN (unjudgeable), got {strange[0].item()}.")
     z = z.to(torch.float64).clamp(0.0, 1.0)
     wrong = -alpha + 2.0 * alpha * z
-    right = ((1.0 - beta) + 2.0 * beta * z).clamp(min=alpha)
+    right = ((1.0 - beta) + 2.0 * beta * z).clamp(min=alpha)  # rounding may not let touching bands cross
     reward = torch.where(verdicts == 1.0, right, wrong)
     return reward.masked_fill(verdicts.isnan(), torch.nan)
 
@@ -183,6 +183,7 @@ def hybrid_rewards(
     check_settings(alpha, beta, eps, singleton, bounds, calibrated)
     _check_groups(verdicts, scores, group_size)
     verdicts = verdicts.to(torch.float64).reshape(-1, group_size)
+    # Scores that differ in their last digits only would share a place in a narrow band of single precision.
     scores = scores.to(torch.float64).reshape(-1, group_size)
     counted = scores.isfinite() & ~verdicts.isnan()
     flat = 0.5 if singleton == "middle" else 0.0
@@ -196,7 +197,7 @@ def hybrid_rewards(
         right = verdicts == 1.0
         among_right = rescale_among(scores, counted & right, eps, flat)
         z = torch.where(right, among_right, rescale_among(scores, counted & ~right, eps, flat))
-    z = torch.where(counted, z, 0.5)
+    z = torch.where(counted, z, 0.5)  # a score that says nothing neither wins nor loses
     return place_in_band(verdicts.flatten(), z.flatten(), alpha, beta)
 
 

@@ -1,46 +1,17 @@
-"""The learning curves of a run: which figures belong together, and one picture of them."""
+"""The learning curves of a run, and one picture of them."""
 
 from pathlib import Path
 from typing import Any
 
+from trl_hybrid.report.panels import PANELS
 from trl_hybrid.report.terminal import percent
 
 
-CURVES = (
-    ("Pass rate", (("hybrid/pass_rate", "right answers"),)),
-    ("Hybrid reward", (("rewards/hybrid_reward/mean", "mean"),)),
-    (
-        "Reward model score",
-        (
-            ("rewards/reward_model/mean", "all"),
-            ("hybrid/score_right_mean", "right answers"),
-            ("hybrid/score_wrong_mean", "wrong answers"),
-        ),
-    ),
-    (
-        "Groups",
-        (
-            ("hybrid/mixed_groups", "mixed"),
-            ("hybrid/all_right_groups", "all right"),
-            ("hybrid/all_wrong_groups", "all wrong"),
-            ("hybrid/rescued_groups", "rescued"),
-        ),
-    ),
-    (
-        "The two judges",
-        (("hybrid/auc_recent", "AUC in recent mixed groups"), ("hybrid/disagreement", "disagreement")),
-    ),
-    (
-        "Difficulty weight",
-        (
-            ("hybrid/weight_mixed", "mixed"),
-            ("hybrid/weight_all_right", "all right"),
-            ("hybrid/weight_all_wrong", "all wrong"),
-        ),
-    ),
-    ("Completion length (tokens)", (("completions/mean_length", "mean"),)),
-    ("Entropy", (("entropy", "mean"),)),
-)
+PICTURED = (
+    "Pass rate", "Rewards", "Reward model score", "Kinds of groups", "Does the reward model agree?",
+    "Difficulty weight", "Completion length", "Entropy",
+)  # fmt: skip
+"""The page's panels that the picture has too."""
 
 
 def draw_curves(history: list[dict[str, Any]], accuracy: dict[str, dict[str, float | None]], path: Path) -> None:
@@ -49,16 +20,17 @@ def draw_curves(history: list[dict[str, Any]], accuracy: dict[str, dict[str, flo
 
     figure = Figure(figsize=(15, 6.5), layout="constrained")
     alarm = alarm_step(history)
-    for axes, (title, lines) in zip(figure.subplots(2, 4).flat, CURVES, strict=True):
-        for key, label in lines:
+    panels = [panel for panel in PANELS if panel.title in PICTURED]
+    for axes, panel in zip(figure.subplots(2, 4).flat, panels, strict=True):
+        for key, label in panel.lines:
             points = curve(history, key)
             if points:
                 axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else None)
         if alarm is not None:
             axes.axvline(alarm, color="tab:red", linestyle="--", label="alarm")
-        axes.set(title=title, xlabel="step")
+        axes.set(title=panel.title, xlabel="step")
         axes.grid(alpha=0.3)
-        if len(lines) > 1 and axes.lines:
+        if len(panel.lines) > 1 and axes.lines:
             axes.legend()
     text = "   ".join(
         f"{name.replace('_', ' ')}: {percent(value['before'])} → {percent(value['after'])}"

@@ -45,7 +45,7 @@ class Segments:
 
     def masks(self, dtype: torch.dtype) -> list[torch.Tensor | None]:
         """Return each segment's additive mask (queries, keys), None without a shared start; made once a batch."""
-        if dtype not in self._masks:
+        if dtype not in self._masks:  # all layers of a forward ask for the same
             self._masks[dtype] = [self._mask(own, shared, dtype) for own, shared in self]
         return self._masks[dtype]
 
@@ -53,6 +53,7 @@ class Segments:
         queries, before = own[1] - own[0], shared[1] - shared[0]
         if not before:
             return None
+        # All of the shared start is seen, so that the causal edge begins behind it.
         mask = torch.full((queries, before + queries), -torch.inf, dtype=dtype, device=self.device)
         return mask.triu(before + 1)
 
@@ -131,8 +132,10 @@ def pack_rows(rows: Sequence[Row], batch: Batch) -> PackedRows:
         if family.shared:
             add(rows[family.rows[0]][: family.shared], (0, 0))
         for row in family.rows:
+            # Positions go on where the start ends, though other members' ends lie between.
             add(rows[row][family.shared :], start)
             last.append(len(ids) - 1)
+    # Lists until here: a tensor for each of hundreds of short stretches costs more than the stretches.
     segments = Segments(tuple(own), tuple(shared), torch.device("cpu"))
     return PackedRows(torch.tensor(ids), torch.tensor(positions), torch.tensor(last), segments)
 
@@ -181,6 +184,7 @@ def kernel_options(
     Returns:
         Keyword arguments, or None where there is no kernel for it: each segment is a call of its own then.
     """
+    # What FlashAttention takes: half precision, heads of a multiple of 8 up to 256, Ampere or newer.
     if (
         varlen_attn is None
         or device.type != "cuda"
@@ -226,6 +230,7 @@ def _varlen(
     """Attend in one flash-attention call; a segment's causal edge is at the end of its keys."""
     assert varlen_attn is not None
     most_queries, most_keys = packing.longest
+    # The kernel knows one stretch of keys a segment, not two: shared ones are copied in front of each one's own.
     out = varlen_attn(
         query[0].transpose(0, 1).contiguous(),
         key[0].transpose(0, 1)[packing.key_index],
@@ -264,4 +269,5 @@ def _segment_by_segment(
     return out
 
 
+# By name, so that `set_attn_implementation` finds it: no model's code is changed.
 AttentionInterface.register(ATTENTION, packed_attention)

@@ -120,6 +120,7 @@ class StreamedModel:
             if self.stream.used % len(self.layers):  # the last pass was broken off
                 self.stream.restart()
             passengers = [self._embed(packed) for packed in batches]
+            # Layers outside, batches inside: each layer crosses the bus once, whatever the number of batches.
             for layer in self.layers:
                 with self.stream.next_layer() as weights:
                     for passenger in passengers:
@@ -132,12 +133,14 @@ class StreamedModel:
         return at_tokens(layer.mlp, packed.last, len(packed.ids)) if layer is self.layers[-1] else nullcontext()
 
     def _embed(self, packed: PackedRows) -> _Passenger:
+        # A GB of a 7B model, of which a batch needs a few rows: looked up in host memory.
         hidden = self.embedding.look_up(packed.ids)[None]  # (1, T, H)
         packed = packed.to(self.device)
         return _Passenger(packed, hidden, self.rotary(hidden, packed.positions[None]))
 
     @staticmethod
     def _through(layer: nn.Module, weights: dict[str, torch.Tensor], passenger: _Passenger) -> torch.Tensor:
+        # With the weights on the device in place of the layer's own, which stay in host memory.
         return functional_call(
             layer,
             weights,
@@ -175,6 +178,7 @@ def load_streamed(
         with whole_weights():
             body, head = split_model(load_model(source, dtype, torch.device("cpu")))
         head = head.float()
+        # On the CPU, and now: streaming moves the weights into slabs and switches the attention.
         plain = plain_scores(body, head, samples[:2])
         model = StreamedModel(body, head, device, token_budget)
     fault = fault_of(lambda: model.score(samples[:2]), plain, score_tolerance(dtype))

@@ -58,12 +58,13 @@ class Zero3Model:
         """
         scores = [float("nan")] * len(rows)
         batches = self.forward.plan(rows, self.token_budget)
+        # A forward gathers each layer's weights from all processes: who stops early leaves the others waiting.
         count = torch.tensor(len(batches), device=self.device)
         distributed.all_reduce(count, op=distributed.ReduceOp.MAX)
         for batch in batches:
             for row, value in zip(rows_of(batch), self._run(rows, batch), strict=True):
                 scores[row] = value
-        for _ in range(int(count) - len(batches)):
+        for _ in range(int(count) - len(batches)):  # a row of one token, whose score nobody reads
             self._run([(0,)], [Family(0, (0,))])
         return scores
 
@@ -101,6 +102,7 @@ def load_zero3(
     with sharded_weights(settings):
         model = load_model(source, dtype, torch.device("cpu"))
     body, sharded_head = split_model(model)
+    # The engine is the body's: nothing would gather a sharded head.
     head = whole_head(sharded_head, device)
     engine, *_ = deepspeed.initialize(model=body, config=settings)
     engine.eval()
@@ -143,6 +145,7 @@ def read_config(config: str | Path | dict[str, Any], dtype: torch.dtype) -> dict
             f"The reward model's own DeepSpeed configuration must have zero_optimization.stage 3, got {stage} in "
             f"{name}. The policy's goes into accelerate's configuration."
         )
+    # A training configuration may be given too, and nothing is trained here.
     for training_only in ("optimizer", "scheduler"):
         settings.pop(training_only, None)
     settings["zero_optimization"].pop("offload_optimizer", None)
@@ -181,5 +184,5 @@ def ensure_process_group(device: torch.device) -> None:
             )
         backend = "nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
-    os.environ.setdefault("LOCAL_RANK", "0")
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it; only launchers set it
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
