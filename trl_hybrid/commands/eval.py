@@ -64,11 +64,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answer, judge, write and print.
-
-    Returns:
-        0; 130 after Ctrl-C.
-    """
+    """Answer, judge, write and print; return 0, or 130 after Ctrl-C."""
     try:
         return _run(args)
     except KeyboardInterrupt:

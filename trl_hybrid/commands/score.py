@@ -78,8 +78,7 @@ def add_options(score: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score the rows that have no score yet, append them to the output and print a summary.
 
-    Returns:
-        0; 1 if a score is not finite; 130 after Ctrl-C.
+    Return 0; 1 if a score is not finite; 130 after Ctrl-C.
     """
     from trl_hybrid.recipe.options import JudgeArguments
 

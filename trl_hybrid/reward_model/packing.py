@@ -152,18 +152,8 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Let each token of a packed row see its own row's tokens up to itself, and nothing else.
 
-    Args:
-        module: The attention layer; not used.
-        query: Shape (1, heads, T, D).
-        key: Shape (1, key heads, T, D); its heads divide the query's.
-        value: As `key`.
-        attention_mask: Not used; the segments say who sees whom.
-        scaling: Factor on the products, by default 1 / sqrt(D).
-        packing: The packed row's segments.
-        **kwargs: What else transformers hands to an attention function; not used.
-
-    Returns:
-        Shape (1, T, heads, D), and None for the weights.
+    Queries are (1, heads, T, D), keys and values (1, key heads, T, D), and what comes out (1, T, heads, D); the mask
+    that transformers makes is not used. Without `scaling` products are scaled by 1 / sqrt(D).
 
     Raises:
         ValueError: The model was called without `packing`.

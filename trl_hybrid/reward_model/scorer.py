@@ -130,15 +130,7 @@ class RewardModel:
         self.preflight()
 
     def compute_reward(self, prompt: Conversation, completion: Conversation) -> float:
-        """Score one completion.
-
-        Args:
-            prompt: Problem as raw text, or chat messages.
-            completion: Solution as text, or chat messages.
-
-        Returns:
-            The raw score.
-        """
+        """Score one completion to a prompt, each as text or chat messages; see [`compute_batch_reward`]."""
         return self([prompt], [completion])[0]
 
     def compute_batch_reward(
