@@ -11,7 +11,7 @@ from typing import Any
 
 from trl_hybrid.commands import check, configs, init, plan, push, report, score, verify
 from trl_hybrid.commands import eval as evaluation
-from trl_hybrid.errors import plain_errors
+from trl_hybrid.errors import hide_known_warnings, plain_errors
 
 
 COMMANDS: dict[str, Any] = {
@@ -44,8 +44,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parsed = parse(args)
     with plain_errors(), warnings.catch_warnings():
-        # TRL and PEFT use names that transformers 5.23 renames.
-        warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
+        hide_known_warnings()
         return parsed.run(parsed)
 
 

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,11 @@ EMBEDDED_COMMAND = "python recipes/tinyllama_grpo.py --config recipes/configs/em
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message holds the rule, the value and the fix."""
+
+
+def hide_known_warnings() -> None:
+    """Hide what users can do nothing about: TRL and PEFT use names that transformers 5.23 renames."""
+    warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
 
 
 @contextmanager

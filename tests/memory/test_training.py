@@ -16,6 +16,7 @@ from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 from trl_hybrid.memory.training import (
     TILE_TOKENS,
     TILE_WORDS,
+    Policy,
     Workload,
     activation_bytes,
     describe_policy,
@@ -63,6 +64,51 @@ def test_the_policy_is_counted_while_its_zero3_settings_are_alive():
     del settings
 
 
+def test_what_a_policy_is_made_of_by_hand():
+    # In bf16; adapters in fp32, which do not hold the vocabulary's projection.
+    assert describe_policy(TINYLLAMA, torch.bfloat16, lora()) == Policy(
+        TINYLLAMA,
+        parameters=PARAMETERS + ADAPTERS,
+        weight_bytes=2 * PARAMETERS + 4 * ADAPTERS,
+        base_bytes=2 * PARAMETERS,
+        trained_parameters=ADAPTERS,
+        trained_bytes=4 * ADAPTERS,
+        trained_fp32=ADAPTERS,
+        element_bytes=2,
+        trains_head=False,
+        adapters=True,
+    )
+    assert describe_policy(TINYLLAMA, torch.bfloat16) == Policy(
+        TINYLLAMA,
+        parameters=PARAMETERS,
+        weight_bytes=2 * PARAMETERS,
+        base_bytes=2 * PARAMETERS,
+        trained_parameters=PARAMETERS,
+        trained_bytes=2 * PARAMETERS,
+        trained_fp32=0,
+        element_bytes=2,
+        trains_head=True,
+        adapters=False,
+    )
+
+
+def test_code_of_a_repository_runs_only_where_it_is_asked_for(monkeypatch):
+    asked = []
+
+    class Asked(Exception):
+        pass
+
+    def from_config(config, dtype, trust_remote_code):
+        asked.append(trust_remote_code)
+        raise Asked
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_config", from_config)
+    for given_ in ({}, {"trust_remote_code": True}):
+        with pytest.raises(Asked):
+            describe_policy(TINYLLAMA, **given_)
+    assert asked == [False, True]
+
+
 def test_lora_by_hand(adapted):
     assert ADAPTERS == 25_231_360
     assert adapted.parameters == PARAMETERS + ADAPTERS == 1_100_048_384 + 25_231_360
@@ -100,11 +146,14 @@ def test_optimizers_and_ddp(adapted):
     assert parts(processes=2).gradients == 2 * parts().gradients
 
 
-def test_four_bit_weights_by_hand(adapted):
+def test_weights_of_four_and_eight_bits_by_hand(adapted):
     policy = describe_policy(TINYLLAMA, torch.bfloat16, lora(), linear_bits=4)
     # All linear weights of the layers, from 16 to 4.5 bits.
     linear = 22 * (2 * 2048**2 + 2 * 2048 * 256 + 3 * 2048 * 5632)
     assert adapted.weight_bytes - policy.weight_bytes == linear * (16 - 4.5) / 8
+    assert policy.base_bytes == 2 * PARAMETERS - linear * (16 - 4.5) / 8
+    eight = describe_policy(TINYLLAMA, torch.bfloat16, lora(), linear_bits=8)
+    assert adapted.weight_bytes - eight.weight_bytes == linear * (16 - 8) / 8
 
 
 def test_generation_by_hand(adapted):

@@ -192,6 +192,21 @@ def test_choice_and_its_reason(footprint, free, reserved, expected):
     assert reason.startswith(f"{placement}:")
 
 
+def test_zero3_is_advised_from_what_a_forward_of_so_many_tokens_takes():
+    # Two layers and the embedding are 3 GB, and a forward of 100 tokens takes 1 GB more.
+    working = replace(RIGID, workspace_bytes_per_token=10**7)
+    expected = "zero3 would need 4.0 GB on the GPU"
+    assert f"{expected}: choose that" in choose_placement(working, 4 * 10**9, 100)[1]
+    assert f"{expected})" in choose_placement(working, 4 * 10**9 - 1, 100)[1]
+
+
+def test_nothing_goes_where_not_a_byte_is_left():
+    small = Footprint(2, 4, 1, 1, 0, 0, (1,), 0, 0)
+    assert choose_placement(small, 1, 1)[0] == "resident"
+    assert choose_placement(small, 0, 1)[0] == "cpu"
+    assert choose_placement(small, 1, 1, Need(5))[0] == "cpu"
+
+
 def test_scoring_uses_what_training_leaves_between():
     # 4 GB of weights and 3 GB of workspace each; training lasts for 2 GB and passes for 3 GB: 10 GB are needed, or 9.
     working = Footprint(2, 4, 4, 10**9, 0, 0, (), 0, 3 * 10**9)
@@ -243,6 +258,12 @@ def test_where_nothing_fits_the_message_has_needs_room_and_a_way_out():
         "or number type (`reward_model_dtype: bfloat16` takes 11.0 GB on the CPU), or, with several processes, "
         "`zero3`, which shares one copy between them."
     )
+
+
+def test_a_number_type_that_takes_no_less_is_no_way_out():
+    half = replace(SMALL, cpu_bytes_per_element=2)
+    with pytest.raises(ValueError, match="reward model or number type, or, with several processes, `zero3`"):
+        choose_placement(half, 2 * 10**9, 1, host_bytes=8 * 10**9)
 
 
 def test_a_chosen_placement_must_fit_into_host_memory_too():

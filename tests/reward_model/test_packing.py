@@ -83,10 +83,12 @@ def path(request, monkeypatch):
             calls.append(kwargs)
             return kernel(*args, **kwargs)
 
+        def on_any_device(device, dtype, size, scaling):
+            assert (device, dtype) == (torch.device("cpu"), torch.float32)
+            return varlen_options(counted, size, scaling)
+
         monkeypatch.setattr(packing, "varlen_attn", counted)
-        monkeypatch.setattr(
-            packing, "kernel_options", lambda device, dtype, size, scaling: varlen_options(counted, size, scaling)
-        )
+        monkeypatch.setattr(packing, "kernel_options", on_any_device)
     return request.param, calls
 
 
@@ -112,6 +114,27 @@ def test_each_row_sees_itself_up_to_each_token(path, scaling):
         seen = torch.ones(len(places), len(places), dtype=torch.bool).tril()
         expected = attend(q, k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1), seen, scaling)
         torch.testing.assert_close(out[0, places], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_shared_start_is_seen_in_half_precision_too(monkeypatch):
+    attend_once = packing.F.scaled_dot_product_attention
+
+    def strict(query, key, value, attn_mask=None, **more):
+        """As on a GPU, which refuses masks of another type."""
+        assert attn_mask is None or attn_mask.dtype == query.dtype
+        return attend_once(query, key, value, attn_mask=attn_mask, **more)
+
+    monkeypatch.setattr(packing.F, "scaled_dot_product_attention", strict)
+    torch.manual_seed(0)
+    packed = pack_rows(ROWS, BATCH)
+    query = torch.randn(1, HEADS, len(packed.ids), SIZE)
+    key, value = torch.randn(2, 1, KEY_HEADS, len(packed.ids), SIZE)
+    whole, half = (
+        packed_attention(torch.nn.Identity(), *(t.to(dtype) for t in (query, key, value)), None, None, packed.segments)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert half[0].dtype == torch.bfloat16
+    torch.testing.assert_close(half[0].float(), whole[0], atol=0.05, rtol=0.05)
 
 
 def test_everything_that_attention_needs_moves_with_the_rows():
@@ -151,11 +174,13 @@ def test_each_torch_version_is_asked_in_its_own_words(kernel, scaling, expected)
     ],
 )
 def test_the_kernel_is_used_where_flash_attention_runs(monkeypatch, kernel, change, fits):
-    case = {"device": "cuda", "dtype": torch.bfloat16, "size": 128, "capability": (8, 0), **change}
+    case = {"device": "cuda:1", "dtype": torch.bfloat16, "size": 128, "capability": (8, 0), **change}
     monkeypatch.setattr(packing, "varlen_attn", kernel)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: case["capability"])
-    options = kernel_options(torch.device(case["device"]), case["dtype"], case["size"])
-    assert (options is not None) is fits
+    capability = {"cuda:1": case["capability"]}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability[str(device)])
+    scaling = case["size"] ** -0.5
+    options = kernel_options(torch.device(case["device"]), case["dtype"], case["size"], scaling)
+    assert options == (varlen_options(kernel, case["size"], scaling) if fits else None)
 
 
 def test_without_a_kernel_each_segment_is_attended_by_itself(monkeypatch):

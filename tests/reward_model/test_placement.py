@@ -5,6 +5,7 @@ from typing import get_args
 
 import pytest
 import torch
+from accelerate import PartialState
 from transformers import BitsAndBytesConfig
 
 from trl_hybrid.recipe.options import JudgeArguments, reward_model_settings
@@ -12,7 +13,7 @@ from trl_hybrid.reward_model import RewardModel, scorer
 from trl_hybrid.reward_model import placement as placement_module
 from trl_hybrid.reward_model.footprint import Need, measure_footprint
 from trl_hybrid.reward_model.loading import Source, load_config
-from trl_hybrid.reward_model.placement import PlacementSetting, body_dtype, resolve_placement
+from trl_hybrid.reward_model.placement import PlacementSetting, body_dtype, local_device, resolve_placement
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(qwen2, caplog):
@@ -35,12 +36,20 @@ def test_an_unknown_placement_is_refused_with_the_known_ones(qwen2):
         RewardModel(qwen2.path, placement="gpu")
 
 
+@pytest.fixture
+def nothing_loaded(monkeypatch):
+    """What is refused is refused before the weights are loaded."""
+    monkeypatch.setattr(scorer, "load_backend", lambda *given: pytest.fail("the weights were loaded"))
+
+
+@pytest.mark.usefixtures("nothing_loaded")
 @pytest.mark.parametrize("placement", ["streamed", "zero3", "cpu"])
 def test_quantized_weights_do_not_move(qwen2, placement):
     with pytest.raises(ValueError, match="A quantized reward model stays on its GPU"):
         RewardModel(qwen2.path, placement=placement, quantization_config=BitsAndBytesConfig(load_in_8bit=True))
 
 
+@pytest.mark.usefixtures("nothing_loaded")
 @pytest.mark.parametrize("placement", ["streamed", "zero3", "cpu"])
 def test_a_checkpoint_of_quantized_weights_does_not_move_either(qwen2, tmp_path, placement):
     """Streamed, its packed integers would be copied as if they were weights."""
@@ -50,6 +59,12 @@ def test_a_checkpoint_of_quantized_weights_does_not_move_either(qwen2, tmp_path,
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=f"stays on its GPU, but its placement is '{placement}'"):
         RewardModel(str(tmp_path), placement=placement, device="cpu")
+
+
+@pytest.mark.usefixtures("nothing_loaded")
+def test_quantized_weights_are_refused_on_a_cpu_whatever_the_placement(qwen2):
+    with pytest.raises(ValueError, match="stays on its GPU, but its placement is 'cpu'"):
+        RewardModel(qwen2.path, device="cpu", quantization_config=BitsAndBytesConfig(load_in_8bit=True))
 
 
 def test_quantized_weights_are_resident_where_nothing_else_is_said(qwen2, monkeypatch):
@@ -87,10 +102,51 @@ def test_auto_dtype_is_the_checkpoints():
     assert body_dtype(None, torch.device("cuda")) == torch.bfloat16
 
 
+def test_a_dtype_is_one_of_torch_s_or_its_name():
+    cpu = torch.device("cpu")
+    assert body_dtype(torch.float16, cpu) == body_dtype("float16", cpu) == torch.float16
+    for wrong in ("bf16", "nn", "int8", torch.int8):
+        with pytest.raises(ValueError, match="must be a floating-point dtype"):
+            body_dtype(wrong, cpu)
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """A machine with GPUs, before the launch's state is made."""
+    monkeypatch.setattr(PartialState, "_shared_state", {})
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    for name in ("LOCAL_RANK", "ACCELERATE_USE_CPU"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("gpus")
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    assert local_device() == torch.device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert local_device() == torch.device("cuda:3")
+
+
+@pytest.mark.usefixtures("gpus")
+def test_a_process_is_on_the_cpu_where_the_launch_says_so_or_no_gpu_is_to_be_had(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)  # torch can do CUDA, the machine cannot
+    assert local_device() == torch.device("cpu")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert local_device() == torch.device("cpu")
+
+
+@pytest.mark.usefixtures("gpus")
+def test_the_launch_s_own_device_counts_once_it_is_known(monkeypatch):
+    monkeypatch.setattr(PartialState, "_shared_state", {"device": torch.device("cuda:5")})
+    monkeypatch.setattr(PartialState, "__init__", lambda state: setattr(state, "__dict__", state._shared_state))
+    assert local_device() == torch.device("cuda:5")
+
+
+@pytest.mark.usefixtures("nothing_loaded")
 @pytest.mark.parametrize("placement", ["auto", "cpu", "streamed"])
-def test_weights_that_host_memory_cannot_hold_are_refused_before_they_are_loaded(qwen2, monkeypatch, placement):
+def test_weights_that_host_memory_cannot_hold_are_refused(qwen2, monkeypatch, placement):
     monkeypatch.setattr(placement_module, "free_host_bytes", lambda: 10_000)
-    monkeypatch.setattr(scorer, "load_backend", lambda *args: pytest.fail("the weights were loaded"))
     with pytest.raises(ValueError, match=r"would need|needs"):
         RewardModel(qwen2.path, device="cpu", placement=placement)
 

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import PartialState
+from transformers import BloomConfig, BloomForSequenceClassification
 
 from trl_hybrid.reward_model import AceRewardModel, RewardModel
 from trl_hybrid.reward_model import scorer as scorer_module
-from trl_hybrid.reward_model.backend import load_backend
+from trl_hybrid.reward_model.backend import BackendOptions, load_backend
+from trl_hybrid.reward_model.footprint import Need
 from trl_hybrid.reward_model.forwards import PackedForward
+from trl_hybrid.reward_model.loading import Source
 
 
 ACE_PROMPT = "Please reason step by step, and check your final answer within \\boxed{}."
@@ -20,9 +23,16 @@ PROMPTS = ["What is 2 + 2?", "Name a prime number above ten, and say why it is o
 COMPLETIONS = ["4", "The answer is \\boxed{4}. " * 9, "", "  eleven \n\n", "4", "Ünïcödé ✓"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def scorer(qwen2):
     return RewardModel(qwen2.path)
+
+
+def recorded(monkeypatch, name):
+    """What a part of the reward model's making is called with, while it does its work."""
+    calls, original = [], getattr(scorer_module, name)
+    monkeypatch.setattr(scorer_module, name, lambda *given: calls.append(given) or original(*given))
+    return calls
 
 
 @pytest.mark.parametrize(
@@ -77,7 +87,10 @@ def test_saved_scores_are_given_again_to_the_last_bit(qwen2, caplog):
     assert [resumed.compute_reward("Q", completion) for completion in COMPLETIONS] == scores
     with caplog.at_level(logging.WARNING):
         resumed.load_state_dict({"model": [qwen2.path, None, "torch.bfloat16"], "scores": {}})
-    assert "not taken over" in caplog.text
+    saved, own = [qwen2.path, None, "torch.bfloat16"], [qwen2.path, None, "torch.float32"]
+    assert caplog.messages[-1].startswith(
+        f"The saved scores are of the reward model {saved} and not taken over by {own}"
+    )
     assert len(resumed.cache) == len(set(scores))
 
 
@@ -159,6 +172,45 @@ def test_ace_uses_its_cards_system_prompt(qwen2):
     )
 
 
+def test_ace_may_be_told_another_system_prompt_and_all_else_that_a_reward_model_may(qwen2):
+    scorer = AceRewardModel(qwen2.path, system_prompt="Be strict.", max_length=100)
+    assert scorer.compute_reward("Q", "A") == pytest.approx(qwen2.score("Q", "A", "Be strict."), abs=1e-5)
+    assert scorer.renderer.max_length == 100
+    for prompt, rendered in (("preset", ACE_PROMPT), (None, None)):
+        scorer = AceRewardModel(qwen2.path, system_prompt=prompt)
+        assert scorer.compute_reward("Q", "A") == pytest.approx(qwen2.score("Q", "A", rendered), abs=1e-5)
+
+
+def test_ace_is_nvidias_of_7b_where_no_other_is_named(monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def load_config(source):
+        raise Asked(source.name)
+
+    monkeypatch.setattr(scorer_module, "load_config", load_config)
+    with pytest.raises(Asked, match=r"^nvidia/AceMath-7B-RM$"):
+        AceRewardModel()
+
+
+def test_a_published_model_for_maths_must_prefer_a_solution_and_a_folder_need_not(qwen2, tmp_path, monkeypatch):
+    class Backwards:
+        def score(self, rows):
+            return [-float(len(row)) for row in rows]
+
+    scorer = RewardModel(qwen2.path)
+    scorer.backend = Backwards()
+    scorer.preflight()
+    scorer.model_name_or_path = "my/own-model"
+    scorer.preflight()
+    scorer.model_name_or_path = "nvidia/AceMath-7B-RM"
+    with pytest.raises(ValueError, match=r"must prefer a worked solution .* but 'nvidia/AceMath-7B-RM' gives"):
+        scorer.preflight()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nvidia" / "AceMath-7B-RM").mkdir(parents=True)
+    scorer.preflight()
+
+
 @pytest.fixture
 def copy_of_ace(qwen2, tmp_path):
     """A folder with weights and a card that names their licence."""
@@ -220,9 +272,56 @@ def test_long_row_is_shortened_and_counted(qwen2):
     assert scores[0] == pytest.approx(qwen2.score_ids(head + whole[len(head) - 64 :]), abs=1e-5)
 
 
-def test_model_positions_bound_the_row(scorer):
+def test_model_positions_bound_the_row(scorer, qwen2):
     assert scorer.renderer.max_length == 512
     assert math.isfinite(scorer.compute_reward("Q", "x" * 2000))
+    assert RewardModel(qwen2.path, max_length=600).renderer.max_length == 512
+
+
+def test_a_model_whose_positions_have_no_end_takes_rows_of_any_length(qwen2, tmp_path):
+    qwen2.tokenizer.save_pretrained(tmp_path)
+    config = BloomConfig(vocab_size=len(qwen2.tokenizer), hidden_size=16, n_layer=1, n_head=2, num_labels=1)
+    BloomForSequenceClassification(config).save_pretrained(tmp_path)
+    assert RewardModel(str(tmp_path)).renderer.max_length is None
+    assert RewardModel(str(tmp_path), max_length=64).renderer.max_length == 64
+
+
+@pytest.mark.parametrize(("given", "source"), [
+    ({}, (None, False)), ({"revision": "v1"}, ("v1", False)), ({"trust_remote_code": True}, (None, True)),
+])  # fmt: skip
+def test_every_part_is_loaded_from_the_same_revision_and_by_the_repositorys_code_only_if_that_may_run(
+    qwen2, monkeypatch, given, source
+):
+    parts = [recorded(monkeypatch, name) for name in ("load_config", "load_tokenizer", "load_backend")]
+    placed = recorded(monkeypatch, "resolve_placement")
+    RewardModel(qwen2.path, **given)
+    assert [calls[0][0] for calls in parts] == [Source(qwen2.path, *source)] * 3
+    trusted = placed[0][6]
+    assert trusted is source[1]
+
+
+def test_what_the_placement_is_chosen_by_is_handed_on(qwen2, tmp_path, monkeypatch):
+    folder = shutil.copytree(qwen2.path, tmp_path / "half")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "float16"}))
+    placed = recorded(monkeypatch, "resolve_placement")
+    monkeypatch.setattr(scorer_module, "load_backend", lambda source, config, options, samples: options)
+    monkeypatch.setattr(RewardModel, "preflight", lambda model: None)
+    assert RewardModel(str(folder), device="cpu").placement == "cpu"
+    assert placed[0][:2] + placed[0][3:] == ("auto", torch.device("cpu"), None, None, 0, False, None)
+    own, need, quantization = {"zero_optimization": {"stage": 3}}, Need(1, 2), object()
+    chosen = RewardModel(
+        str(folder), device="cuda:1", placement="zero3", dtype="auto", token_budget=77, reserved_memory=need,
+        deepspeed_config=own,
+    ).backend  # fmt: skip
+    assert placed[1][:2] + placed[1][3:] == ("zero3", torch.device("cuda:1"), torch.float16, 77, need, False, own)
+    assert chosen == BackendOptions(
+        "zero3", torch.device("cuda:1"), "auto", torch.float16, token_budget=77, deepspeed_config=own
+    )
+    chosen = RewardModel(str(folder), device="cuda:1", quantization_config=quantization).backend
+    assert chosen == BackendOptions(
+        "resident", torch.device("cuda:1"), None, torch.float16, quantization_config=quantization
+    )
 
 
 def test_nan_weights_give_nan_and_are_counted(qwen2, caplog):
@@ -233,7 +332,8 @@ def test_nan_weights_give_nan_and_are_counted(qwen2, caplog):
         scores = scorer(["Q"] * 2, ["a", "b"], log_metric=metrics.__setitem__)
     assert all(map(math.isnan, scores))
     assert metrics["reward_model/nonfinite_rows"] == 2.0
-    assert "2 of 2 scores that are not finite" in caplog.text
+    expected = f"The reward model {qwen2.path!r} gave 2 of 2 scores that are not finite"
+    assert any(message.startswith(expected) for message in caplog.messages)
 
 
 def test_head_is_fp32_while_the_body_is_bf16(qwen2):
@@ -251,6 +351,7 @@ def test_is_no_module_and_shares_its_weights_with_copies(scorer):
     assert not isinstance(scorer, torch.nn.Module)
     assert copy.deepcopy({"judge": scorer})["judge"] is scorer
     assert scorer.__name__ == "reward_model"
+    assert repr(scorer) == f"RewardModel({scorer.model_name_or_path!r})"
     assert not any(parameter.requires_grad for parameter in scorer.backend.forward.body.parameters())
     assert not scorer.backend.forward.head.weight.requires_grad
     assert not scorer.backend.forward.body.training

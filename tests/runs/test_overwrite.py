@@ -1,6 +1,11 @@
 """Writing over a run loses nothing before the new one has something to show."""
 
+import atexit
+import errno
+import fcntl
 import json
+import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -9,8 +14,9 @@ import torch
 from run_folders import SETTINGS, changed, checkpoint, finished_run, save_settings, tree
 from safetensors.torch import save_file
 
+from trl_hybrid.runs import overwrite
 from trl_hybrid.errors import InputError
-from trl_hybrid.runs.overwrite import check_overwrite, let_go, set_aside, settle
+from trl_hybrid.runs.overwrite import check_not_under_way, check_overwrite, hold, let_go, set_aside, settle
 
 
 @pytest.fixture
@@ -67,6 +73,7 @@ class TestWhatIsRefused:
             ("reward_model_name_or_path", "runs/a"),
             ("dataset_name", "runs/a/samples.jsonl"),
             ("dataset_name", "runs/a/completions"),
+            ("dataset_name", "runs/a/accuracy_before.json"),
         ],
     )
     @pytest.mark.parametrize("output_dir", ["runs/a", "runs/linked"])
@@ -113,6 +120,11 @@ class TestWhatIsRefused:
         with pytest.raises(InputError, match=r"model' holds files but no settings\.json"):
             check_overwrite(folder, SETTINGS)
 
+    def test_a_run_of_which_the_summary_is_left_may_be_written_over(self, run):
+        (run / "settings.json").unlink()
+        (run / "summary.json").write_text('{"settings": {}, "versions": {}, "steps": 6}')
+        check_overwrite(run, SETTINGS)
+
     def test_nothing_to_write_over(self, tmp_path):
         check_overwrite(tmp_path / "none", SETTINGS)
         (tmp_path / "begun" / "completions").mkdir(parents=True)  # by a trainer that did not train
@@ -129,6 +141,34 @@ class TestSettingAside:
         assert {path.name for path in run.iterdir()} == {
             "notes.txt", "settings.json", "history.jsonl", "completions", "checkpoint-1",
         }  # fmt: skip
+
+    def test_a_deletion_that_fails_is_made_up_for_by_a_later_start(self, run, monkeypatch):
+        set_aside(run)
+        checkpoint(run, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rmdir", lambda *given, **more: (_ for _ in ()).throw(OSError(errno.EBUSY, "busy")))
+            settle(run)
+            settle(run)
+        assert {path.name for path in run.iterdir()} == {"notes.txt", "checkpoint-1", ".previous.discarded"}
+        settle(run)
+        assert {path.name for path in run.iterdir()} == {"notes.txt", "checkpoint-1"}
+
+    def test_what_another_process_removes_meanwhile_is_no_obstacle(self, run, monkeypatch):
+        before, listed = tree(run), overwrite.of_a_run
+        set_aside(run)
+        monkeypatch.setattr(overwrite, "of_a_run", lambda folder: [*listed(folder), folder / "gone.safetensors"])
+        settle(run)
+        assert tree(run) == before
+
+    def test_the_end_of_the_process_settles_it_wherever_the_process_is_then(self, run, monkeypatch):
+        before, folder, at_the_end = tree(run), run.resolve(), []
+        monkeypatch.setattr(atexit, "register", lambda *call: at_the_end.append(call))
+        set_aside(run)
+        assert tree(run) != before
+        monkeypatch.chdir("/")
+        for function, *given in at_the_end:
+            function(*given)
+        assert tree(folder) == before
 
     def test_what_a_killed_deletion_left_is_not_in_the_way(self, run):
         (run / ".previous.discarded").mkdir()
@@ -173,13 +213,14 @@ class TestSettingAside:
         begin_new_run(run)
         settle(run)
         assert tree(run) == before
-        assert "is back" in caplog.text
+        assert caplog.messages[-1].startswith(f"The run that was in {run} before is back")
 
-    def test_a_cold_start_s_answers_are_kept_and_so_is_the_run_before_them(self, run):
+    def test_a_cold_start_s_answers_are_kept_and_so_is_the_run_before_them(self, run, caplog):
         before = tree(run)
         set_aside(run)
         (run / "samples.jsonl").write_text("answers")
         settle(run)
+        assert caplog.messages[-1].startswith(f"The run that was in {run} before lies in {run / '.previous'} until")
         assert (run / "samples.jsonl").read_text() == "answers"
         assert len(tree(run / ".previous")) == len(before) - 1
         set_aside(run)  # sampled anew
@@ -219,3 +260,49 @@ class TestSettingAside:
             shutil.copytree(original, run)
             call += 1
         assert call > len(list(original.iterdir()))
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """The folders in which this process runs: none yet."""
+    folders = {}
+    monkeypatch.setattr(overwrite, "HELD", folders)
+    yield folders
+    for handle in folders.values():
+        os.close(handle)
+
+
+class TestTwoAtOnce:
+    def test_a_folder_in_which_another_process_runs_is_refused(self, run, held, monkeypatch):
+        hold(run)
+        hold(run)  # its own is no other's
+        check_not_under_way(run)
+        with monkeypatch.context() as patch:
+            patch.setattr(overwrite, "HELD", {})  # as another process sees it
+            for look in (hold, check_not_under_way, set_aside):
+                with pytest.raises(InputError, match=r"A run in '.*runs/a' is under way"):
+                    look(run)
+        os.close(held.pop(run.resolve()))  # as at the process's end
+        check_not_under_way(run)
+        hold(run)
+
+    def test_looking_holds_nothing_and_two_may_look_at_once(self, run, held):
+        looking = os.open(run, os.O_RDONLY)
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        check_not_under_way(run)
+        os.close(looking)
+        hold(run)
+        check_not_under_way(run / "none")
+
+    @pytest.mark.usefixtures("held")
+    def test_where_a_file_system_has_no_locks_runs_start_all_the_same(self, run, monkeypatch, caplog):
+        error = OSError(errno.ENOLCK, "No locks available")
+
+        def no_locks(handle, kind):
+            raise error
+
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+        with caplog.at_level(logging.DEBUG):
+            hold(run)
+        assert caplog.messages == [f"The file system of {run} has no locks: {error}"]
+        check_not_under_way(run)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 from types import SimpleNamespace
@@ -11,12 +12,21 @@ import pytest
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback
+from trl.trainer.utils import RepeatSampler
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, RewardModel
 from trl_hybrid.errors import InputError
 from trl_hybrid.recipe.endings import plain_ends
 from trl_hybrid.runs.folder import checkpoint_to_resume, newest_whole_checkpoint
-from trl_hybrid.training.checkpoint import SaveBetweenGenerations, check_save_strategy
+from trl_hybrid.training.checkpoint import (
+    SaveBetweenGenerations,
+    TrainsToTheLastStep,
+    check_save_strategy,
+    load_state,
+    replay_shuffles,
+    save_state,
+    warn_of_inexact_resume,
+)
 from trl_hybrid.training.held_out_accuracy import HeldOutAccuracy
 from trl_hybrid.training.stop_signals import Stopped, StopSignals
 
@@ -104,11 +114,12 @@ def stop_and_go_on(folder, stop_at, checkpoint, **changes):
 
 
 class TestExactResume:
-    def test_four_and_four_steps_equal_eight(self, tmp_path):
+    def test_four_and_four_steps_equal_eight(self, tmp_path, caplog):
         unbroken = make_trainer(tmp_path / "unbroken")
         unbroken.train()
         stopped, resumed = stop_and_go_on(tmp_path / "broken", 4, "checkpoint-4")
         assert_same(learned(resumed), learned(unbroken))
+        assert not re.search("save_only_model|start anew|generated anew|reference model", caplog.text)
 
         # The comparison says something: each of these moves, and none is found again from its start.
         assert resumed.judgement.state_dict() == unbroken.judgement.state_dict()
@@ -174,7 +185,7 @@ class TestExactResume:
         make_trainer(tmp_path, max_steps=1, **changes).train()
         (tmp_path / "checkpoint-1" / "reference_model.safetensors").unlink()
         make_trainer(tmp_path, max_steps=2, **changes).train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
-        assert "does not hold the reference model" in caplog.text
+        assert f"{tmp_path / 'checkpoint-1'} does not hold the reference model" in caplog.text
 
     def test_a_checkpoint_of_the_model_only_is_said_to_be_inexact_at_the_start_and_on_resume(self, tmp_path, caplog):
         make_trainer(tmp_path, max_steps=1, save_only_model=True).train()
@@ -183,7 +194,7 @@ class TestExactResume:
         resumed = make_trainer(tmp_path, max_steps=2)
         assert "save_only_model" not in caplog.text
         resumed.train(resume_from_checkpoint=checkpoint_to_resume("latest", tmp_path))
-        assert "has no optimizer.pt (save_only_model)" in caplog.text
+        assert f"{tmp_path / 'checkpoint-1'} has no optimizer.pt (save_only_model)" in caplog.text
         assert resumed.state.global_step == 2
 
     @pytest.mark.parametrize("stop_at", [2, 4])
@@ -204,7 +215,7 @@ class TestExactResume:
         assert json.loads((tmp_path / "checkpoint-6" / "hybrid_state.json").read_text())["generation_step"] == 2
         resumed = make_trainer(tmp_path, max_steps=8, **changes)
         resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
-        assert "was saved within a generation" in caplog.text
+        assert f"{tmp_path / 'checkpoint-6'} was saved within a generation" in caplog.text
         assert resumed.generation_step == 0
 
     def test_a_checkpoint_without_the_judges_state_starts_it_anew_and_says_so(self, tmp_path, caplog):
@@ -212,7 +223,7 @@ class TestExactResume:
         (tmp_path / "checkpoint-1" / "hybrid_state.json").unlink()
         resumed = make_trainer(tmp_path, max_steps=2)
         resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
-        assert "has no hybrid_state.json" in caplog.text
+        assert f"{tmp_path / 'checkpoint-1'} has no hybrid_state.json" in caplog.text
         assert resumed.judgement.weight.steps == 1
 
     def test_remembered_scores_travel_along(self, tmp_path):
@@ -226,6 +237,108 @@ class TestExactResume:
         resumed._load_optimizer_and_scheduler(str(tmp_path / "checkpoint-1"))
         assert resumed.reward_model.state_dict() == trainer.reward_model.state_dict()
         assert len(resumed.reward_model.cache) > 0
+
+
+class TestAShardedReferenceModel:
+    """Under ZeRO-3 and FSDP no process holds the reference model, which no checkpoint then does."""
+
+    @pytest.fixture(params=["zero3", "fsdp"])
+    def trainer(self, tmp_path, request):
+        trainer = make_trainer(tmp_path, beta=0.04, sync_ref_model=True)
+        if request.param == "zero3":
+            next(trainer.ref_model.parameters()).ds_id = 0  # as DeepSpeed marks it
+        else:
+            trainer.is_fsdp_enabled = True
+        return trainer
+
+    def test_is_not_saved_nor_loaded_and_both_are_said(self, tmp_path, trainer, caplog):
+        warn_of_inexact_resume(trainer)
+        assert "sync_ref_model: checkpoints do not hold the reference model where it is sharded" in caplog.text
+        save_state(trainer, tmp_path)
+        assert not (tmp_path / "reference_model.safetensors").exists()
+        (tmp_path / "reference_model.safetensors").write_bytes(b"another run's")
+        load_state(trainer, tmp_path)
+        assert "does not hold the reference model" in caplog.text
+
+    def test_a_whole_one_is_saved_and_loaded_and_nothing_is_said(self, tmp_path, caplog):
+        trainer = make_trainer(tmp_path, beta=0.04, sync_ref_model=True)
+        weight = next(trainer.ref_model.parameters())
+        moved = weight.data + 1.0
+        weight.data = moved.clone()
+        save_state(trainer, tmp_path)
+        weight.data = moved - 1.0
+        load_state(trainer, tmp_path)
+        assert torch.equal(weight, moved)
+        assert "reference model" not in caplog.text
+
+    def test_one_that_stays_as_it_was_loaded_is_not_saved(self, tmp_path, caplog):
+        trainer = make_trainer(tmp_path, beta=0.04)
+        save_state(trainer, tmp_path)
+        assert not (tmp_path / "reference_model.safetensors").exists()
+        load_state(trainer, tmp_path)
+        assert "reference model" not in caplog.text
+
+
+class TestWhatACheckpointOfTheModelOnlyLacks:
+    @pytest.mark.parametrize(
+        ("save_only_model", "strategy", "deepspeed", "said"),
+        [
+            (True, "steps", False, ["goes on otherwise than an unbroken one."]),
+            (True, "epoch", True, ["goes on otherwise than an unbroken one, and DeepSpeed refuses to."]),
+            (True, "no", False, []),
+            (False, "steps", True, []),
+        ],
+    )
+    def test_is_said_before_training(self, tmp_path, caplog, save_only_model, strategy, deepspeed, said):
+        trainer = make_trainer(tmp_path, save_only_model=False, save_strategy=strategy)
+        trainer.args.save_only_model, trainer.is_deepspeed_enabled = save_only_model, deepspeed
+        warn_of_inexact_resume(trainer)
+        assert re.findall(r"goes on otherwise.*?\.", caplog.text) == said
+        assert "sync_ref_model" not in caplog.text
+
+    @pytest.mark.parametrize("deepspeed", [True, False])
+    def test_is_not_asked_of_deepspeed_which_keeps_its_own(self, tmp_path, caplog, deepspeed):
+        trainer = make_trainer(tmp_path)
+        trainer.is_deepspeed_enabled = deepspeed
+        save_state(trainer, tmp_path)
+        load_state(trainer, tmp_path)
+        assert ("has no optimizer.pt" in caplog.text) is not deepspeed
+
+
+def test_a_reward_model_without_a_state_goes_without(tmp_path):
+    """A plain function has none to save, and takes none that a reward model before it has left."""
+    trainer = make_trainer(tmp_path)
+    trainer.reward_model = len
+    save_state(trainer, tmp_path)
+    assert not list(tmp_path.glob("reward_model_state_*"))
+    (tmp_path / "reward_model_state_0.json").write_text('{"model": "another"}')
+    load_state(trainer, tmp_path)
+
+
+def test_each_process_keeps_its_own_scores(tmp_path):
+    for rank in (0, 1):
+        trainer: Any = SimpleNamespace(
+            args=SimpleNamespace(should_save=False),
+            reward_model=SimpleNamespace(state_dict=lambda rank=rank: {"rank": rank}),
+            accelerator=SimpleNamespace(process_index=rank, wait_for_everyone=lambda: None),
+        )
+        save_state(trainer, tmp_path)
+    found = {file.name: json.loads(file.read_text()) for file in tmp_path.iterdir()}
+    assert found == {f"reward_model_state_{rank}.json": {"rank": rank} for rank in (0, 1)}
+
+
+class TestReplayedShuffles:
+    def test_the_next_epoch_has_the_order_of_an_unbroken_run(self, caplog):
+        unbroken, resumed = (RepeatSampler(range(50), mini_repeat_count=1, seed=3) for _ in range(2))
+        epochs = [list(unbroken) for _ in range(3)]
+        replay_shuffles(resumed, epochs=2)
+        assert list(resumed) == epochs[2]
+        assert epochs[2] not in epochs[:2]
+        assert caplog.text == ""
+
+    def test_an_order_that_stays_needs_none(self, caplog):
+        replay_shuffles(RepeatSampler(range(5), mini_repeat_count=1, shuffle=False), epochs=2)
+        assert caplog.text == ""
 
 
 class TestSaveBetweenGenerations:
@@ -252,6 +365,12 @@ class TestSaveBetweenGenerations:
         trainer.generation_step = 0
         callback.on_step_end(args, None, control)
         assert control.should_save
+
+    def test_nothing_is_saved_that_nobody_asks_for(self):
+        callback, args = SaveBetweenGenerations(SimpleNamespace(generation_step=0)), HybridGRPOConfig(use_cpu=True)
+        control = SimpleNamespace(should_save=False, should_training_stop=False)
+        callback.on_step_end(args, None, control)
+        assert not control.should_save
 
     def test_saves_stay_with_their_evaluation_where_the_best_model_is_looked_for(self):
         assert self.saved(best_at_end=True) == [2, 4, 6, 8]
@@ -289,6 +408,22 @@ class TestWholeCheckpoints:
 
 
 class TestAfterTheLastStep:
+    @pytest.mark.parametrize(("step", "trained"), [(6, [((1,), {"epoch": 2})]), (7, []), (8, [])])
+    def test_no_epoch_is_begun(self, step, trained):
+        class Plain:
+            def _run_epoch(self, *args, **kwargs):
+                ran.append((args, kwargs))
+
+        class ToTheLastStep(TrainsToTheLastStep, Plain):
+            state = SimpleNamespace(global_step=step, max_steps=7)
+            control = SimpleNamespace(should_training_stop=False)
+
+        ran: list = []
+        trainer = ToTheLastStep()
+        trainer._run_epoch(1, epoch=2)
+        assert ran == trained
+        assert trainer.control.should_training_stop is (trained == [])
+
     def test_a_run_that_was_trained_to_its_end_is_not_trained_further(self, tmp_path):
         # 4 is within the second epoch, where the trainer itself would go one step past it.
         trained = make_trainer(tmp_path, max_steps=4, log_completions=True)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from trl_hybrid.data import load_tasks
 from trl_hybrid.policy.generation import Decoding
 from trl_hybrid.training import held_out_accuracy
 from trl_hybrid.training.held_out_accuracy import HeldOutAccuracy, accuracy
+from trl_hybrid.training.stop_signals import StopSignals
 from trl_hybrid.verifier import MathVerifier
 
 
@@ -141,6 +143,23 @@ def test_64_problems_are_answered_at_once_unless_said(tokenizer, monkeypatch):
     assert asked == [64, 64, 2]
 
 
+def test_told_to_stop_it_breaks_the_answers_off_and_measures_nothing(policy, tokenizer, tasks, verifier):
+    stop, passes = StopSignals(SimpleNamespace(accelerator=Accelerator(cpu=True))), []
+
+    def tell(*_):
+        passes.append(None)
+        if len(passes) == 3:
+            stop.received = signal.SIGTERM
+
+    hook = policy.register_forward_hook(tell)
+    try:
+        measured = accuracy(policy, tokenizer, tasks, verifier, Decoding(0), Accelerator(cpu=True), stop=stop)
+    finally:
+        hook.remove()
+    assert measured is None
+    assert len(passes) == 3
+
+
 @pytest.mark.parametrize(
     ("rank", "description", "shown"), [(0, "Accuracy then", True), (1, "Accuracy then", False), (0, None, False)]
 )
@@ -224,6 +243,7 @@ class TestWhenItIsMeasured:
 
     def test_every_so_many_steps_and_after_the_last_one_which_is_not_measured_twice(self, tmp_path):
         callback, measured, logged = self.callback(tmp_path, every=3)
+        assert callback.figures() == {}
         self.train(callback, range(1, 8))
         assert measured == ["before training", "at step 3", "at step 6", "at step 7"]
         assert logged == [{"greedy": count / 8} for count in (1, 2, 3, 4)]
@@ -289,6 +309,7 @@ def test_answers_are_given_in_evaluation_mode_and_the_mode_is_then_what_it_was(
 ):
     model: Any = torch.nn.Dropout().train(training)
     model.is_gradient_checkpointing, modes = False, []
+    stop_signals: Any = SimpleNamespace()
     trainer: Any = SimpleNamespace(
         max_completion_length=4, temperature=1.0, top_p=1.0, top_k=0, min_p=None, repetition_penalty=1.0,
         chat_template_kwargs=None, args=SimpleNamespace(seed=0, per_device_eval_batch_size=9),
@@ -297,20 +318,22 @@ def test_answers_are_given_in_evaluation_mode_and_the_mode_is_then_what_it_was(
 
     def measured(*args, batch_size, description, stop):
         assert args == (model, tokenizer, tasks, verifier, args[4], trainer.accelerator)
+        assert stop is stop_signals
         modes.append((args[0].training, batch_size, description))
         if len(modes) == 2:
             raise RuntimeError("out of memory")
         return {"greedy": 1.0}
 
     monkeypatch.setattr(held_out_accuracy, "accuracy", measured)
-    callback = HeldOutAccuracy(trainer, tasks, verifier, tmp_path, num_samples=2)
+    callback = HeldOutAccuracy(trainer, tasks, verifier, tmp_path, num_samples=2, stop=stop_signals)
     assert callback._measure("then") == {"greedy": 1.0}
     assert model.training is training
+    trainer.args.per_device_eval_batch_size = 1
     with pytest.raises(RuntimeError, match="out of memory"):
         callback._measure("again")
     assert model.training is training
-    # 9 prompts of 2 samples are the sequences of 6 prompts of 2 samples and a greedy answer.
-    assert modes == [(False, 6, "Accuracy then"), (False, 6, "Accuracy again")]
+    # 9 prompts of 2 samples are the sequences of 6 prompts of 2 samples and a greedy answer; one prompt is the least.
+    assert modes == [(False, 6, "Accuracy then"), (False, 1, "Accuracy again")]
 
 
 class TestDuringTraining:
@@ -354,4 +377,5 @@ class TestDuringTraining:
         assert held_out.figures() == {
             name: {"before": logged[0][f"eval_accuracy_{name}"], "after": last[name]} for name in last
         }
-        assert "step    2 | accuracy on 4 problems: greedy" in capsys.readouterr().out
+        shares = "greedy {eval_accuracy_greedy:.1%}, mean of 2 {eval_accuracy_mean_of_2:.1%}".format_map(logged[1])
+        assert f"step    2 | accuracy on 4 problems: {shares}\n" in capsys.readouterr().out

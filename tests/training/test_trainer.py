@@ -14,9 +14,11 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from torch.nn.attention import varlen
+from transformers import AutoTokenizer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
+from transformers.trainer_utils import HPSearchBackend
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
@@ -26,6 +28,7 @@ from trl_hybrid.hybrid.combine import combine_hybrid_score
 from trl_hybrid.reward_model.forwards import PACKABLE
 from trl_hybrid.training.reward_columns import REWARD_MODEL, VERIFIER, with_weights
 from trl_hybrid.training.seams import HANDED_ON, METHODS, TESTED, check_methods
+from trl_hybrid.training.trainer import _hybrid_config
 
 
 POLICY = "data/embedded_policy"
@@ -142,6 +145,9 @@ class TestHybridColumn:
         )
         trainer.model.eval()
         assert calculate(trainer, 4)[:, 2].tolist() == pytest.approx([-0.1, 0.1, -0.1, 0.1], abs=1e-6)
+        trainer.model.train()  # one group of four: 1..30
+        expected = [-0.1 + 0.2 * (score - 1.0) / 29.0 for score in (1.0, 3.0, 10.0, 30.0)]
+        assert calculate(trainer, 4)[:, 2].tolist() == pytest.approx(expected, abs=1e-6)
 
     def test_a_single_broken_score_takes_the_middle_and_is_counted(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, [0.0] * 4, [1.0, NAN, 3.0, 2.0])
@@ -155,8 +161,10 @@ class TestHybridColumn:
     def test_cut_off_completions_are_named_to_the_judges(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
         eos = trainer.eos_token_ids[0]
-        calculate(trainer, 4, ids=[[7, eos], [7, 7], [eos], []])
+        ids = [[7, eos], [7, 7], [eos], []]
+        calculate(trainer, 4, ids=ids)
         assert trainer.reward_model.calls[0].completion_truncated == [False, True, False, True]
+        assert trainer.reward_model.calls[0].completion_ids == ids
 
     def test_verifier_works_while_the_reward_model_scores(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
@@ -170,6 +178,21 @@ class TestHybridColumn:
         prompts = [[{"role": "user", "content": f"question {i // 4}"}] for i in range(8)]
         assert order == [("prefetch", completions, ["1"] * 8, prompts), "score", "collect"]
 
+    def test_without_solutions_nothing_is_verified_ahead(self, tmp_path):
+        trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
+        trainer.verifier.prefetch = lambda *asked: pytest.fail("asked ahead")
+        prompts = [[{"role": "user", "content": "q"}]] * 4
+        rewards = trainer._calculate_rewards([{"prompt": p} for p in prompts], prompts, prompts, [[2]] * 4)
+        assert rewards[:, VERIFIER].tolist() == VERDICTS[:4]
+
+    def test_a_process_may_have_a_single_row(self, tmp_path):
+        args = config(tmp_path, num_generations_eval=1)
+        trainer, asked = hybrid_trainer(tmp_path, [1.0], [3.0], args=args), []
+        trainer.verifier.prefetch = lambda completions, solutions, prompts: asked.append(solutions)
+        trainer.model.eval()
+        assert calculate(trainer, 1).tolist() == [[3.0, 1.0, 1.0]]
+        assert asked == [["1"]]
+
     def test_logs_the_share_of_each_kind_of_group(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
         calculate(trainer, 8)
@@ -178,6 +201,20 @@ class TestHybridColumn:
         assert logged["hybrid/mixed_groups"] == 0.5
         assert logged["hybrid/all_wrong_groups"] == 0.5
         assert logged["hybrid/all_right_groups"] == 0.0
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_of_two_processes_keeps_its_own_rows(tmp_path, monkeypatch, rank):
+    """The gathered rows are two groups, of which the first is process 0's; all its scores are the higher ones."""
+    trainer = hybrid_trainer(tmp_path, [], [], args=config(tmp_path, per_device_train_batch_size=4))
+    trainer.model.train()
+    monkeypatch.setattr(type(trainer.accelerator), "process_index", rank)
+    monkeypatch.setattr(trainer.accelerator, "gather", lambda own: own.repeat(2))
+    gathered = torch.tensor([[score, 0.0, NAN] for score in [float(i) for i in range(8)]])
+    monkeypatch.setattr(GRPOTrainer, "_calculate_rewards", lambda *_: gathered.clone())
+    calculate(trainer, 4)
+    assert trainer._pending_extra_logs["score"] == [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]][rank]
+    assert trainer._pending_extra_logs["verdict"] == [0.0] * 4
 
 
 class TestWeights:
@@ -207,6 +244,29 @@ class TestWeights:
         trainer.train()
         mixed, wrong = torch.tensor(trainer._logs["advantages"]).view(2, 4).abs().mean(dim=1)
         assert wrong < 0.2 * mixed
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["itself", "in a list"])
+def test_a_further_reward_models_tokenizer_stays_with_it(tmp_path, alone):
+    tokenizer, model = AutoTokenizer.from_pretrained("data/embedded_reward_model"), "data/embedded_reward_model"
+    given = {"reward_funcs": model, "reward_processing_classes": tokenizer if alone else [tokenizer]}
+    trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES, **given)
+    assert [trainer.reward_processing_classes[place] for place in (0, 1, 3)] == [None] * 3
+    assert trainer.reward_processing_classes[2] is tokenizer
+
+
+@pytest.mark.parametrize("policy", ["team/models/POLICY-X/", "POLICY-X"])
+def test_settings_that_are_not_given_name_the_run_after_the_policy(policy):
+    assert _hybrid_config(None, policy).output_dir == "POLICY-X-HybridGRPO"
+    model = SimpleNamespace(config=SimpleNamespace(_name_or_path=policy))
+    assert _hybrid_config(None, model).output_dir == "POLICY-X-HybridGRPO"
+
+
+def test_a_run_without_settings_has_the_defaults(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    judges = {"verifier": Judge("math_verifier", []), "reward_model": Judge("reward_model", [])}
+    trainer = HybridGRPOTrainer(POLICY, train_dataset=tasks(), **judges)
+    assert (trainer.args.output_dir, trainer.args.hybrid_alpha) == ("embedded_policy-HybridGRPO", 0.1)
 
 
 def judged_once(folder, verdicts, scores, **settings):
@@ -347,6 +407,7 @@ class TestDifficultyWeight:
         inputs = [row for row in trainer.train_dataset for _ in range(4)][:8]
         output = trainer._generate_and_score_completions(inputs)
         assert output["advantages"].tolist() == list(trainer._logs["advantages"])
+        assert output["advantages"].dtype == torch.float32
 
     def test_evaluation_has_no_weight_and_moves_nothing(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, [0.0] * 8, SPREADS)
@@ -362,20 +423,29 @@ class TestDifficultyWeight:
         assert "hybrid/pass_rate" in trainer._metrics["eval"]
         assert not {"hybrid/sigma_bar", "hybrid/alarm", "hybrid/auc_recent"} & set(trainer._metrics["eval"])
 
-    # Deviations of 0 and 4 about 2: with k = 6 per unit each is at an end, sigmoid(-12) and sigmoid(12).
+    # A group of one score and one of 0 and `high`: deviations 0 and high / 2, about a mean of high / 4. With k = 6 a
+    # gap of 2 is at an end, sigmoid(12); with k = 24 one of 0.75.
     @pytest.mark.parametrize(
-        ("settings", "said"),
+        ("high", "settings", "said"),
         [
             (
+                8.0,
                 {},
-                "Set hybrid_scale_free to true, or hybrid_k to 3: it counts in units of the score, of which a group's",
+                r"hybrid_k = 6 .* scores\. Set hybrid_scale_free to true, or hybrid_k to 3: .* deviation is 2 here\.",
             ),
-            ({"hybrid_scale_free": True}, "Set hybrid_k lower, to 3 for instance."),
+            (
+                6.0,
+                {"hybrid_k": 24.0},
+                r"Set hybrid_scale_free to true, or hybrid_k to 16: .* deviation is 1\.5 here\.",
+            ),
+            # In units of the score or of its deviation is then the same.
+            (4.0, {"hybrid_k": 24.0}, r"hybrid_k = 24 .* scores\. Set hybrid_k lower, to 12 for instance\."),
+            (8.0, {"hybrid_scale_free": True}, r"hybrid_k = 6 .* scores\. Set hybrid_k lower, to 3 for instance\."),
         ],
     )
-    def test_a_weight_that_is_a_switch_is_warned_of_once(self, tmp_path, caplog, settings, said):
+    def test_a_weight_that_is_a_switch_is_warned_of_once(self, tmp_path, caplog, high, settings, said):
         args = config(tmp_path, **settings)
-        trainer = hybrid_trainer(tmp_path, [0.0] * 8, [0.0] * 4 + [0.0, 8.0] * 2, args=args)
+        trainer = hybrid_trainer(tmp_path, [0.0] * 8, [0.0] * 4 + [0.0, high] * 2, args=args)
         trainer.model.train()
         for _ in range(19):
             calculate(trainer, 8)
@@ -384,7 +454,9 @@ class TestDifficultyWeight:
         for _ in range(20):
             calculate(trainer, 8)
         assert caplog.text.count("the difficulty weight has become a switch") == 1
-        assert said in caplog.text
+        assert "Step 0:" in caplog.text
+        assert "the last 20 steps weigh about hybrid_w_min = 0.4 or hybrid_w_max = 3 (" in caplog.text
+        assert re.search(said, caplog.text)
 
     def test_a_weight_between_its_ends_is_not_warned_of(self, tmp_path, caplog):
         trainer = hybrid_trainer(tmp_path, [0.0] * 8, SPREADS, args=config(tmp_path, hybrid_k=2.0))
@@ -439,7 +511,7 @@ class TestDiagnostics:
         alarm = trainer._pending_metrics["hybrid/alarm"]
         assert alarm == sorted(alarm)
         assert (alarm[0], alarm[-1]) == (0.0, 1.0)
-        assert caplog.text.count("while the pass rate falls") == 1
+        assert len(re.findall("Step 0: .* while the pass rate falls", caplog.text)) == 1
 
 
 class TestCalibration:
@@ -550,9 +622,10 @@ class TestCalibration:
 
 
 class TestBadInput:
-    def test_one_judge_without_the_other(self, tmp_path):
-        with pytest.raises(ValueError, match="no `reward_model`"):
-            HybridGRPOTrainer(POLICY, args=config(tmp_path), train_dataset=tasks(), verifier=Judge("v", []))
+    @pytest.mark.parametrize(("given", "missing"), [("verifier", "reward_model"), ("reward_model", "verifier")])
+    def test_one_judge_without_the_other(self, tmp_path, given, missing):
+        with pytest.raises(ValueError, match=f"no `{missing}`"):
+            HybridGRPOTrainer(POLICY, args=config(tmp_path), train_dataset=tasks(), **{given: Judge("judge", [])})
 
     def test_judges_with_trls_own_config(self, tmp_path):
         with pytest.raises(TypeError, match="HybridGRPOConfig, got GRPOConfig"):
@@ -584,7 +657,17 @@ class TestBadInput:
         with pytest.raises(ValueError, match=rf"but {missing} missing; they have .*answer.*load_tasks"):
             HybridGRPOTrainer(POLICY, args=config(tmp_path), train_dataset=Dataset.from_dict(rows), **judges)
         with pytest.raises(ValueError, match=rf"{missing} missing"):
+            HybridGRPOTrainer(POLICY, None, config(tmp_path), tasks(), eval_dataset=Dataset.from_dict(rows), **judges)
+        with pytest.raises(ValueError, match=rf"{missing} missing"):
             HybridGRPOTrainer(POLICY, None, config(tmp_path), tasks(), {"a": Dataset.from_dict(rows)}, **judges)
+
+    def test_of_what_is_given_by_position_the_data_sets_alone_are_looked_at(self, tmp_path):
+        tokenizer = AutoTokenizer.from_pretrained(POLICY)
+        tokenizer.column_names = ["question"]
+        judges = {"verifier": Judge("math_verifier", []), "reward_model": Judge("reward_model", [])}
+        trainer = HybridGRPOTrainer(POLICY, None, config(tmp_path), tasks(), tasks(2), tokenizer, **judges)
+        assert trainer.processing_class is tokenizer
+        assert (len(trainer.train_dataset), len(trainer.eval_dataset)) == (4, 2)
 
     def test_weights_are_for_the_further_functions_only(self, tmp_path):
         with pytest.raises(ValueError, match="0 further reward functions, got 2"):
@@ -597,8 +680,8 @@ def weights_of(trainer):
 
 class TestDropIn:
     def test_without_judges_trains_as_grpo_trainer_does_to_the_bit(self, tmp_path):
-        def length_reward(completions, **kwargs):
-            return [float(len(c[0]["content"])) for c in completions]
+        def length_reward(completions, completion_ids, **kwargs):
+            return [len(c[0]["content"]) / len(ids) for c, ids in zip(completions, completion_ids, strict=True)]
 
         results = []
         for trainer_class in (GRPOTrainer, HybridGRPOTrainer):
@@ -611,6 +694,15 @@ class TestDropIn:
         assert any(not torch.equal(results[0][name], start[name]) for name in start)
         assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
+    def test_without_judges_a_checkpoint_is_trls_own(self, tmp_path, caplog):
+        for steps, checkpoint in ((1, None), (2, str(tmp_path / "checkpoint-1"))):
+            args = config(tmp_path, max_steps=steps, save_strategy="steps", save_steps=1)
+            trainer = HybridGRPOTrainer(POLICY, Judge("bonus", SCORES), args, train_dataset=tasks())
+            trainer.train(resume_from_checkpoint=checkpoint)
+            assert trainer.state.global_step == steps
+        assert not list(tmp_path.glob("checkpoint-*/hybrid_state.json"))
+        assert "judges" not in caplog.text
+
     def test_without_judges_every_aggregation_is_trls(self, tmp_path):
         results = []
         for trainer_class in (GRPOTrainer, HybridGRPOTrainer):
@@ -622,7 +714,7 @@ class TestDropIn:
         assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
     def test_without_judges_the_model_card_is_not_this_methods(self, tmp_path):
-        trainer = HybridGRPOTrainer(POLICY, Judge("bonus", []), config(tmp_path), train_dataset=tasks())
+        trainer = HybridGRPOTrainer(POLICY, Judge("bonus", []), config(tmp_path), tasks())
         assert (trainer._name, trainer._tag_names, trainer._paper["id"]) == ("GRPO", ["trl", "grpo"], "2402.03300")
         assert "hybrid-reward" not in trainer.model.model_tags
 
@@ -744,9 +836,13 @@ class TestSeam:
         pinned = dict(line.split("==") for line in Path("constraints.txt").read_text().splitlines() if "==" in line)
         assert {name: pinned[name] for name in TESTED} == TESTED
 
-    def test_arguments_that_a_newer_trl_adds_reach_it(self, tmp_path, monkeypatch):
-        trainer, given = hybrid_trainer(tmp_path, VERDICTS, SCORES), []
-        original = GRPOTrainer._calculate_rewards
+    @pytest.mark.parametrize("judges", [True, False])
+    def test_arguments_that_a_newer_trl_adds_reach_it(self, tmp_path, monkeypatch, judges):
+        if judges:
+            trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
+        else:
+            trainer = HybridGRPOTrainer(POLICY, Judge("bonus", SCORES), config(tmp_path), train_dataset=tasks())
+        given, original = [], GRPOTrainer._calculate_rewards
 
         def newer(self, inputs, prompts, completions, completion_ids_list, images, *, audio):
             given.append((images, audio))
@@ -755,8 +851,14 @@ class TestSeam:
         monkeypatch.setattr(GRPOTrainer, "_calculate_rewards", newer)
         prompts = [[{"role": "user", "content": "q"}]] * 4
         inputs = [{"prompt": prompt, "solution": "1"} for prompt in prompts]
-        assert trainer._calculate_rewards(inputs, prompts, prompts, [[2]] * 4, "images", audio="audio").shape == (4, 3)
+        rewards = trainer._calculate_rewards(inputs, prompts, prompts, [[2]] * 4, "images", audio="audio")
+        assert rewards.shape == (4, 3 if judges else 1)
         assert given == [("images", "audio")]
+
+        monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", lambda self, *args, **named: (args, named))
+        monkeypatch.setattr(trainer, "_weights", None)
+        handed_on = trainer._generate_and_score_completions(inputs, "images", audio="audio")
+        assert handed_on == ((inputs, "images"), {"audio": "audio"})
 
     def test_generate_gives_token_ids_and_messages(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
@@ -786,19 +888,32 @@ class TestSeam:
             monkeypatch.setattr(GRPOTrainer, name, recorded)
 
         folder = tmp_path / "checkpoint-1"
-        record("_save_checkpoint", lambda trainer, model, trial: [trial, trainer._get_output_dir(trial=trial)])
+        record(
+            "_save_checkpoint",
+            lambda trainer, model, trial: [model is trainer.model, trial, trainer._get_output_dir(trial=trial)],
+        )
         record("_save_rng_state", lambda _, out: [Path(out), (folder / "trainer_state.json").exists()])
         record("_load_optimizer_and_scheduler", lambda trainer, path: [Path(path), trainer.state.global_step])
         changes = {"save_strategy": "steps", "save_steps": 1}
         hybrid_trainer(tmp_path, VERDICTS, SCORES, args=config(tmp_path, **changes)).train()
-        assert seen == [("_save_checkpoint", None, str(tmp_path)), ("_save_rng_state", folder, False)]
+        assert seen == [("_save_checkpoint", True, None, str(tmp_path)), ("_save_rng_state", folder, False)]
         seen.clear()
         resumed = hybrid_trainer(tmp_path, VERDICTS, SCORES, args=config(tmp_path, max_steps=2))
         resumed.train(resume_from_checkpoint=str(folder))
         assert seen == [("_load_optimizer_and_scheduler", folder, 1)]
 
+    def test_a_trial_of_a_search_for_settings_has_a_folder_of_its_own(self, tmp_path):
+        trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES, args=config(tmp_path, save_only_model=True))
+        trainer.hp_search_backend, trainer.hp_name = HPSearchBackend.OPTUNA, None
+        trainer._save_checkpoint(trainer.model, SimpleNamespace(number=3))
+        saved = {file.name for file in (tmp_path / "run-3" / "checkpoint-0").iterdir()}
+        assert {"hybrid_state.json", "trainer_state.json"} <= saved
+        assert not (tmp_path / "checkpoint-0").exists()
+
     def test_prompts_are_drawn_by_a_sampler_whose_draws_can_be_made_again(self, tmp_path):
-        sampler = hybrid_trainer(tmp_path, VERDICTS, SCORES)._get_train_sampler()
+        trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
+        assert trainer._get_train_sampler(tasks(7)).num_samples == 7
+        sampler = trainer._get_train_sampler()
         assert isinstance(sampler, RepeatSampler)
         assert (sampler.shuffle, sampler.num_samples) == (True, 4)
         again = torch.Generator()

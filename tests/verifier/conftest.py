@@ -39,6 +39,12 @@ def handmade():
 
 
 @pytest.fixture(scope="session")
+def prose():
+    """Answers in plain sentences with several numbers, as small models write them, labelled by hand."""
+    return read_jsonl("prose_cases.jsonl")
+
+
+@pytest.fixture(scope="session")
 def hostile():
     return read_jsonl("hostile_cases.jsonl")
 

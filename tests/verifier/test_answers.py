@@ -45,6 +45,13 @@ def test_boxes_joined_by_and_are_one_list():
     assert text_of(r"\boxed{(3, 3)} \text{ for part (a) and } \boxed{(1, 1)}") == "(3, 3),(1, 1)"
 
 
+@pytest.mark.parametrize(
+    "between", [". Later, ", r".\) Next, \(", ", so finally, ", ", which is wrong; instead, ", "? No, wait, "]
+)
+def test_a_box_in_a_sentence_of_its_own_is_a_claim_of_its_own(between):
+    assert extract_answer(rf"\boxed{{1}}{between}\boxed{{2}}").text == "2"
+
+
 def test_boxes_that_are_not_joined_are_not_a_list():
     assert text_of(r"\boxed{9} \boxed{9} \boxed{42}") == "42"
     assert text_of(r"\boxed{10} and then \boxed{42}") == "42"

@@ -45,6 +45,13 @@ def test_handmade_cases_get_the_verdict_set_by_hand(verifier, handmade):
     assert judged_wrong == []
 
 
+def test_plain_sentences_agree_at_97_percent_with_at_most_two_wrong_accepts(verifier, prose):
+    found = verifier.verify_batch(*columns(prose))
+    wrong = [row for row, verdict in zip(prose, found, strict=True) if verdict.correct is not row["expected"]]
+    assert len(wrong) <= 0.03 * len(prose), wrong
+    assert sum(not row["expected"] for row in wrong) <= 2
+
+
 def test_blank_golds_of_the_corpus_are_unjudgeable(cases, verdicts):
     blank = [verdict for row, verdict in zip(cases, verdicts, strict=True) if row["gold"] in ("", "None")]
     assert blank

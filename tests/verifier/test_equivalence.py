@@ -1,8 +1,12 @@
 """Pairs of answers by rule. Algebra runs in this process: every pair here is harmless."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from latex2sympy2_extended import latex2sympy
 
-from trl_hybrid.verifier.equivalence import NeedsAlgebraError, compare
+from trl_hybrid.verifier import equivalence, symbolic
+from trl_hybrid.verifier.equivalence import NeedsAlgebraError, compare, compare_without_algebra
 from trl_hybrid.verifier.symbolic import equal, judge
 from trl_hybrid.verifier.verdict import Judgement
 
@@ -193,3 +197,24 @@ def test_an_equal_form_is_right_and_a_moved_value_is_wrong(gold, same, other):
 def test_an_absolute_value_is_no_identity_of_positive_letters():
     assert compare("|x|", "x", equal).correct is False
     assert compare(r"\sqrt{x+y}", r"\sqrt x+\sqrt y", equal).correct is False
+
+
+PLAIN = st.one_of(st.integers(-10_000, 10_000).map(str), st.from_regex(r"\A-?\d{1,5}\.\d{1,4}\Z"))
+
+
+@given(PLAIN, PLAIN)
+def test_numbers_in_plain_digits_take_a_short_way_to_the_same_judgement(gold, answer):
+    short, long = compare_without_algebra(gold, answer), compare_without_algebra(f"${gold}$", f"${answer}$")
+    assert (short.correct, short.reason) == (long.correct, long.reason)
+
+
+def test_a_groups_gold_is_read_once():
+    equivalence._read.cache_clear()
+    for answer in ("y+x+1", "y+x+2", "y+x+3"):
+        compare_without_algebra("x+y+1", answer)
+    assert equivalence._read.cache_info().hits == 2
+
+
+@pytest.mark.parametrize("text", ["007", "1,234", "0.50", "2^{10}", r"\frac{12}{7}x+30", r"3\frac{1}{2}", "50\\%"])
+def test_numbers_are_read_as_latex2sympy_reads_them(text):
+    assert symbolic.Converter().parse(text) == latex2sympy(text, normalization_config=None)

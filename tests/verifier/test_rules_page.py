@@ -7,6 +7,7 @@ import pytest
 
 
 PAGE = Path(__file__).parents[2] / "docs/verifier.md"
+CODE = re.compile(r"(?<!`)(`+) ?(.+?) ?\1(?!`)")
 SECTIONS = {"Which answer counts": "{}", "When it is right": r"So \boxed{{{}}}."}
 
 
@@ -16,7 +17,7 @@ def examples(section, form):
     for line in text.splitlines():
         cells = line.strip("|").split(" | ")
         if len(cells) == 4 and "`" in cells[1]:
-            gold, right, wrong = (re.findall(r"`([^`]+)`", cell) for cell in cells[1:])
+            gold, right, wrong = ([span for _, span in CODE.findall(cell)] for cell in cells[1:])
             yield from ((cells[0], gold[0], form.format(said), True) for said in right)
             yield from ((cells[0], gold[0], form.format(said), False) for said in wrong)
 

@@ -153,7 +153,7 @@ def can_pack(config: PreTrainedConfig) -> bool:
     layer_types = getattr(config, "layer_types", None) or []
     return (
         config.model_type in PACKABLE
-        and rope.get("rope_type", "default") not in LENGTH_DEPENDENT_ROPE
+        and rope.get("rope_type") not in LENGTH_DEPENDENT_ROPE
         and all(kind == "full_attention" for kind in layer_types)
     )
 
@@ -168,7 +168,8 @@ def choose_forward(body: PreTrainedModel, head: nn.Linear, samples: Sequence[Row
     expected = plain_scores(body, head, samples)
     own_attention = str(body.config._attn_implementation)
     packed = PackedForward(body, head)
-    batch = pack(share_starts(samples, 1 << 30, least=1), [len(row) for row in samples], 1 << 30)[0]
+    lengths = [len(row) for row in samples]
+    (batch,) = pack(share_starts(samples, sum(lengths), least=1), lengths, sum(lengths))
     order = list(rows_of(batch))
     tolerance = score_tolerance(next(body.parameters()).dtype)
     fault = fault_of(lambda: packed.run(samples, batch), [expected[row] for row in order], tolerance)
@@ -220,7 +221,7 @@ def agree(scores: Sequence[float], expected: Sequence[float], tolerance: float) 
         >>> agree([12.0, 0.1], [12.5, 0.4], tolerance=0.1), agree([1.0, 0.1], [1.0, 0.4], tolerance=0.1)
         (True, False)
     """
-    scale = max(1.0, *map(abs, expected)) if expected else 1.0
+    scale = max([1.0, *map(abs, expected)])
     return all(isclose(*pair, rel_tol=0.0, abs_tol=tolerance * scale) for pair in zip(scores, expected, strict=True))
 
 

@@ -99,7 +99,7 @@ def choose_placement(
             passed_over.append(
                 f"this architecture cannot be streamed (zero3 would need {gigabytes(shared)} on the GPU{advice})"
             )
-        elif gpu > left and placement != "cpu":
+        elif gpu > left:
             passed_over.append(f"{placement} would need {gigabytes(gpu)} on the GPU")
         elif host_bytes is not None and host > host_bytes:
             passed_over.append(f"{placement} would need {gigabytes(host)} of {_host_memory(placement)}")

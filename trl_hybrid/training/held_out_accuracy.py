@@ -69,7 +69,7 @@ def accuracy(
         numbers = [number for number, _ in own[start : start + batch_size]]
         rows = [tasks[number] for number in numbers]
         prompts = [row["prompt"] for row in rows]
-        told = (lambda: stop.received > 0) if stop else None
+        told = (lambda: bool(stop.received)) if stop else None
         answers = generate_completions(model, tokenizer, prompts, numbers, decoding, told)
         if stop and stop.ask():
             return None
@@ -105,20 +105,25 @@ def problems_to_measure(available: int, completions: int, answers: int) -> int:
         100 steps of 64 completions pay for 355 problems with nine answers each, twice; forty for 142, two for seven.
         >>> problems_to_measure(1319, 6400, 9), problems_to_measure(1319, 2560, 9), problems_to_measure(1319, 128, 9)
         (256, 142, 16)
+        >>> problems_to_measure(10, 6400, 9)  # all there are
+        10
     """
     return min(available, MOST, max(FEWEST, completions // (2 * answers)))
 
 
 def _shares(judged: Sequence[Sequence[bool]], decoding: Decoding) -> dict[str, float]:
     """Average over problems; each row holds the greedy answer first if there is one."""
-    greedy = [row[0] for row in judged] if decoding.greedy else []
-    sampled = [right for row in judged for right in row[int(decoding.greedy) :]]
     shares = {}
     if decoding.greedy:
-        shares["greedy"] = sum(greedy) / len(greedy) if greedy else float("nan")
+        shares["greedy"] = _share([row[0] for row in judged])
     if decoding.num_samples:
-        shares[f"mean_of_{decoding.num_samples}"] = sum(sampled) / len(sampled) if sampled else float("nan")
+        sampled = [right for row in judged for right in row[int(decoding.greedy) :]]
+        shares[f"mean_of_{decoding.num_samples}"] = _share(sampled)
     return shares
+
+
+def _share(right: Sequence[bool]) -> float:
+    return sum(right) / len(right) if right else float("nan")
 
 
 def _digest(tasks: Sequence[dict[str, Any]]) -> str:

@@ -88,6 +88,7 @@ class HybridGRPOTrainer(TrainsToTheLastStep, GRPOTrainer):
     verifier: Any = None
     reward_model: Any = None
     judgement: Judgement
+    _weights: torch.Tensor | None = None
     _train_sampler: Any = None
 
     _tag_names = ["trl", "grpo", "hybrid-reward"]  # noqa: RUF012 - TRL declares it so
@@ -144,7 +145,6 @@ class HybridGRPOTrainer(TrainsToTheLastStep, GRPOTrainer):
         check_attributes(self)
         check_names(self.reward_func_names)
         self.judgement = Judgement(self.args)
-        self._weights: torch.Tensor | None = None
         self.times = StepTimes(self)
         self.add_callback(self.times)
         self.add_callback(SaveBetweenGenerations(self))

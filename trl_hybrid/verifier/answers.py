@@ -9,7 +9,9 @@ import re
 from dataclasses import dataclass
 
 from trl_hybrid.verifier.boxes import find_boxes, last_box
+from trl_hybrid.verifier.claims import solves_on
 from trl_hybrid.verifier.cleaning import clean, own_words
+from trl_hybrid.verifier.layout import without_programs
 from trl_hybrid.verifier.phrases import FILLER, after_answer_phrase, without_phrase
 from trl_hybrid.verifier.prose import (
     LATER_CLAUSE,
@@ -85,6 +87,7 @@ def extract_answer(completion: str, prompt: str = "", finished: bool = True) -> 
         return _nonempty(without_phrase(without_delimiters(tags[-1])), "tag")
     if "{" in text and (fields := JSON_FIELD.findall(text)):
         return _nonempty(fields[-1].strip().strip("\"'[]"), "tag")
+    text = without_programs(text)
     if (answer := after_answer_phrase(text)) is not None:
         return _nonempty(answer, "phrase")
     return _nonempty(_whole_or_last(text), "text") if finished else None
@@ -140,7 +143,8 @@ def _whole_or_last(text: str) -> str | None:
     if one_line:
         text = LATER_CLAUSE.split(text)[-1]
     bare = TEXT_COMMAND.sub("", text)
-    if one_line and not MATH.search(text) and not PROSE.search(bare) and not WORD_BEFORE_NUMBER.search(bare):
+    is_bare = not MATH.search(text) and not PROSE.search(bare) and not WORD_BEFORE_NUMBER.search(bare)
+    if one_line and is_bare and not solves_on(text):
         return text
     if without_delimiters(text) != text:
         return without_delimiters(text)

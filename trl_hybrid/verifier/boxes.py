@@ -13,6 +13,7 @@ LETTER = re.compile("[a-zA-Z]")
 BRACE_AFTER = re.compile(r"\s*\{")
 OPERAND = r"[-+]?\d+(?:\.\d+)?\s*(?:\\cdot|\\times|[-+*/])?"
 FACTOR_BEFORE = re.compile(rf"(?:(?:=|\$|\\\(|\\\[)\s*|(?<!\S)(?=[-+]$))([-+]|{OPERAND})\s*$")
+FACTOR_ENDS = frozenset("-+*/0123456789ts")  # what a factor can end with: hardly any box needs the search
 # A box as the argument of a command that all of the formula is, or the value of a name: x = \sqrt{\boxed{5}}.
 WRAP_BEFORE = re.compile(
     r"(?:(?<![\w})\]])(?:\$|\\\(|\\\[)|\b[a-zA-Z]\s*=)\s*(-?\d*(?:\\sqrt(?:\[\d+\])?|\\[dt]?frac\{[^{}]*\}|\w\^)\{)\s*$"
@@ -23,6 +24,12 @@ BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 BARE_BOX = re.compile(r"\s*([^\s{}$\\]+)")
 SPACING = re.compile(r"\\(?:q?quad|text|mathrm|textbf)(?![a-zA-Z])|\\[,;:!()\[\] ]|[${}\s.*~]")
 CONNECTED = re.compile(r"(?:^|\W)(?:and|or)$|[,;&]$|^[,;&]\s*\S{1,12}\s*=$")
+# Between two boxes of which the second one is a claim of its own.
+ANOTHER_CLAIM = re.compile(
+    r"[.!?](?:[\s$*]|\\[)\]])*(?!and\b|or\b)[A-Za-z]"
+    r"|\b(?:so|then|thus|hence|therefore|later|finally|next|now|but|however|wait|actually|instead|rather|which|giving)\b",
+    re.IGNORECASE,
+)
 PERCENT_AFTER = re.compile(r"\s*\$?\s*(?:\\?%|(?:percent|pct)\b)")
 MAX_JOINED_BOXES = 32
 
@@ -39,14 +46,22 @@ def find_boxes(text: str) -> list[re.Match[str]]:
 
 def _is_box(text: str, match: re.Match[str]) -> bool:
     start = match.start()
-    command = COMMAND_BEFORE.search(text, max(0, start - 12), start)
+    command = _command_before(text, start)
     if match[0] == "box":
-        return command is not None and command[0] == r"\f"
-    if command is not None and command[0] == "\\":
+        return command == r"\f"
+    if command == "\\":
         return True
     return BRACE_AFTER.match(text, match.end()) is not None and (
-        command is not None or not text[start - 1 : start].isalpha()
+        command != "" or not text[start - 1 : start].isalpha()
     )
+
+
+def _command_before(text: str, start: int) -> str:
+    r"""What stands of a command before its letters "box": the backslash, `\f` or nothing."""
+    if text[start - 1 : start] == "\\":
+        return "\\"
+    command = COMMAND_BEFORE.search(text, max(0, start - 12), start)
+    return command[0] if command else ""
 
 
 def last_box(text: str, boxes: list[re.Match[str]], trusted: bool = False) -> str | None:
@@ -61,8 +76,7 @@ def last_box(text: str, boxes: list[re.Match[str]], trusted: bool = False) -> st
         start, end, resume = span
         if contents and (resume > next_start or not joined(text[resume:next_start], trusted)):
             break
-        command = COMMAND_BEFORE.search(text, max(0, box.start() - 12), box.start())
-        begin = box.start() - len(command[0] if command else "")
+        begin = box.start() - len(_command_before(text, box.start()))
         content = _with_factors(text, begin, text[start:end].strip(), resume)
         content += "\\%" if not contents and PERCENT_AFTER.match(text, resume) else ""
         if not any(_is_same(content, other) for other in contents):
@@ -75,11 +89,15 @@ def last_box(text: str, boxes: list[re.Match[str]], trusted: bool = False) -> st
 
 def _with_factors(text: str, begin: int, content: str, resume: int) -> str:
     r"""A box's content with the sign or factor that stands outside of it: -\boxed{3}, 2\boxed{3}\sqrt{5}."""
-    wrap = WRAP_BEFORE.search(text, max(0, begin - 40), begin)
-    if content and wrap and WRAP_AFTER.match(text, resume):
+    if not content:
+        return content
+    if WRAP_AFTER.match(text, resume) and (wrap := WRAP_BEFORE.search(text, max(0, begin - 40), begin)):
         return f"{wrap[1]}{content}}}"
-    before, after = FACTOR_BEFORE.search(text, max(0, begin - 24), begin), FACTOR_AFTER.match(text, resume)
-    if not content or not (before or after):
+    window = max(0, begin - 24)
+    ends_so = text[window:begin].rstrip()[-1:] in FACTOR_ENDS
+    before = FACTOR_BEFORE.search(text, window, begin) if ends_so else None
+    after = FACTOR_AFTER.match(text, resume)
+    if not (before or after):
         return content
     plain = content.replace(".", "", 1).isdigit() and not (before and before[1][-1].isdigit())
     inside = content if plain and not (after and after[1][0] == "^") else f"({content})"
@@ -122,11 +140,11 @@ def joined(between: str, trusted: bool) -> bool:
     r"""Whether two boxes, or two formulas, are one list.
 
     Example:
-        >>> [joined(text, trusted=False) for text in (r"$ \text{ and } $", r", \quad x_2 = ", ". No, wait: ")]
+        >>> [joined(text, trusted=False) for text in (r"$ \text{ and } $", r", \quad x_2 = ", "$. Later, $")]
         [True, True, False]
     """
     if trusted and len(between) < 10:
         return True
-    if len(between) > 60:
+    if len(between) > 60 or ANOTHER_CLAIM.search(between):
         return False
     return CONNECTED.search(SPACING.sub(" ", between).strip()) is not None

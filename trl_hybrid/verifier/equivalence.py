@@ -5,10 +5,11 @@ that function raises `NeedsAlgebraError`, which sends the pair to a worker; in a
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from trl_hybrid.verifier import shapes, units
 from trl_hybrid.verifier.guard import is_too_large
-from trl_hybrid.verifier.latex import key, normalize
+from trl_hybrid.verifier.latex import PLAIN_NUMBER, key, normalize
 from trl_hybrid.verifier.numeric import IN_BASE, Number, parse_number, same_number, with_decimal_point
 from trl_hybrid.verifier.parts import RULES
 from trl_hybrid.verifier.plaintext import to_latex
@@ -51,7 +52,9 @@ def compare(gold: str, answer: str, algebra: Algebra) -> Judgement:
     """
     if is_blank(gold):
         return UNJUDGEABLE
-    gold, answer = to_latex(normalize(gold)), to_latex(normalize(answer))
+    if (judgement := _compare_plain(gold, answer)) is not None:
+        return judgement
+    gold, answer = _read(gold), _read(answer)
     if key(gold) == key(answer):
         return Judgement(True, "exact")
     if shapes.is_prose(gold):
@@ -63,6 +66,24 @@ def compare(gold: str, answer: str, algebra: Algebra) -> Judgement:
         if None not in choices:
             return _right_or_wrong(choices[0] == choices[1], "exact")
     return _compare_normal(gold_value, value, algebra, 0)
+
+
+@lru_cache(maxsize=256)
+def _read(text: str) -> str:
+    """An answer in one spelling; the gold of a group is read once."""
+    return to_latex(normalize(text))
+
+
+def _compare_plain(gold: str, answer: str) -> Judgement | None:
+    """The commonest pair, two numbers in plain digits: they have no other spelling, unit or part."""
+    if not (PLAIN_NUMBER.fullmatch(gold) and PLAIN_NUMBER.fullmatch(answer)):
+        return None
+    if gold == answer:
+        return Judgement(True, "exact")
+    gold_number, answer_number = parse_number(gold), parse_number(answer)
+    if gold_number is None or answer_number is None:  # too many digits
+        return None
+    return _right_or_wrong(same_number(gold_number, answer_number), "numeric")
 
 
 def compare_without_algebra(gold: str, answer: str) -> Judgement | None:

@@ -162,6 +162,8 @@ def split_top(text: str, separator: re.Pattern[str]) -> list[str]:
         >>> split_top("(1,2),3", re.compile(","))
         ['(1,2)', '3']
     """
+    if separator.search(text) is None:
+        return [text.strip()]
     parts, depth, start, position = [], 0, 0, 0
     while position < len(text):
         if depth == 0 and (match := separator.match(text, position)) and match.end() > position:

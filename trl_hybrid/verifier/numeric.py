@@ -58,6 +58,8 @@ def parse_number(text: str) -> Number | None:
     text = text.strip()
     if len(text) > MAX_DIGITS:
         return None
+    if (number := _parse_plain(text)) is not None:
+        return number
     if percent := PERCENT.search(text):
         number = _parse_plain(text[: percent.start()])
         if number is None:
@@ -67,7 +69,7 @@ def parse_number(text: str) -> Number | None:
     if scale := SCALE.search(text):
         number = _parse_decimal(text[: scale.start()])
         return None if number is None else Number(number.value * SCALES[scale[1]])
-    return _parse_plain(text)
+    return None
 
 
 def with_decimal_point(text: str) -> str:

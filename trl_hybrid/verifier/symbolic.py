@@ -7,8 +7,8 @@ from functools import lru_cache
 from typing import Any
 
 import sympy
-from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
-from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+from latex2sympy2_extended import NormalizationConfig, normalize_latex
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig, _Latex2Sympy
 from math_verify.grader import should_treat_as_complex, verify
 
 from trl_hybrid.verifier import shapes
@@ -36,6 +36,14 @@ SMALL_PROBES = (sympy.Rational(3, 7), sympy.Rational(5, 11), sympy.Rational(2, 1
 
 for name in ("math_verify.parser", "math_verify.grader"):
     logging.getLogger(name).setLevel(logging.ERROR)  # they warn that their own time limit is off
+
+
+class Converter(_Latex2Sympy):
+    """latex2sympy, which hands every number to sympy's reader of Python, a fifth of the time of a pair."""
+
+    def parse_number(self, text: str) -> Parsed:
+        """A number's value; a plain integer needs no reader."""
+        return sympy.Integer(text) if text.isdecimal() else super().parse_number(text)
 
 
 def judge(gold: str, answer: str) -> dict[str, Any]:
@@ -100,13 +108,8 @@ def parse(text: str, any_case: bool = True) -> Parsed | None:
     text = normalize_latex(text, NORMALIZATION)
     config = ConversionConfig(lowercase_symbols=any_case)
     try:
-        value: Parsed = latex2sympy(
-            text,
-            is_real=not should_treat_as_complex(text),
-            convert_degrees=degrees,
-            normalization_config=None,
-            conversion_config=config,
-        )
+        converter = Converter(is_real=not should_treat_as_complex(text), convert_degrees=degrees, config=config)
+        value: Parsed = converter.parse(text)
         exact = {number: sympy.Rational(str(number)) for number in value.atoms(sympy.Float)}
         imaginary = {symbol: sympy.I for symbol in value.atoms(sympy.Symbol) if symbol.name == "i"}
         return value.xreplace({**exact, **imaginary})

@@ -13,8 +13,9 @@ UNITS_TAIL = re.compile(
     r"|\^\\circ\s*(?:\\text\{\s*)?[CFK]?\}?)\s*$"
 )
 SPELLED_OUT = re.compile(r"(?<=\d)\s*\((?=[^()]*[a-z]{3})(?!\s*(?:or|and|not|mod)\b)[a-z][a-z -]{2,}\)$")
+TIME = r"(?:second|minute|hour|day|night|week|month|year)"
 PLAIN_UNITS = re.compile(
-    rf"(?<=\d)\s+(?:{NOT_A_UNIT}[a-zA-Z]{{2,}}\.?\s?){{1,3}}$|(?<=\d)\s*[a-zA-Z]{{1,7}}/[a-zA-Z]{{1,4}}$|(?<=\d)\s*(?:cm|km|mm|kg|ft|mph|sq)(?:\^?\{{?[23]\}}?)?$"
+    rf"(?<=\d)\s+(?:{NOT_A_UNIT}[a-zA-Z]{{2,}}\.?\s?){{1,3}}(?:(?:an?|every|each)\s{TIME})?$|(?<=\d)\s*[a-zA-Z]{{1,7}}/[a-zA-Z]{{1,4}}$|(?<=\d)\s*(?:cm|km|mm|kg|ft|mph|sq)(?:\^?\{{?[23]\}}?)?$"
 )
 CURRENCY = re.compile(
     r"^\s*(?:\\?\$|[€£¥₹]|\\pounds|\\text\{\s*(?:\\?\$|USD|Rs\.?)\s*\})\s*|\s*(?:[€£¥₹]|dollars|cents|euros)\s*$"

@@ -87,12 +87,25 @@ def values_in(sentence: str, formulas: list[str]) -> list[Value]:
                 found.append(_value(sentence, match))
                 taken[match.start() : match.end()] = b"\1" * len(match[0])
     first = min((value.start for value in found), default=len(sentence))
-    pronouns = [match.span() for match in PRONOUN.finditer(sentence)]
-    for match in NUMBER_WORDS.finditer(sentence):
-        counts = not found or (match.end() <= first and FIRST.match(sentence, 0, match.start()))
-        if counts and not any(start <= match.start() < end for start, end in pronouns):
-            named.append(Value(match.start(), match.end(), str(value_of(match)), is_number=True))
+    for value in numbers_in_words(sentence):
+        if not found or (value.end <= first and FIRST.match(sentence, 0, value.start)):
+            named.append(value)
     return sorted(named + found, key=lambda value: value.start)
+
+
+def numbers_in_words(sentence: str) -> list[Value]:
+    """The numbers that a sentence has in words, pronouns such as "no one" aside.
+
+    Example:
+        >>> [value.text for value in numbers_in_words("No one can see the twenty-five cars.")]
+        ['25']
+    """
+    pronouns = [match.span() for match in PRONOUN.finditer(sentence)]
+    return [
+        Value(match.start(), match.end(), str(value_of(match)), is_number=True)
+        for match in NUMBER_WORDS.finditer(sentence)
+        if not any(start <= match.start() < end for start, end in pronouns)
+    ]
 
 
 def _value(sentence: str, match: re.Match[str]) -> Value:

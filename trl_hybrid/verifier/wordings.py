@@ -1,4 +1,4 @@
-"""The English in which sentences refuse, doubt, bound, deny, take back and put conditions: patterns for `prose.py`.
+"""The English in which sentences refuse, doubt, bound, deny, take back and put conditions: patterns for other modules.
 
 Each pattern is a class of wordings; which of them decides, and in what order, is said where they are used.
 """
@@ -43,7 +43,7 @@ NOT_THE_ANSWER = re.compile(
     r"|far) from|\bby no means|\brule[sd]? out|\bwrong to say|\bother than|\brather than|\bany\w+ but|\bexceeds?"
     r"|\b(?:less|fewer|more|greater|smaller|larger|higher|lower) than(?: or equal to)?|\b(?:is|be|are"
     r"|was) (?:well |just )?(?:under|over|above|below)"
-    r"|\bup to|≠)[(\s$]*$",
+    r"|(?<!round )(?<!rounds )(?<!rounded )(?<!rounding )\bup to|≠)[(\s$]*$",
     re.IGNORECASE,
 )
 DENIED_BEHIND = re.compile(
@@ -75,8 +75,12 @@ BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*")
 CONDITION = re.compile(
     r"(?:\b(?:at least|at most|below|above|under|over|beyond|than|first|last|next|every|each|per|within"
     r"|between|out of|of the|horse"
-    r"|number|problem|question|step|case|part|day|year|page|in|on|after|before|until|since|from|during|with|transport)|#)"
-    r"\s*(?:about|exactly|only|all|the|a|an|year|size)?\s*#?$",
+    r"|number|equation|problem|question|step|case|part|day|year|page|in|on|after|before|until|since|from|during|with|transport)|#)"
+    r"\s*(?:about|exactly|only|all|the|a|an|year|size"
+    r"|(?:his|her|its|their|our|my)(?: \w+)?|the (?:original|initial|first|other))?"
+    r"\s*#?$|\b(?:class|group|team|party|pack|set) of\s*$|\d [a-z]+ of\s*$"
+    r"|\b(?:in|from|out of) (?:his|her|its|their|our|my|the|an?) \w+ of\s*$"
+    r"|\b(?:of|from|out of) (?:his|her|its|their|our|my)\s*$",
     re.IGNORECASE,
 )
 # A number that only names something, or a quantity that the problem gave.
@@ -91,19 +95,63 @@ GIVEN = re.compile(
     r"(?:%|percent) of\s*\$?$|\b(?:by [a-z]+ing|(?:at|with) (?:a |an )?(?:\w+ )?(?:\w+ )?of|side|radius)\s*\$?$",
     re.IGNORECASE,
 )
-RATE_BEHIND = re.compile(r"(?:\s[a-z]+)?\s(?:each|apiece)\b|\s?(?:/|per\s)[a-z]", re.IGNORECASE)
+RATE_BEHIND = re.compile(r"\s?(?:(?:[a-z]+\s)?apiece\b|(?:/|per\s)[a-z])", re.IGNORECASE)
+EACH_BEHIND = re.compile(r"(?:\s[a-z]+)?\seach\b")
+DEFINITE = re.compile(r"\b(?:the|these|those)\s*$", re.IGNORECASE)
+OR = re.compile(r"(?:\s[a-z]+)?(?:,\s*|\s+)(?:or|i\.e\.,?|that is,?)\s+", re.IGNORECASE)
+# The result of an operation, in other words: "25 - (5 + 3), or 17".
+OR_RESULT = re.compile(r"[-+*/×·÷−]\s*\$?[\d.]+\)*,\s+or\s*$")
+COMES_TO = re.compile(r"→|=|\bso\b")
+RESULTS = r"(?:leaves|gives|means|makes|brings|comes|adds|totals|results|rounds|becomes)"
+WHICH = rf"which(?! (?:{RESULTS}|(?-i:[A-Z])[a-z]+\s))"
+THAT = rf"(?<!find )(?<!found )(?<!know )(?<!see )(?<!means )(?<!shows )(?<!conclude )(?<!so )that(?!['’]s| {RESULTS})"
+ADJECTIVE_BEHIND = re.compile(r"-[a-z]+\b")
+LEFT_WITH = re.compile(
+    r"\b(?:leav(?:es|ing)|left|ends? up|ended up|is|are)\s(?:\w+\s)?with\s*(?:only |just |exactly |a total of )*$"
+)
+FOR = re.compile(
+    r"\bfor\s*(?:all |the |every |each |his |her |their |an? )*(?:\d+\s[a-z]+(?:,|,? and)\s+)*$", re.IGNORECASE
+)
+MONEY = re.compile(r"\\?[$€£¥]|\S+\s(?:dollars|cents|euros|pounds)\b")
+PER_TIME = re.compile(r"(?:\s[a-z]+){0,2}\s(?:a|an)\s(?:second|minute|hour|day|night|week|month|year|piece|person)\b")
 RELATIVE = re.compile(
-    r"\b(?:that|who|which|whose|where|with (?:a |an )?\w+s? (?:\w+ )?(?:above|below|than|over|under))\b"
+    rf"\b(?:{THAT}|{WHICH}|who|whose|where"
+    r"|the \w+ (?:he|she|they|we|you|it)\b(?! \w+ (?:is|are|was|were)\b)"
+    r"|with (?:a |an )?\w+s? (?:\w+ )?(?:above|below|than|over|under))\b"
 )
 SUBORDINATE = re.compile(
-    r",\s*(?:one|with|which|where|when|since|because|while|whereas|though|although|compared|as|given)\b|\b(?:since|because|if)\b"
+    rf",\s*(?:one|with|{WHICH}|where|when|since|because|while|whereas|though|although|compared|as|given)\b|\b(?:since|because|if)\b"
     r"|\bto (?!(?:get|find|obtain|give|yield|make|see|calculate|compute|determine|a|an|the|be|equal|arrive"
     r"|conclude|show|only"
     r"|about|exactly|just|reach|have|total|produce)\b)[a-z]+\b",
     re.IGNORECASE,
 )
+# A clause that only adds to what stands before it, up to where the main clause goes on.
+ADDED_CLAUSE = re.compile(
+    r"\b(?:after|when|having|considering|including|excluding|whereas|assuming|provided|supposing"
+    r"|by [a-z]+ing|instead of|if|because|since)\b"
+    r"|,\s*as (?:each|every|the|there|it|he|she|they|we|you|one)\b"
+    r"|,\s*which is (?=\S+ (?:\w+ )?(?:more|less|fewer|times|of|as))"
+    r"|,\s*(?:i\.e\.,?\s+)?(?:(?:\d+|twice|half|double|triple|[a-z]+ times)\b"
+    r"(?= (?:more|less|fewer|of|as|the|[A-Z])))",
+)
+RESUMES = re.compile(
+    r"[,;]\s*(?:so|then|and|but|thus|hence|therefore|we|he|she|it|they|there|giving|leaving|making)\b|;"
+)
+OPENING_CLAUSE = re.compile(
+    r"\W*(?:(?:so|now|then|thus|therefore|hence|and|but)\b,?\s*)?(?:after|if|since|because|when|while|given|with|at|by|over"
+    r"|out of|of|from|for|assuming|as|although|though|before|until|in|on|during|[a-z]+ing)\b(?:[^,;:=]|,(?=\d))*,\s",
+    re.IGNORECASE,
+)
+# How a value was come by: "694, which is 204 + 160 + 330".
+WORKING_BEHIND = re.compile(
+    r"(?:[,;]?\s*\b(?:which (?:is|equals)|being|because|since|as|i\.e\.)|:)"
+    r"\s+\$?\d[\d.,]*(?:(?:\s[-/−]\s|\s*[+*×·÷]\s*)\$?\d[\d.,]*)+\s*$"
+    r"|(?<=[a-z%])\s*\(\s*\d[\d.,$]*(?:\s*[-+*/×·÷−]\s*\$?\d[\d.,]*)+\s*\)(?=\W*$)"
+)
+PARTS_FOLLOW = re.compile(r"[:,–—]|\bwith\b|\bof which\b")
 STATES = re.compile(r"\b(?:is|are|was|were|equals?|costs?|makes?|gives?)\b[^a-z]*$|=\s*$", re.IGNORECASE)
 THERE_ARE = re.compile(
-    r"\bthere (?:are|is|were|was|will be|would be)\s+(?:only |exactly |a total of )*$", re.IGNORECASE
+    r"\bthere(?:['’]s| (?:are|is|were|was|will be|would be))\s+(?:only |just |exactly |a total of )*$", re.IGNORECASE
 )
 ASIDE_IN_BRACKETS = re.compile(r"\([^()]*[A-Za-z]{3,}[^()]*\)")
