@@ -65,8 +65,9 @@ class TestScoreDeviation:
         assert score_deviation(*arguments, "group").tolist() == pytest.approx([group], nan_ok=True)
         assert score_deviation(*arguments, "stratum").tolist() == pytest.approx([stratum], nan_ok=True)
 
-    def test_one_group_may_be_unknown_beside_another(self):
-        sigma = score_deviation(tensor([1.0, 0.0, 1.0, 1.0]), tensor([3.0, 1.0, 2.0, 6.0]), 2, "stratum")
+    @pytest.mark.parametrize("verdict", [0.0, 1.0])
+    def test_one_group_may_be_unknown_beside_another(self, verdict):
+        sigma = score_deviation(tensor([1.0, 0.0, verdict, verdict]), tensor([3.0, 1.0, 2.0, 6.0]), 2, "stratum")
         assert sigma.tolist() == pytest.approx([NAN, 2.0], nan_ok=True)
 
     def test_group_of_one_is_unknown(self):
