@@ -19,7 +19,6 @@ PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(Path("docs").glob("
 PROGRAMS = ("trl-hybrid", "accelerate launch", "python recipes/")
 
 # TRL's configs set the name that transformers 5.23 renames.
-pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
 
 
 def commands_of(page):

@@ -1,16 +1,31 @@
 """The command `trl-hybrid`."""
 
 import argparse
+import difflib
 import sys
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 from trl_hybrid.commands import check, configs, init, plan, push, report, score, verify
 from trl_hybrid.commands import eval as evaluation
-from trl_hybrid.commands.spelling import with_known_names
-from trl_hybrid.errors import plain_errors
+from trl_hybrid.errors import hide_known_warnings, plain_errors
 
+
+COMMANDS: dict[str, Any] = {
+    "init": init,
+    "check": check,
+    "plan": plan,
+    "eval": evaluation,
+    "report": report,
+    "push": push,
+    "verify": verify,
+    "score": score,
+    "configs": configs,
+}
+"""Modules of SUMMARY, DESCRIPTION, EXAMPLES and maybe USAGE, `add_options(parser)` and `run(args) -> exit status`."""
 
 DESCRIPTION = "Tools around hybrid-reward GRPO. The training itself is `python recipes/tinyllama_grpo.py`."
 
@@ -21,15 +36,15 @@ EXAMPLES = """examples, in the order of a project:
   trl-hybrid report runs/embedded
   trl-hybrid eval --model runs/embedded --base
   trl-hybrid push runs/embedded --hub_model_id me/tiny
-Each command explains itself: trl-hybrid eval --help. Options are written with underscores or hyphens, and by the
-names that the recipe has for them.
+Each command explains itself: trl-hybrid eval --help. Options have the names that the recipe has for them.
 """
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parsed = parse(args)
-    with plain_errors():
+    with plain_errors(), warnings.catch_warnings():
+        hide_known_warnings()
         return parsed.run(parsed)
 
 
@@ -48,25 +63,36 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"trl-hybrid {version('trl-hybrid')}")
-    # An abbreviation that works today would mean something else once there is another option.
-    strict = partial(argparse.ArgumentParser, allow_abbrev=False)
-    commands = parser.add_subparsers(
-        dest="command",
-        required=True,
-        metavar="command",
-        parser_class=strict,  # pyright: ignore[reportArgumentType] - argparse only calls it
-    )
-    for command in (init, check, plan, evaluation, report, push, verify, score, configs):
-        command.add_parser(commands)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, command in COMMANDS.items():
+        own = commands.add_parser(
+            name,
+            help=command.SUMMARY,
+            usage=f"trl-hybrid {name} {command.USAGE}" if hasattr(command, "USAGE") else None,
+            description=command.DESCRIPTION,
+            epilog=command.EXAMPLES,
+            formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=33),
+            allow_abbrev=False,  # what works today would mean something else once there is another option
+        )
+        command.add_options(own)
+        own.set_defaults(run=command.run)
     if not words:
         parser.print_help()
         raise SystemExit(0)
-    parsed, unknown = parser.parse_known_args(with_known_names(words))
+    parsed, unknown = parser.parse_known_args(words)
     if "recipe_options" in parsed:
         parsed.recipe_options = unknown
     elif unknown:
-        commands.choices[parsed.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+        own = commands.choices[parsed.command]
+        own.error(f"unrecognized arguments: {' '.join(unknown)}{_hint(unknown[0], own)}")
     return parsed
+
+
+def _hint(option: str, parser: argparse.ArgumentParser) -> str:
+    """Name the options that were perhaps meant."""
+    known = [name for action in parser._actions for name in action.option_strings]
+    near = difflib.get_close_matches(option.partition("=")[0], known)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,12 +17,17 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message holds the rule, the value and the fix."""
 
 
+def hide_known_warnings() -> None:
+    """Hide what users can do nothing about: TRL and PEFT use names that transformers 5.23 renames."""
+    warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
+
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Show bad input as one message on standard error and exit with status 2.
 
-    Only what a person can mend is caught: `ValueError` and `TypeError` (settings), `OSError` (files, network),
-    `ImportError` and `RuntimeError` (packages that a setting asks for, devices, memory).
+    Only what a person can mend is caught: `InputError`, `OSError` (files, network, the Hub's errors) and `ImportError`
+    (packages that a setting asks for). A `TypeError` or a plain `ValueError` is a mistake in code and shows its trace.
     Wrap the preparation of a run in it, not the run. With the environment variable `TRL_HYBRID_TRACEBACK` set, the
     exception goes on with its stack trace. What the terminal's encoding does not have is shown by its number.
 
@@ -36,7 +42,7 @@ def plain_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.stderr.write("\nInterrupted.\n")
         raise SystemExit(130) from None
-    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+    except (InputError, OSError, ImportError) as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         rank = os.environ.get("RANK", "0")

@@ -89,7 +89,8 @@ def test_every_problem_has_a_fix_and_does_not_hide_the_next_one(capsys):
     assert "Check" in data  # a message with its own fix gets no second one
     assert "The policy 'no/such-model' cannot be loaded" in policy
     assert "is a causal language model" in reward_model
-    assert len(lines(out, "     fix")) == 2
+    assert "Give a reward model such as" in reward_model
+    assert len(lines(out, "     fix")) == 1
     assert "3 problems" in out
 
 
@@ -118,9 +119,9 @@ def test_gold_answers_that_cannot_be_judged_are_counted(capsys, tmp_path):
 def test_the_shipped_problems_are_found_from_any_folder(monkeypatch, tmp_path):
     assert problems.find_shipped("openai/gsm8k") == "openai/gsm8k"
     monkeypatch.chdir(tmp_path)
-    found = problems.find_shipped(problems.SHIPPED)
-    assert found.endswith(problems.SHIPPED)
-    assert found != problems.SHIPPED
+    found = problems.find_shipped(problems.SHIPPED_TASKS)
+    assert found.endswith(problems.SHIPPED_TASKS)
+    assert found != problems.SHIPPED_TASKS
 
 
 def test_a_broken_verifier_and_a_wrong_reward_are_found(monkeypatch):

@@ -13,7 +13,8 @@ import yaml
 
 from trl_hybrid.cli import main
 from trl_hybrid.commands.configs import find_configs, when_to_use
-from trl_hybrid.reward_model.zero3 import find_config
+from trl_hybrid.reward_model.zero3 import CONFIG
+from trl_hybrid.shipped import shipped_folder
 
 
 NAMES = ["cpu", "multi_gpu", "single_gpu", "zero2", "zero3", "zero3_offload", "rm_zero3_offload"]
@@ -54,7 +55,7 @@ def test_every_use_is_a_sentence_on_one_line():
 
 
 def test_the_reward_model_s_is_the_one_that_it_is_loaded_with():
-    assert find_configs()[-1] == find_config().resolve()
+    assert find_configs()[-1] == (shipped_folder("accelerate_configs") / CONFIG).resolve()
 
 
 @pytest.mark.parametrize("name", ["zero2", "zero2.yaml"])

@@ -60,7 +60,7 @@ def plan(capsys, *args):
 
 
 def test_the_recipe_on_24_and_80_gb(models, capsys):
-    small = plan(capsys, "--config", RECIPE, "--gpu-memory", 24, *models)
+    small = plan(capsys, "--config", RECIPE, "--gpu_memory", 24, *models)
     assert small["free"] == 24 * 10**9
     assert small["policy"]["rows"] == 32
     assert small["policy"]["generated_rows"] == 128
@@ -77,7 +77,7 @@ def test_the_recipe_on_24_and_80_gb(models, capsys):
     # 23.7 of 24 GB.
     assert (small["recommended"], small["fits"]) == ("resident", True)
     assert "(24.0 GB less" in small["reason"]
-    assert plan(capsys, "--config", RECIPE, "--gpu-memory", 23, *models)["recommended"] == "streamed"
+    assert plan(capsys, "--config", RECIPE, "--gpu_memory", 23, *models)["recommended"] == "streamed"
 
     large = plan(capsys, "--config", RECIPE, "--gpu_memory", 80, *models)
     assert large["training"] == small["training"]
@@ -86,7 +86,7 @@ def test_the_recipe_on_24_and_80_gb(models, capsys):
 
 def test_recipe_options_go_over_the_yaml_file(models, capsys):
     smaller = ["--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "16", "--max_test_rows", "0"]
-    found = plan(capsys, "--config", RECIPE, "--gpu-memory", 24, *models, *smaller)
+    found = plan(capsys, "--config", RECIPE, "--gpu_memory", 24, *models, *smaller)
     assert found["policy"]["rows"] == 8
     assert found["policy"]["generated_rows"] == 8 * 16
     # As the YAML file says it.
@@ -128,7 +128,7 @@ def test_without_a_gpu_there_is_a_table_and_a_hint_but_no_recommendation(models,
 
 
 def test_the_table_recommends_and_says_why(models, capsys):
-    assert main(["plan", *models, "--gpu-memory", "80"]) == 0
+    assert main(["plan", *models, "--gpu_memory", "80"]) == 0
     out = capsys.readouterr().out
     assert "Recommended placement: resident: needs 14." in out
     assert "--gpu_memory" not in out
@@ -136,7 +136,7 @@ def test_the_table_recommends_and_says_why(models, capsys):
 
 
 def test_training_that_does_not_fit_is_said(models, capsys):
-    found = plan(capsys, *models, "--gpu-memory", 2)
+    found = plan(capsys, *models, "--gpu_memory", 2)
     assert found["recommended"] is None  # no place of the reward model would help
     assert found["fits"] is False
     assert "Training alone does not fit" in found["notes"][0]
@@ -153,10 +153,10 @@ def with_options(suggestion):
 @pytest.mark.parametrize(
     "asked",
     [
-        ["--gpu-memory", 20.5, "--reward_model_placement", "resident"],
-        ["--gpu-memory", 6, "--host-memory", 20],
-        ["--gpu-memory", 12, "--use_peft", "false", "--gradient_checkpointing", "false"],
-        ["--gpu-memory", 16, "--gpus", 2, "--reward_model_placement", "resident", "--max_completion_length", 2000],
+        ["--gpu_memory", 20.5, "--reward_model_placement", "resident"],
+        ["--gpu_memory", 6, "--host_memory", 20],
+        ["--gpu_memory", 12, "--use_peft", "false", "--gradient_checkpointing", "false"],
+        ["--gpu_memory", 16, "--gpus", 2, "--reward_model_placement", "resident", "--max_completion_length", 2000],
     ],
 )
 def test_what_is_suggested_fits_when_it_is_asked_for(models, capsys, asked):
@@ -175,7 +175,7 @@ def test_what_is_suggested_fits_when_it_is_asked_for(models, capsys, asked):
 
 
 def test_the_fewest_changes_come_first(models, capsys):
-    found = plan(capsys, "--config", RECIPE, *models, "--gpu-memory", 20.5, "--reward_model_placement", "resident")
+    found = plan(capsys, "--config", RECIPE, *models, "--gpu_memory", 20.5, "--reward_model_placement", "resident")
     assert [suggestion["options"] for suggestion in found["suggestions"]] == [
         {"reward_model_placement": "streamed"},
         {"per_device_train_batch_size": "8", "gradient_accumulation_steps": "16"},
@@ -184,31 +184,31 @@ def test_the_fewest_changes_come_first(models, capsys):
 
 
 def test_adapters_are_suggested_where_smaller_batches_do_not_do(models, capsys):
-    found = plan(capsys, "--config", RECIPE, *models, "--gpu-memory", 8, "--use_peft", "false")
+    found = plan(capsys, "--config", RECIPE, *models, "--gpu_memory", 8, "--use_peft", "false")
     assert all(suggestion["options"]["use_peft"] == "true" for suggestion in found["suggestions"])
     assert found["suggestions"]
 
 
 def test_where_only_the_cpu_is_left_for_scoring_settings_for_the_gpu_are_named(models, capsys):
-    found = plan(capsys, "--config", RECIPE, *models, "--gpu-memory", 10)
+    found = plan(capsys, "--config", RECIPE, *models, "--gpu_memory", 10)
     assert (found["recommended"], found["fits"]) == ("cpu", True)
     assert [suggestion["placement"] for suggestion in found["suggestions"]] == ["streamed"]
 
 
 def test_host_memory_decides_too(models, capsys):
-    asked = ["--config", RECIPE, *models, "--gpu-memory", 16]
-    assert plan(capsys, *asked, "--host-memory", 17)["recommended"] == "streamed"
-    short = plan(capsys, *asked, "--host-memory", 16)
+    asked = ["--config", RECIPE, *models, "--gpu_memory", 16]
+    assert plan(capsys, *asked, "--host_memory", 17)["recommended"] == "streamed"
+    short = plan(capsys, *asked, "--host_memory", 16)
     assert (short["recommended"], short["fits"]) == (None, False)
     assert "No placement of the reward model fits" in short["reason"]
     # Two processes hold two copies.
-    assert plan(capsys, *asked, "--host-memory", 17, "--gpus", 2)["fits"] is False
-    chosen = plan(capsys, *asked, "--host-memory", 16, "--reward_model_placement", "cpu")
+    assert plan(capsys, *asked, "--host_memory", 17, "--gpus", 2)["fits"] is False
+    chosen = plan(capsys, *asked, "--host_memory", 16, "--reward_model_placement", "cpu")
     assert chosen["fits"] is False
 
 
 def test_the_exit_status_and_the_options_are_for_people_too(models, capsys):
-    asked = ["plan", "--config", RECIPE, *models, "--gpu-memory", "16", "--reward_model_placement"]
+    asked = ["plan", "--config", RECIPE, *models, "--gpu_memory", "16", "--reward_model_placement"]
     assert main([*asked, "resident"]) == 1
     out = capsys.readouterr().out
     assert "Does not fit: 23.68 GB on each GPU; 16.00 GB are free on each GPU." in out
@@ -219,20 +219,20 @@ def test_the_exit_status_and_the_options_are_for_people_too(models, capsys):
 
 def test_deepspeed_s_sharing_is_counted_where_the_launch_is_named(models, capsys):
     asked = [*models, "--use_peft", "false", "--dtype", "float32", "--gpus", 4]
-    shared = plan(capsys, *asked, "--launch-config", "accelerate_configs/zero2.yaml")
+    shared = plan(capsys, *asked, "--launch_config", "accelerate_configs/zero2.yaml")
     assert shared["training"]["optimizer"] == 12 * 1_100_048_384 // 4
     assert shared["training"]["gradients"] == 2 * 1_100_048_384 // 4
     assert plan(capsys, *asked)["training"]["optimizer"] == 8 * 1_100_048_384
     # The file's own number of processes, where none is given.
-    assert plan(capsys, *models, "--launch-config", "accelerate_configs/zero2.yaml")["gpus"] == 8
-    offloaded = plan(capsys, *asked, "--launch-config", "accelerate_configs/zero3_offload.yaml")
+    assert plan(capsys, *models, "--launch_config", "accelerate_configs/zero2.yaml")["gpus"] == 8
+    offloaded = plan(capsys, *asked, "--launch_config", "accelerate_configs/zero3_offload.yaml")
     assert offloaded["placements"]["resident"]["host"] == 4 * offloaded["training"]["host"] > 0
 
 
 def test_the_share_of_a_colocated_vllm_is_not_free(models, capsys):
     found = plan(
         capsys,
-        *(*models, "--gpu-memory", 80, "--use_vllm", "true", "--vllm_mode", "colocate"),
+        *(*models, "--gpu_memory", 80, "--use_vllm", "true", "--vllm_mode", "colocate"),
         *("--vllm_gpu_memory_utilization", "0.25", "--max_test_rows", "0"),
     )
     assert found["free"] == 60 * 10**9
@@ -252,14 +252,14 @@ def test_the_reward_model_s_number_type_counts(models, capsys):
 
 
 def test_a_quantized_reward_model_is_smaller_and_resident(models, capsys):
-    places = plan(capsys, *models, "--reward_model_load_in_4bit", "true", "--gpu-memory", 80)["placements"]
+    places = plan(capsys, *models, "--reward_model_load_in_4bit", "true", "--gpu_memory", 80)["placements"]
     # Layers of 13,051,236,352 bytes from 16 to 4.5 bits; embedding, norm and head as they are.
     assert places["resident"]["lasting"] == 13_051_236_352 * 4.5 / 16 + 1_089_994_752 + 21_504
     assert list(places) == ["resident"]
 
 
 def test_the_embedded_models(capsys):
-    found = plan(capsys, "--config", "recipes/configs/embedded.yaml", "--gpu-memory", 4, "--prompt-tokens", 16)
+    found = plan(capsys, "--config", "recipes/configs/embedded.yaml", "--gpu_memory", 4, "--prompt_tokens", 16)
     assert found["recommended"] == "resident"
     assert found["training"]["weights"] == 4 * found["policy"]["parameters"]  # all fp32
 
@@ -273,11 +273,11 @@ def test_the_embedded_models(capsys):
             "The reward model 'no/such-model' cannot be loaded",
         ),
         (["--config", "nowhere.yaml"], "does not exist"),
-        (["--gpu-memory", "0"], "must be a number above 0, got 0"),
-        (["--gpu-memory", "abc"], "must be a number above 0, got abc"),
+        (["--gpu_memory", "0"], "must be a number above 0, got 0"),
+        (["--gpu_memory", "abc"], "must be a number above 0, got abc"),
         (["--gpus", "0"], "must be a whole number of at least 1, got 0"),
         (["--gpus", "two"], "must be a whole number of at least 1, got two"),
-        (["--launch-config", "nowhere.yaml"], "A launch configuration is a YAML file"),
+        (["--launch_config", "nowhere.yaml"], "A launch configuration is a YAML file"),
         (["--no_such_option", "1"], "no_such_option"),
     ],
 )
@@ -324,8 +324,8 @@ def test_the_readme_has_a_row_for_every_size():
 def test_the_readme_s_sizes_are_the_plan_s(models, capsys, gpus, size, launch, config, options, placement, gpu, host):
     path, added = Path("recipes/configs", config), options.split()
     default_tokens = models[:-2]
-    launched = ["--launch-config", f"accelerate_configs/{launch}.yaml", "--gpus", gpus]
-    found = plan(capsys, "--config", path, *launched, "--gpu-memory", size, *default_tokens, *added)
+    launched = ["--launch_config", f"accelerate_configs/{launch}.yaml", "--gpus", gpus]
+    found = plan(capsys, "--config", path, *launched, "--gpu_memory", size, *default_tokens, *added)
     assert found["fits"] is True
     assert placement == (found["recommended"] if found["chosen"] == "auto" else found["chosen"])
     place = found["placements"][placement]

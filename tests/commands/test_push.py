@@ -142,7 +142,7 @@ def test_who_may_not_push_is_told_so(hub, client, run, token, name, said):
 
 
 def test_private_branch_and_default_name(hub, client, run):
-    assert client.push(run, "--private", "--revision", "second") == 0
+    assert client.push(run, "--private", "--hub_revision", "second") == 0
     assert hub.repositories["me/tiny"].private
     assert set(hub.files("me/tiny", "second")) == PUSHED
     assert set(hub.files("me/tiny")) == {".gitattributes"}

@@ -1,6 +1,5 @@
 """`trl-hybrid score` scores a file as a user has it, and goes on where it was stopped."""
 
-import argparse
 import dataclasses
 import json
 import os
@@ -16,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from trl_hybrid.cli import main
-from trl_hybrid.commands.score import IN_HELP, PREFIX, add_parser
+from trl_hybrid.cli import main, parse
+from trl_hybrid.commands.score import IN_HELP, PREFIX
 from trl_hybrid.recipe.options import JudgeArguments
 from trl_hybrid.reward_model import RewardModel
 
@@ -346,7 +345,5 @@ def test_help_shows_what_a_first_use_needs_and_all_options_of_the_reward_model_a
     assert shown == {*IN_HELP}
     for name in shown:
         assert "".join(options[name].metadata["help"].rstrip(".").split()) in said
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
-    parsed = parser.parse_args(["score", "--completions", "a", "--output", "b"])
+    parsed = parse(["score", "--completions", "a", "--output", "b"])
     assert {name: getattr(parsed, name) for name in options} == {n: field.default for n, field in options.items()}

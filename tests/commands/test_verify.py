@@ -26,7 +26,7 @@ ROWS = [
 
 
 def verify(*args):
-    return main(["verify", "--num_workers", "1", *map(str, args)])
+    return main(["verify", "--verifier_num_workers", "1", *map(str, args)])
 
 
 def test_verdicts_go_to_a_file_and_a_table(tmp_path, capsys):
@@ -66,6 +66,7 @@ def test_golds_of_a_data_set_by_line_and_by_index(tmp_path):
         ("\n", [], "holds no rows"),
         ('{"completion": "x", "answer": "1", "truncated": "no"}', [], "true or false as `truncated`, got 'no'"),
         ('{"completion": null, "answer": "4"}', [], "must have text or a list of messages as `completion`, got null"),
+        ('{"completion": [4], "answer": "4"}', [], "completions[0] must be a string or a list of messages"),
         ('{"completion": "x"}', [], "answer or solution; it has completion"),
         ('{"completion": "x", "answer": "1"}', ["--method", "guess"], "method must be one of"),
         ('{"completion": "x"}', ["--dataset_name", "data/dummy_math_tasks.jsonl"], "got 1 completions for 16 rows"),

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from trl_hybrid.evaluation.statistics import compare, counts, is_judged, problem_values, same_answer, summarize
+from trl_hybrid.evaluation.statistics import compare_models, counts, is_judged, problem_values, same_answer, summarize
 
 
 def sample(answer, correct, boxed=True, strict=None, **more):
@@ -93,16 +93,16 @@ def test_the_seed_of_the_bootstrap_is_0_unless_given():
     one, other = rows(1), rows(3)
     assert summarize(one) == summarize(one, seed=0) != summarize(one, seed=1)
     assert summarize(one, seed=1) == summarize(one, seed=1)
-    assert compare(one, other) == compare(one, other, seed=0) != compare(one, other, seed=1)
-    assert compare(one, other, seed=1) == compare(one, other, seed=1)
+    assert compare_models(one, other) == compare_models(one, other, seed=0) != compare_models(one, other, seed=1)
+    assert compare_models(one, other, seed=1) == compare_models(one, other, seed=1)
 
 
 def test_only_figures_of_both_sides_are_compared():
     before = [{"samples": [sample("8", False)], "greedy": sample("8", False)}]
     after = [{"samples": [sample("7", True)]}]
-    assert set(compare(before, after)["lenient"]) == {"mean_of_1", "pass@1", "majority_of_1"}
-    assert set(compare(after, before)["lenient"]) == {"mean_of_1", "pass@1", "majority_of_1"}
-    assert compare(before, after)["lenient"]["pass@1"]["value"] == 1.0
+    assert set(compare_models(before, after)["lenient"]) == {"mean_of_1", "pass@1", "majority_of_1"}
+    assert set(compare_models(after, before)["lenient"]) == {"mean_of_1", "pass@1", "majority_of_1"}
+    assert compare_models(before, after)["lenient"]["pass@1"]["value"] == 1.0
 
 
 def test_counts():
@@ -121,11 +121,11 @@ def test_means_over_problems_and_their_differences():
 
     before, after = rows(0, 0, 1, 1), rows(0, 1, 1, 1)
     assert summarize(after)["lenient"]["greedy"]["value"] == 0.75
-    gain = compare(before, after)["lenient"]["greedy"]
+    gain = compare_models(before, after)["lenient"]["greedy"]
     assert gain["value"] == 0.25
     assert 0.0 == gain["low"] < gain["high"] <= 1.0
     # Paired: the same answers differ nowhere, however much the problems differ among themselves.
-    assert compare(after, after)["lenient"]["greedy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert compare_models(after, after)["lenient"]["greedy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
 def test_figures_and_differences_of_the_strict_verdict_are_its_own():
@@ -139,7 +139,7 @@ def test_figures_and_differences_of_the_strict_verdict_are_its_own():
         "lenient": 0.75,
         "strict": 0.25,
     }
-    assert {verdict: figures["greedy"]["value"] for verdict, figures in compare(before, after).items()} == {
+    assert {verdict: figures["greedy"]["value"] for verdict, figures in compare_models(before, after).items()} == {
         "lenient": 0.5,
         "strict": 0.0,
     }
@@ -149,7 +149,7 @@ def test_a_problem_counts_in_a_difference_only_if_both_judge_it():
     good, bad = sample("7", True), sample("8", False)
     before = [{"samples": [], "greedy": row} for row in (bad, sample("7", None))]
     after = [{"samples": [], "greedy": row} for row in (good, bad)]
-    assert compare(before, after)["lenient"]["greedy"]["value"] == 1.0
+    assert compare_models(before, after)["lenient"]["greedy"]["value"] == 1.0
 
 
 @pytest.mark.parametrize(

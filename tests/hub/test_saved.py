@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.hub import saved as hub_saved
 from trl_hybrid.hub.saved import (
     PROBE,
@@ -48,7 +49,7 @@ def test_saved_model_is_the_trained_one_and_says_so_of_a_changed_one(saved):
 
     change(folder, flip)
     check_saved_model(folder)
-    with pytest.raises(RuntimeError, match=r"logits differ from the trained model's by \d"):
+    with pytest.raises(InputError, match=r"logits differ from the trained model's by \d"):
         check_saved_model(folder, trained._replace(lora={}))
 
 
@@ -61,10 +62,10 @@ def test_adapter_that_learned_nothing_is_found_where_the_logits_do_not_tell(tmp_
     change(tmp_path, lambda weights: weights.update({name: weight.bfloat16() for name, weight in weights.items()}))
     check_saved_model(tmp_path, trained)
     change(tmp_path, lambda weights: [w.zero_() for name, w in weights.items() if "3.mlp.up_proj.lora_B" in name])
-    with pytest.raises(RuntimeError, match=r"up_proj.lora_B.weight' in adapter_model.safetensors is not what was"):
+    with pytest.raises(InputError, match=r"up_proj.lora_B.weight' in adapter_model.safetensors is not what was"):
         check_saved_model(tmp_path, trained)
     change(tmp_path, lambda weights: [weights.pop(name) for name in list(weights) if "3.mlp.up_proj.lora_B" in name])
-    with pytest.raises(RuntimeError, match=r"up_proj.lora_B.weight' is missing"):
+    with pytest.raises(InputError, match=r"up_proj.lora_B.weight' is missing"):
         check_saved_model(tmp_path, trained)
 
 
@@ -77,7 +78,7 @@ def test_adapter_values_may_differ_by_rounding_alone(tmp_path):
     scale(1.005)
     check_saved_model(tmp_path, trained)
     scale(1.02)
-    with pytest.raises(RuntimeError, match="is not what was trained"):
+    with pytest.raises(InputError, match="is not what was trained"):
         check_saved_model(tmp_path, trained)
 
 
@@ -91,7 +92,7 @@ def test_logits_of_a_full_precision_model_are_compared_closely(tmp_path, factor)
     if factor == 1.0:
         check_saved_model(tmp_path, trained)
         return
-    with pytest.raises(RuntimeError, match=r"logits differ from the trained model's by 0\.01 "):
+    with pytest.raises(InputError, match=r"logits differ from the trained model's by 0\.01 "):
         check_saved_model(tmp_path, trained)
 
 
@@ -177,7 +178,7 @@ def test_values_below_the_smallest_step_of_float16_count_as_nothing(tmp_path):
     change(tmp_path, lambda weights: weights[name].zero_())
     check_weights(tmp_path, {name: torch.full_like(trained.lora[name], 6e-8)})
     with pytest.raises(
-        RuntimeError, match=r"is not what was trained\. Nothing.* newest one, or train again\.$"
+        InputError, match=r"is not what was trained\. Nothing.* newest one, or train again\.$"
     ) as error:
         check_weights(tmp_path, {name: torch.full_like(trained.lora[name], 6e-7)})
     assert f"saved in {str(tmp_path)!r} cannot" in str(error.value)
@@ -201,26 +202,26 @@ def test_half_precision_of_the_weights_or_the_launch_widens_the_tolerance(how, t
 def test_empty_tensors_as_zero3_has_saved_them(saved):
     folder, trained = saved
     change(folder, lambda weights: weights.update({name: torch.empty(0) for name in weights}))
-    with pytest.raises(RuntimeError, match=r"' in (adapter_)?model.safetensors is empty. Nothing was pushed"):
+    with pytest.raises(InputError, match=r"' in (adapter_)?model.safetensors is empty. Nothing was pushed"):
         check_saved_model(folder, trained)
 
 
 def test_numbers_that_are_not_finite(saved):
     folder, trained = saved
     change(folder, lambda weights: next(iter(weights.values())).view(-1)[:1].fill_(torch.nan))
-    with pytest.raises(RuntimeError, match="is not finite"):
+    with pytest.raises(InputError, match="is not finite"):
         check_saved_model(folder, trained)
 
 
 def test_missing_weights_tokenizer_and_other_vocabulary(saved):
     folder, trained = saved
-    with pytest.raises(RuntimeError, match="logits have the shape"):
+    with pytest.raises(InputError, match="logits have the shape"):
         check_saved_model(folder, Trained(trained.logits[:-1], trained.dtype, trained.tolerance))
     (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(RuntimeError, match="does not load"):
+    with pytest.raises(InputError, match="does not load"):
         check_saved_model(folder)
     next(folder.glob("*.safetensors")).unlink()
-    with pytest.raises(RuntimeError, match="there are no weights in it"):
+    with pytest.raises(InputError, match="there are no weights in it"):
         check_saved_model(folder)
 
 

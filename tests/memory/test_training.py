@@ -25,8 +25,6 @@ from trl_hybrid.memory.training import (
 )
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
-
 TINYLLAMA = LlamaConfig(
     hidden_size=2048,
     num_hidden_layers=22,

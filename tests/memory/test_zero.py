@@ -17,8 +17,6 @@ from trl_hybrid.memory.training import Workload, activation_bytes, describe_poli
 from trl_hybrid.memory.zero import Sharing, estimate_shared_training
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
-
 TINYLLAMA = LlamaConfig(
     hidden_size=2048,
     num_hidden_layers=22,

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trl_hybrid.errors import InputError
-from trl_hybrid.models.check import check_model, check_vocabulary
+from trl_hybrid.models.check import check_model, check_reward_model, check_vocabulary
 from trl_hybrid.models.files import check_adapter_folder, check_listing, check_model_folder, read_header
 from trl_hybrid.policy.source import find_policy
 
@@ -39,9 +40,9 @@ def shard(folder):
     (folder / WEIGHTS).unlink()
 
 
-@pytest.mark.parametrize(("folder", "role"), [(POLICY, "policy"), (REWARD_MODEL, "reward model")])
-def test_whole_models_pass(folder, role):
-    check_model(folder, role)
+def test_whole_models_pass():
+    check_model(POLICY, "policy")
+    check_reward_model(REWARD_MODEL)
 
 
 def test_header_says_what_safetensors_reads(folder):
@@ -118,12 +119,12 @@ def test_classifier_without_its_score_head(tmp_path):
     weights = load_file(folder / WEIGHTS)
     save_file({name: weight for name, weight in weights.items() if name != "score.weight"}, folder / WEIGHTS)
     with pytest.raises(InputError, match=r"has no weight 'score\.weight': it would be random"):
-        check_model(str(folder), "reward model")
+        check_reward_model(str(folder))
 
 
 def test_models_in_each_others_place():
     with pytest.raises(ValueError, match="is a causal language model"):
-        check_model(POLICY, "reward model")
+        check_reward_model(POLICY)
     with pytest.raises(InputError, match="policy must be a language model that writes answers"):
         check_model(REWARD_MODEL, "policy")
 
@@ -165,14 +166,17 @@ def test_repositories_are_judged_by_their_files_names():
         check_listing(["adapter_config.json", "adapter_model.safetensors"], "me/it", "policy")
 
 
-@pytest.mark.parametrize(("source", "role", "rows"), [(POLICY, "policy", 314), (REWARD_MODEL, "reward model", 330)])
-def test_tokenizer_with_more_tokens_than_the_embedding(tmp_path, source, role, rows):
+@pytest.mark.parametrize(
+    ("source", "check", "rows"),
+    [(POLICY, partial(check_model, role="policy"), 314), (REWARD_MODEL, check_reward_model, 330)],
+)
+def test_tokenizer_with_more_tokens_than_the_embedding(tmp_path, source, check, rows):
     folder = shutil.copytree(source, tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"pad_token": "<pad>"})
     tokenizer.save_pretrained(folder)
     with pytest.raises(InputError, match=rf"embedding, which has {rows}.* first with '<pad>', whose id is {rows}"):
-        check_model(str(folder), role)
+        check(str(folder))
 
 
 def test_special_tokens_that_nothing_writes_may_lie_beyond_the_embedding():

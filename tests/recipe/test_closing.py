@@ -12,6 +12,7 @@ from report_runs import row, write_history, write_settings, write_table
 from transformers import AutoTokenizer
 from trl import ModelConfig
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.hub.saved import Trained, probe_logits
 from trl_hybrid.recipe.closing import finish, summary_of
 from trl_hybrid.recipe.options import JudgeArguments, TaskArguments
@@ -99,7 +100,7 @@ class TestFinish:
 
     def test_a_saved_model_that_is_another_one_is_said_after_the_report(self, close, tmp_path, policy, capsys):
         other = 2 * probe_logits(policy, AutoTokenizer.from_pretrained("data/embedded_policy"))
-        with pytest.raises(RuntimeError, match="its logits differ"):
+        with pytest.raises(InputError, match="its logits differ"):
             close(other)
         assert "checked: ok" not in capsys.readouterr().out
         assert (tmp_path / "report.html").exists()

@@ -211,8 +211,9 @@ def test_plain_errors_show_one_message_and_exit_with_2(capsys, monkeypatch):
 
 
 def test_plain_errors_let_bugs_through(monkeypatch):
-    with pytest.raises(KeyError), plain_errors():
-        raise KeyError("a bug")
+    for bug in (KeyError, TypeError, ValueError, RuntimeError):
+        with pytest.raises(bug), plain_errors():
+            raise bug("a bug")
     monkeypatch.setenv("TRL_HYBRID_TRACEBACK", "1")
     with pytest.raises(InputError), plain_errors():
         raise InputError("shown with its trace")

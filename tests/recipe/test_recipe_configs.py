@@ -24,7 +24,6 @@ GRPO = sorted(set(FOLDER.glob("*.yaml")) - set(SFT))
 SIZES = {"gsm8k_16gb": 16, "gsm8k_24gb": 24, "tinyllama_grpo": 80, "math_16gb": 16, "math_24gb": 24, "math_80gb": 80}
 
 # TRL's configs set the name that transformers 5.23 renames.
-pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
 
 
 @pytest.fixture(scope="module")

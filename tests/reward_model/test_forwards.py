@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from trl_hybrid.reward_model import RewardModel, forwards
-from trl_hybrid.reward_model.first_scores import sample_rows
+from trl_hybrid.reward_model.first_scores import worked_rows
 from trl_hybrid.reward_model.forwards import (
     PackedForward,
     PaddedForward,
@@ -240,7 +240,7 @@ def inexact(share):
 
 @pytest.mark.parametrize(("share", "way"), [(1e-7, PackedForward), (2e-2, PaddedForward)])
 def test_an_error_of_a_hundredth_is_noticed_when_loading(qwen2, monkeypatch, share, way):
-    rows = sample_rows(RewardModel(qwen2.path).renderer)
+    rows = worked_rows(RewardModel(qwen2.path).renderer)
     monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION, inexact(share))
     model = AutoModelForSequenceClassification.from_pretrained(qwen2.path).eval()
     scores = PackedForward(model.model, model.score).run(rows, [Family(0, (row,)) for row in range(3)])
@@ -252,7 +252,7 @@ def test_an_error_of_a_hundredth_is_noticed_when_loading(qwen2, monkeypatch, sha
 
 @pytest.mark.parametrize(("share", "way"), [(0.05, PackedForward), (0.5, PaddedForward)])
 def test_in_bf16_an_error_of_a_twentieth_is_rounding_and_of_a_half_is_not(qwen2, monkeypatch, share, way):
-    rows = sample_rows(RewardModel(qwen2.path).renderer)
+    rows = worked_rows(RewardModel(qwen2.path).renderer)
     monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION, inexact(share))
     model = AutoModelForSequenceClassification.from_pretrained(qwen2.path, dtype=torch.bfloat16).eval()
     assert isinstance(choose_forward(model.model, model.score.float(), rows), way)

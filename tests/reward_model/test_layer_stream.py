@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 import pytest
 import torch
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model.layer_stream import ALIGNMENT, LayerStream
 
 
@@ -158,5 +159,5 @@ def test_memory_that_cannot_be_pinned_is_told_with_what_can_be_done(monkeypatch)
         return empty(*args, **kwargs)
 
     monkeypatch.setattr(torch, "empty", unpinned)
-    with pytest.raises(RuntimeError, match=r"pinned host memory.*place the reward model `zero3`.*out of memory$"):
+    with pytest.raises(InputError, match=r"pinned host memory.*place the reward model `zero3`.*out of memory$"):
         LayerStream([Recorded(1)], torch.device("cuda"))

@@ -13,7 +13,7 @@ from trl_hybrid.reward_model import RewardModel, scorer
 from trl_hybrid.reward_model import placement as placement_module
 from trl_hybrid.reward_model.footprint import Need, measure_footprint
 from trl_hybrid.reward_model.loading import Source, load_config
-from trl_hybrid.reward_model.placement import Placement, body_dtype, local_device, resolve_placement
+from trl_hybrid.reward_model.placement import PlacementSetting, body_dtype, local_device, resolve_placement
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(qwen2, caplog):
@@ -83,7 +83,7 @@ def test_quantization_goes_to_transformers_as_it_is(qwen2):
 
 def test_the_command_line_offers_every_placement():
     assert JudgeArguments.__dataclass_fields__["reward_model_placement"].metadata["choices"] == list(
-        get_args(Placement)
+        get_args(PlacementSetting)
     )
 
 

@@ -13,7 +13,8 @@ import torch
 from trl_hybrid.reward_model import RewardModel, zero3
 from trl_hybrid.reward_model.footprint import measure_footprint
 from trl_hybrid.reward_model.loading import Source, load_config
-from trl_hybrid.reward_model.zero3 import OLDEST_DEEPSPEED, find_config, read_config, whole_head
+from trl_hybrid.reward_model.zero3 import CONFIG, OLDEST_DEEPSPEED, read_config, whole_head
+from trl_hybrid.shipped import shipped_folder
 
 
 PROGRAM = """
@@ -146,17 +147,17 @@ def test_processes_that_have_not_met_are_told_what_to_make_first(qwen2, monkeypa
 
 
 def test_the_shipped_configuration_offloads_parameters_to_pinned_memory():
-    settings = read_config(find_config(), torch.bfloat16)
+    settings = read_config(shipped_folder("accelerate_configs") / CONFIG, torch.bfloat16)
     assert settings["zero_optimization"]["stage"] == 3
     assert settings["zero_optimization"]["offload_param"] == {"device": "cpu", "pin_memory": True}
     assert settings["bf16"]["enabled"] is True
-    assert read_config(find_config(), torch.float32)["bf16"]["enabled"] is False
+    assert read_config(shipped_folder("accelerate_configs") / CONFIG, torch.float32)["bf16"]["enabled"] is False
 
 
 @pytest.mark.parametrize(("dtype", "bf16", "fp16"), [("bfloat16", True, None), ("float16", False, True)])
 def test_the_configuration_s_number_type_is_the_model_s(dtype, bf16, fp16):
     """DeepSpeed would make the model fp32, at twice the memory."""
-    settings = read_config(find_config(), getattr(torch, dtype))
+    settings = read_config(shipped_folder("accelerate_configs") / CONFIG, getattr(torch, dtype))
     assert settings["bf16"]["enabled"] is bf16
     assert settings.get("fp16", {}).get("enabled") is fp16
     contrary = {"zero_optimization": {"stage": 3}, "bf16": {"enabled": True}, "fp16": {"enabled": "auto", "a": 1}}

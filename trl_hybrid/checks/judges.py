@@ -11,7 +11,7 @@ from trl_hybrid.verifier import MathVerifier
 # A tower that a library without a deadline calculates for ever.
 HOSTILE = r"\boxed{\dfrac{5^{\left(5^{\left(5^{\left(5^5\right)}\right)} - 4\right)} - 5}{16}}"
 
-ANSWERS = (
+KNOWN_ANSWERS = (
     ("a right answer", r"So it is $\boxed{\frac{3}{4}}$.", "0.75", True),
     ("a right answer that takes algebra", r"So it is $\boxed{x^2 + 2x + 1}$.", "(x+1)^2", True),
     ("a wrong answer", r"So it is $\boxed{\frac{3}{5}}$.", "0.75", False),
@@ -22,7 +22,7 @@ ANSWERS = (
 def check_verifier(verifier: MathVerifier) -> Iterator[Finding]:
     """Have right, wrong, unjudgeable and hostile answers judged, the last within its deadline."""
     fix = "The installation is damaged: pip install --force-reinstall math-verify"
-    for what, completion, gold, expected in ANSWERS:
+    for what, completion, gold, expected in KNOWN_ANSWERS:
         verdict = verifier.verify(None, completion, gold)
         names = {True: "right", False: "wrong", None: "not to be judged"}
         text = f"{what} is {names[verdict.correct]} ({verdict.reason})"

@@ -40,11 +40,7 @@ def check_machine() -> Iterator[Finding]:
 
 
 def check_attention(index: int) -> Iterator[Finding]:
-    """Say which attention training and the reward model use on a GPU.
-
-    Args:
-        index: Of the GPU.
-    """
+    """Say which attention training and the reward model use on a GPU."""
     import torch
 
     from trl_hybrid.reward_model.packing import kernel_options

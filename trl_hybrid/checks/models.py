@@ -15,7 +15,7 @@ from trl_hybrid.checks.finding import Finding
 from trl_hybrid.checks.machine import HUB_SECONDS
 from trl_hybrid.memory.estimates import named_dtype, policy_of, reserved_bytes
 from trl_hybrid.memory.size import size
-from trl_hybrid.models.check import check_model
+from trl_hybrid.models.check import check_model, check_reward_model
 from trl_hybrid.recipe.options import JudgeArguments, reward_model_settings
 from trl_hybrid.recipe.preflight import check_judges
 from trl_hybrid.reward_model import RewardModel
@@ -84,7 +84,7 @@ class ModelChecks:
         if not self.ask(f"Load the reward model {name} ({where_from(name, revision)})?"):
             yield Finding("skipped", f"The reward model {name} was not loaded, and no completion was scored")
             return
-        check_model(name, "reward model", revision, judges.reward_model_trust_remote_code)
+        check_reward_model(name, revision, judges.reward_model_trust_remote_code)
         short = self._shortage("reward model", self._reward_model_host_bytes(), on_gpu=False)
         if short:
             yield short
@@ -161,10 +161,6 @@ class ModelChecks:
 
 def where_from(name: str, revision: str | None = None) -> str:
     """Say where a model's weights lie, or how much loading it would download.
-
-    Args:
-        name: Id on the Hub, or a folder.
-        revision: Branch, tag or commit.
 
     Returns:
         Such as "0.2 GB in that folder", "in the cache", "downloads 14.1 GB".

@@ -37,9 +37,7 @@ def check_packages() -> Iterator[Finding]:
 def requirements(distribution: str, extra: str = "") -> Iterator[Requirement]:
     """Yield what an installed distribution asks for, or what one of its extras adds.
 
-    Args:
-        distribution: Its name.
-        extra: The extra; an extra of another distribution in it, as in `trl[vllm]`, stands for what that one adds.
+    An extra of another distribution in it, as in `trl[vllm]`, stands for what that one adds.
 
     Raises:
         PackageNotFoundError: There is no such distribution.

@@ -12,20 +12,14 @@ from trl_hybrid.shipped import shipped_folder
 from trl_hybrid.verifier import MathVerifier
 
 
-SHIPPED = "data/dummy_math_tasks.jsonl"
+SHIPPED_TASKS = "data/dummy_math_tasks.jsonl"
 
 ROWS = 1000
 """Rows that are looked at."""
 
 
 def check_data(tasks: TaskArguments, verifier: MathVerifier, rows: list[dict[str, Any]]) -> Iterator[Finding]:
-    """Load the problems, map their columns and look at their gold answers.
-
-    Args:
-        tasks: Which problems.
-        verifier: Must be able to judge the golds.
-        rows: Gets what was loaded, at most `ROWS`.
-    """
+    """Load the problems, map their columns and look at their golds; at most `ROWS` go into `rows`."""
     if tasks.datasets:
         yield Finding("skipped", "A mixture of data sets is looked at by the recipe, before it loads a model")
         return
@@ -58,9 +52,9 @@ def check_data(tasks: TaskArguments, verifier: MathVerifier, rows: list[dict[str
 
 def find_shipped(dataset_name: str) -> str:
     """Find the shipped problems from any folder; other names stay as they are."""
-    if dataset_name != SHIPPED or Path(SHIPPED).is_file():
+    if dataset_name != SHIPPED_TASKS or Path(SHIPPED_TASKS).is_file():
         return dataset_name
-    return str(shipped_folder("data") / Path(SHIPPED).name)
+    return str(shipped_folder("data") / Path(SHIPPED_TASKS).name)
 
 
 def _short(text: str, length: int = 60) -> str:

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Iterable
 from textwrap import indent
@@ -13,6 +12,10 @@ from trl_hybrid.commands.recipe_options import parse_recipe_options
 
 if TYPE_CHECKING:
     from trl_hybrid.checks.finding import Finding
+
+SUMMARY = "check the installation, the machine, the data, the judges and, after asking, the models"
+
+USAGE = "[--yes | --no] [--config FILE] [--OPTION VALUE ...]"
 
 DESCRIPTION = """Check the installation, the machine, the verifier, the hybrid reward and the data; then, after asking,
 load the policy and the reward model and score one completion.
@@ -36,23 +39,15 @@ MODEL_FIX = (
 INSTALL_FIX = "Install the package again: pip install -c constraints.txt -e . in a checkout."
 
 
-def add_parser(commands: Any) -> None:
-    """Describe the command to the command line."""
-    check = commands.add_parser(
-        "check",
-        help="check the installation, the machine, the data, the judges and, after asking, the models",
-        usage="trl-hybrid check [--yes | --no] [--config FILE] [--OPTION VALUE ...]",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(check: argparse.ArgumentParser) -> None:
+    """Add the command's own options."""
     check.add_argument("--config", metavar="FILE", help="the recipe's YAML file; any option of the recipe may follow")
     either = check.add_mutually_exclusive_group()
     either.add_argument("--yes", action="store_true", help="load the models without asking")
     either.add_argument(
         "--no", action="store_true", help="do not load the models, and do not ask; so it is without a terminal"
     )
-    check.set_defaults(run=run, recipe_options=[])
+    check.set_defaults(recipe_options=[])
 
 
 class Report:
@@ -90,10 +85,7 @@ def run(args: argparse.Namespace) -> int:
     report = Report()
     report.add("Python and packages", findings(check_packages, fix=INSTALL_FIX))
     if report.status == 0:
-        with warnings.catch_warnings():
-            # TRL and PEFT use names that transformers 5.23 renames.
-            warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
-            _check_the_rest(args, report)
+        _check_the_rest(args, report)
     else:
         report.add("Everything else", _skipped("Not checked until the packages are right"))
     print(report.total())

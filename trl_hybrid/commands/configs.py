@@ -2,11 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.shipped import shipped_folder
 
+
+SUMMARY = "list the shipped accelerate and DeepSpeed configurations"
 
 DESCRIPTION = "Print the paths of the shipped accelerate and DeepSpeed configurations, and when to use each."
 
@@ -24,17 +25,9 @@ DEEPSPEED_USES = {
 }
 
 
-def add_parser(commands: Any) -> None:
-    """Describe the command to the command line."""
-    configs = commands.add_parser(
-        "configs",
-        help="list the shipped accelerate and DeepSpeed configurations",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(configs: argparse.ArgumentParser) -> None:
+    """Add the command's own options."""
     configs.add_argument("name", nargs="?", help="print only the path of this one, such as zero2 or zero2.yaml")
-    configs.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

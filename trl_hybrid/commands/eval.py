@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import warnings
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -18,6 +17,12 @@ if TYPE_CHECKING:
     from trl_hybrid.commands.eval_settings import EvalSettings
     from trl_hybrid.policy.source import PolicySource
 
+SUMMARY = "measure a model's accuracy, alone or against its base"
+
+USAGE = "--model MODEL [--base [MODEL]] [--dataset_name NAME] [--OPTION VALUE ...]"
+
+DESCRIPTION = "Measure how often a model is right: greedy, mean of n, pass@k, majority, best of n by score."
+
 EXAMPLES = """examples:
   trl-hybrid eval --model runs/x --base
   trl-hybrid eval --model TinyLlama/TinyLlama-1.1B-Chat-v1.0 --dataset_name openai/gsm8k --dataset_config main
@@ -28,29 +33,22 @@ on where it was stopped. docs/evaluation.md says what each figure is.
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Describe the command to the command line."""
-    parser = commands.add_parser(
-        "eval",
-        help="measure a model's accuracy, alone or against its base",
-        usage="trl-hybrid eval --model MODEL [--base [MODEL]] [--dataset_name NAME] [--OPTION VALUE ...]",
-        description="Measure how often a model is right: greedy, mean of n, pass@k, majority, best of n by score.",
-        epilog=EXAMPLES,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=33),
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own options."""
     add = parser.add_argument
-    add("--model", required=True, help="id on the Hub, or a model's, adapter's or run's folder")
+    add("--model", "--model_name_or_path", required=True, help="id, or a model's, adapter's or run's folder")
     add("--model_revision", metavar="NAME", help="branch, tag or commit of an id")
-    add("--base", nargs="?", const="", metavar="MODEL", help="compare with it (default: what MODEL began as)")
+    add("--base", nargs="?", const="", metavar="MODEL", help="compare with it (default: what MODEL was)")
     add("--output_dir", type=Path, metavar="DIR", help="where results go (default: MODEL/eval)")
     add("--overwrite", action="store_true", help="answer everything anew")
     add("--dataset_name", metavar="NAME", help="id, folder or file (default: the run's own)")
     add("--dataset_config", metavar="NAME", help="configuration of the data set")
     add("--dataset_split", metavar="NAME", help="(default: the run's own; test; train)")
+    add("--dataset_test_split", dest="dataset_split", help=argparse.SUPPRESS)  # the recipe's name for it
     add("--dataset_prompt_column", metavar="NAME", help="column of the problems")
     add("--dataset_solution_column", metavar="NAME", help="column of the gold answers")
     add("--max_rows", type=int, metavar="N", help="at most so many problems")
-    add("--system_prompt", metavar="TEXT", help="(default: the run's or model's own, else the recipe's; '' for none)")
+    add("--system_prompt", metavar="TEXT", help="(default: the run's or model's; '' for none)")
     add("--num_samples", type=int, default=8, metavar="N", help="sampled answers a problem (default: 8)")
     add("--temperature", type=float, metavar="T", help="(default: the run's own, or 0.8)")
     add("--top_p", type=float, metavar="P", help="(default: the run's own, or 1)")
@@ -60,22 +58,15 @@ def add_parser(commands: Any) -> None:
     add("--dtype", choices=["bfloat16", "float16", "float32"], help="(default: bfloat16; on a CPU float32)")
     add("--backend", choices=["transformers", "vllm"], default="transformers", help="(default: transformers)")
     add("--reward_model", nargs="?", const="", metavar="ID", help="best of n by score (default: the run's own)")
+    add("--reward_model_name_or_path", dest="reward_model", help=argparse.SUPPRESS)
     add("--reward_model_placement", metavar="WHERE", help="auto, resident, streamed or cpu")
     add("--reward_model_system_prompt", metavar="TEXT", help="(default: a known model's own)")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answer, judge, write and print.
-
-    Returns:
-        0; 130 after Ctrl-C.
-    """
+    """Answer, judge, write and print; return 0, or 130 after Ctrl-C."""
     try:
-        with warnings.catch_warnings():
-            # PEFT uses a name that transformers 5.23 renames.
-            warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
-            return _run(args)
+        return _run(args)
     except KeyboardInterrupt:
         sys.stderr.write(
             "\nInterrupted. The same command, without --overwrite, goes on after the problems that are answered.\n"
@@ -85,8 +76,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from trl_hybrid.commands.eval_settings import load_problems, resolve
-    from trl_hybrid.commands.eval_table import answers, table
-    from trl_hybrid.evaluation.statistics import compare, counts, summarize
+    from trl_hybrid.commands.eval_table import accuracy_lines, answers
+    from trl_hybrid.evaluation.statistics import compare_models, counts, summarize
     from trl_hybrid.runs.folder import package_versions, write_json
     from trl_hybrid.runs.settings import local_names
 
@@ -131,9 +122,9 @@ def _run(args: argparse.Namespace) -> int:
         result["base"] = {
             "model": settings.base.describe(), "figures": summarize(base, args.seed), "counts": counts(base)
         }  # fmt: skip
-        result["difference"] = compare(base, rows, args.seed)
+        result["difference"] = compare_models(base, rows, args.seed)
     write_json(folder / "eval.json", result)
-    print("\n".join([*answers(rows), *table(result)]))
+    print("\n".join([*answers(rows), *accuracy_lines(result)]))
     print(f"\nWritten: {folder / 'eval.json'}, {', '.join(str(folder / f'{name}.jsonl') for name in policies)}")
     return 0
 

@@ -6,18 +6,14 @@ from typing import Any
 from trl_hybrid.data.task_report import GOLD_WIDTH, WIDTH, shortened
 
 
-VERDICTS = {True: "right", False: "wrong", None: "cannot be judged"}
+VERDICT_WORDS = {True: "right", False: "wrong", None: "cannot be judged"}
 
-SHOWN = 3
+PROBLEMS_SHOWN = 3
 """Problems whose greedy answer is shown."""
 
 
-def table(result: dict[str, Any]) -> Iterator[str]:
-    """Lay out an evaluation for a terminal, in percent with 95 % intervals.
-
-    Args:
-        result: What `eval.json` holds.
-    """
+def accuracy_lines(result: dict[str, Any]) -> Iterator[str]:
+    """Lay out what `eval.json` holds for a terminal, in percent with 95 % intervals."""
     counted = result["counts"]
     decoding = result["settings"]["decoding"]
     yield (
@@ -39,18 +35,14 @@ def table(result: dict[str, Any]) -> Iterator[str]:
 
 
 def answers(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Show the greedy answers to the first problems, and how they were judged.
-
-    Args:
-        rows: Of the rows file, with `greedy`.
-    """
-    yield f"\nThe first {min(SHOWN, len(rows))} problems, answered greedily:"
-    for row in rows[:SHOWN]:
+    """Show the greedy answers to the first problems, and how they were judged."""
+    yield f"\nThe first {min(PROBLEMS_SHOWN, len(rows))} problems, answered greedily:"
+    for row in rows[:PROBLEMS_SHOWN]:
         greedy = row["greedy"]
         taken = "no answer" if greedy["answer"] is None else shortened(greedy["answer"], GOLD_WIDTH)
         yield f"  {shortened(row['prompt'][-1]['content'], WIDTH)}"
         yield f"      {shortened(greedy['completion'], WIDTH)}"
-        yield f"      {VERDICTS[greedy['correct']]}: {taken} for {shortened(row['solution'], GOLD_WIDTH)}"
+        yield f"      {VERDICT_WORDS[greedy['correct']]}: {taken} for {shortened(row['solution'], GOLD_WIDTH)}"
 
 
 def _label(name: str) -> str:

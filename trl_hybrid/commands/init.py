@@ -4,11 +4,12 @@ import argparse
 import shlex
 import shutil
 from pathlib import Path
-from typing import Any
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.shipped import shipped_folder
 
+
+SUMMARY = "copy the recipes and their configurations into a folder"
 
 DESCRIPTION = (
     "Copy the recipes, their configurations, the launch configurations, the embedded tiny models and the "
@@ -28,17 +29,9 @@ NEXT = """Next, a first run offline, a minute or two on a CPU (README.md says wh
   python recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml"""
 
 
-def add_parser(commands: Any) -> None:
-    """Describe the command to the command line."""
-    init = commands.add_parser(
-        "init",
-        help="copy the recipes and their configurations into a folder",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(init: argparse.ArgumentParser) -> None:
+    """Add the command's own options."""
     init.add_argument("folder", type=Path, help="made where it does not exist")
-    init.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,10 +51,6 @@ def run(args: argparse.Namespace) -> int:
 
 def shipped_files(name: str, into: Path) -> list[tuple[Path, Path]]:
     """List the files of a shipped folder, or the one of this name, each with where it goes.
-
-    Args:
-        name: One of `SHIPPED`.
-        into: The folder to copy into.
 
     Raises:
         InputError: They are not where they were installed.

@@ -2,12 +2,15 @@
 
 import argparse
 import json
-import warnings
 from typing import Any
 
-from trl_hybrid.commands.plan_table import table
+from trl_hybrid.commands.plan_table import plan_lines
 from trl_hybrid.memory.size import GB
 
+
+SUMMARY = "estimate the memory of a run, and choose the reward model's placement"
+
+USAGE = "[--config FILE] [--launch_config FILE] [--gpu_memory GB] [--gpus N] [--json] [--OPTION VALUE ...]"
 
 DESCRIPTION = """Estimate the memory of a training run for each place where the reward model's weights can live.
 
@@ -31,66 +34,30 @@ placements of the reward model (--reward_model_placement):
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Describe the command to the command line."""
-    plan = commands.add_parser(
-        "plan",
-        help="estimate the memory of a run, and choose the reward model's placement",
-        usage="trl-hybrid plan [--config FILE] [--launch_config FILE] [--gpu_memory GB] [--gpus N] [--json] "
-        "[--OPTION VALUE ...]",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(plan: argparse.ArgumentParser) -> None:
+    """Add the command's own options."""
     add = plan.add_argument
-    add(
-        "--config", metavar="FILE", help="the recipe's YAML file; any option of the recipe may follow and goes over it"
-    )
-    add(
-        "--gpu_memory",
-        type=_positive_float,
-        metavar="GB",
-        help="memory of one GPU (default: what is free on this machine's)",
-    )
-    add(
-        "--host_memory",
-        type=_positive_float,
-        metavar="GB",
-        help="memory of the machine (default: what is free here, where the GPU is this machine's)",
-    )
-    add("--gpus", type=_positive_int, metavar="N", help="GPUs, one process each (default: the launch's, or 1)")
-    add(
-        "--launch_config",
-        metavar="FILE",
-        help="accelerate's YAML file: the number of GPUs, and what DeepSpeed shares out between them",
-    )
-    add(
-        "--prompt_tokens",
-        type=_positive_int,
-        default=256,
-        metavar="N",
-        help="tokens of the longest prompt, chat template included (default: 256)",
-    )
+    add("--config", metavar="FILE", help="the recipe's YAML file; any option of the recipe may follow, over it")
+    size = {"type": _positive_float, "metavar": "GB"}
+    add("--gpu_memory", **size, help="memory of one GPU (default: what is free on this machine's)")
+    add("--host_memory", **size, help="memory of the machine (default: what is free, where the GPU is this machine's)")
+    count = {"type": _positive_int, "metavar": "N"}
+    add("--gpus", **count, help="GPUs, one process each (default: the launch's, or 1)")
+    add("--launch_config", metavar="FILE", help="accelerate's YAML file: number of GPUs, what DeepSpeed shares out")
+    add("--prompt_tokens", **count, default=256, help="of the longest prompt, chat template included (default: 256)")
     add("--json", action="store_true", help="print JSON, in bytes")
-    plan.set_defaults(run=run, recipe_options=[])
+    plan.set_defaults(recipe_options=[])
 
 
 def run(args: argparse.Namespace) -> int:
     """Estimate, and print a table or JSON."""
-    with warnings.catch_warnings():
-        # TRL and PEFT use names that transformers 5.23 renames.
-        warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
-        plan = make_plan(args)
-    print(json.dumps(plan, indent=2) if args.json else "\n".join(table(plan)))
+    plan = make_plan(args)
+    print(json.dumps(plan, indent=2) if args.json else "\n".join(plan_lines(plan)))
     return 1 if plan["fits"] is False else 0
 
 
 def make_plan(args: argparse.Namespace) -> dict[str, Any]:
     """Estimate all parts in bytes.
-
-    Args:
-        args: `config`, `gpu_memory` and `host_memory` in GB, `gpus`, `launch_config`, `prompt_tokens` and
-            `recipe_options`.
 
     Returns:
         What `--json` prints: `policy`, `reward_model`, `training` (parts and total), `placements` (bytes of

@@ -28,14 +28,7 @@ from trl_hybrid.reward_model.placement import choose_placement
 class Estimator:
     """Estimates a run with options added, and counts each model's weights once.
 
-    Args:
-        config: The recipe's YAML file, if any.
-        options: Further options of the recipe, which go over it.
-        prompt_tokens: Tokens of the longest prompt.
-        gpus: How many train together, None for the launch's number.
-        launch_config: accelerate's YAML file, None for one process without DeepSpeed.
-        gpu_bytes: Free on each GPU, None for what is free on this machine's.
-        host_bytes: Free in the machine's memory, None for what is free here, where the GPU is this machine's.
+    The arguments are the command's options, sizes in bytes.
 
     Raises:
         InputError: The launch's configuration cannot be read.
@@ -149,7 +142,7 @@ def _choice(plan: dict[str, Any], footprint: Footprint, parts: TrainingMemory, t
 def _reward_config(judges: Any) -> Any:
     name, revision = judges.reward_model_name_or_path, judges.reward_model_revision
     trusted = judges.reward_model_trust_remote_code
-    check_model_found(name, "reward model", revision, trusted)
+    check_model_found(name, "reward model", revision, trusted, scores=True)
     return load_config(Source(name, revision, trusted))
 
 

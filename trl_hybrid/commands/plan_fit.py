@@ -53,10 +53,6 @@ TryOptions = Callable[[Options], Estimate | None]
 def settings_that_fit(asked: Estimate, estimate: TryOptions) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """Look for options to add, for one placement of the reward model after the other.
 
-    Args:
-        asked: The estimate of what was asked for, with the GPU's size in it.
-        estimate: The same with options added.
-
     Returns:
         At most three suggestions, the fewest changes first, each of `options`, `placement`, `gpu` and `host` in
         bytes; and, where there are none, the one that lacks least.
@@ -85,12 +81,7 @@ def _shrink(placement: str, asked: Estimate, estimate: TryOptions) -> tuple[Opti
 
 
 def smaller(found: Estimate, placement: str) -> Options:
-    """Return the options that make the largest of what takes turns smaller; none where it cannot be.
-
-    Args:
-        found: The estimate so far.
-        placement: The reward model's.
-    """
+    """Return the options that make the largest of what takes turns smaller; none where it cannot be."""
     training, parts = found.training, found.plan["training"]
     turns = {
         "activations": parts["activations"],

@@ -6,7 +6,7 @@ from typing import Any
 from trl_hybrid.memory.size import GB
 
 
-PARTS = {
+PART_LABELS = {
     "weights": "policy weights",
     "reference": "reference model",
     "optimizer": "optimizer",
@@ -17,12 +17,8 @@ PARTS = {
 }
 
 
-def table(plan: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines that `trl-hybrid plan` prints.
-
-    Args:
-        plan: What `make_plan` returns.
-    """
+def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines that `trl-hybrid plan` prints."""
     policy, training, placements = plan["policy"], plan["training"], plan["placements"]
     yield (
         f"Policy: {policy['name']}, {policy['parameters'] / 1e6:,.0f} M parameters, "
@@ -32,7 +28,7 @@ def table(plan: dict[str, Any]) -> Iterator[str]:
     yield f"Reward model: {plan['reward_model']['name']}"
     yield ""
     yield _line("GB (10^9 bytes) on each GPU", list(placements))
-    for part, label in PARTS.items():
+    for part, label in PART_LABELS.items():
         if training[part] or part in ("activations", "generation"):
             yield _line(label, [_gb(training[part])] * len(placements))
     yield _line("reward model", [_gb(place["lasting"]) for place in placements.values()])

@@ -2,8 +2,9 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
+
+SUMMARY = "upload a finished run's model with its card"
 
 DESCRIPTION = """Check the model that a run saved, write its model card and upload both to the Hugging Face Hub.
 
@@ -17,31 +18,15 @@ EXAMPLES = """examples:
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Describe the command to the command line."""
-    push = commands.add_parser(
-        "push",
-        help="upload a finished run's model with its card",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(push: argparse.ArgumentParser) -> None:
+    """Add the command's own options."""
     add = push.add_argument
     add("run_folder", type=Path, metavar="RUN", help="the run's folder, as runs/tinyllama-grpo")
-    add(
-        "--hub_model_id",
-        metavar="NAME",
-        help="repository, such as you/name (default: the run's hub_model_id, or else the folder's name)",
-    )
-    add(
-        "--private",
-        action="store_true",
-        default=None,
-        help="make the repository private (default: the run's hub_private_repo)",
-    )
+    add("--hub_model_id", metavar="NAME", help="repository, as you/name (default: the run's own, or its folder's)")
+    private = "make the repository private (default: the run's hub_private_repo)"
+    add("--private", "--hub_private_repo", action="store_true", default=None, help=private)
     add("--hub_revision", metavar="BRANCH", help="branch to push to (default: the run's hub_revision, or else main)")
     add("--trust_remote_code", action="store_true", help="run code of the base model's repository for the check")
-    push.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

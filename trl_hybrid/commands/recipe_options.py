@@ -7,10 +7,6 @@ from typing import Any
 def parse_recipe_options(config: str | None, options: Sequence[str]) -> tuple[Any, ...]:
     """Read the YAML file and the options as the training recipe does.
 
-    Args:
-        config: The YAML file, if any.
-        options: Further options of the recipe, which go over it.
-
     Returns:
         `TaskArguments`, `JudgeArguments`, `HybridGRPOConfig` and `ModelConfig`.
 

@@ -2,8 +2,9 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
+
+SUMMARY = "write a page to look into a run"
 
 DESCRIPTION = """Write one self-contained page about a run: its figures and curves, where the time went, the settings,
 and every completion with its verdict, score, reward and advantage, to be searched and sorted. The run may go on, or
@@ -15,27 +16,14 @@ EXAMPLES = """examples:
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Describe the command to the command line."""
-    report = commands.add_parser(
-        "report",
-        help="write a page to look into a run",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(report: argparse.ArgumentParser) -> None:
+    """Add the command's own options."""
     add = report.add_argument
     add("run_folder", type=Path, metavar="RUN", help="the run's folder, such as runs/embedded")
     add("--output", type=Path, metavar="FILE", help="page to write (default: report.html in the run's folder)")
-    add(
-        "--max_completions",
-        type=int,
-        default=20_000,
-        metavar="N",
-        help="of more than so many completions show whole steps at even distances (default: %(default)s)",
-    )
+    most = "of more than so many completions show whole steps at even distances (default: %(default)s)"
+    add("--max_completions", type=int, default=20_000, metavar="N", help=most)
     add("--open", action="store_true", help="open the page in the browser")
-    report.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -40,6 +40,12 @@ IN_HELP = ("reward_model_name_or_path", "reward_model_system_prompt", "reward_mo
 LEAVE_SCORES_ALONE = ("trust_remote_code", "token_budget", "placement", "deepspeed_config")
 """Options of the reward model, without their prefix, that say how it is run and not what it gives."""
 
+SUMMARY = "score completions with the reward model"
+
+USAGE = "--completions FILE --output FILE [--OPTION VALUE ...]"
+
+DESCRIPTION = "Score completions with the reward model that training uses. What is done is kept when it stops."
+
 EXAMPLES = r"""examples:
   trl-hybrid score --completions answers.jsonl --output scores.jsonl
   trl-hybrid score --completions answers.jsonl --output scores.jsonl --reward_model_name_or_path my/reward-model
@@ -58,42 +64,21 @@ same. A score's last digits depend on the batch that it was computed in.
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Describe the command to the command line."""
-    score = commands.add_parser(
-        "score",
-        usage="trl-hybrid score --completions FILE --output FILE [--OPTION VALUE ...]",
-        help="score completions with the reward model",
-        description="Score completions with the reward model that training uses. What is done is kept when it stops.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(score: argparse.ArgumentParser) -> None:
+    """Add the command's own options, and the reward model's of the recipe."""
     add = score.add_argument
     add("--completions", metavar="FILE", required=True, type=Path, help="JSONL file of prompts and completions")
-    add(
-        "--output",
-        metavar="FILE",
-        required=True,
-        type=Path,
-        help="JSONL file to write scores to, or to go on with",
-    )
+    add("--output", metavar="FILE", required=True, type=Path, help="JSONL file to write scores to, or to go on with")
     add("--overwrite", action="store_true", help="write the output anew although it holds scores")
-    add(
-        "--batch_size",
-        metavar="N",
-        type=int,
-        default=BATCH_SIZE,
-        help=f"rows at once, and between two saves (default: {BATCH_SIZE})",
-    )
+    rows = f"rows at once, and between two saves (default: {BATCH_SIZE})"
+    add("--batch_size", metavar="N", type=int, default=BATCH_SIZE, help=rows)
     _add_reward_model_options(score)
-    score.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Score the rows that have no score yet, append them to the output and print a summary.
 
-    Returns:
-        0; 1 if a score is not finite; 130 after Ctrl-C.
+    Return 0; 1 if a score is not finite; 130 after Ctrl-C.
     """
     from trl_hybrid.recipe.options import JudgeArguments
 

@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from trl_hybrid.verifier import MathVerifier
     from trl_hybrid.verifier.verdict import Verdict
 
-BATCH = 256
+ROWS_AT_ONCE = 256
 
 GOLD = "gold"
 """A row's gold, besides the columns in which training looks for it."""
 LABELS = ("label", "expected", "correct")
 """Columns in which a row says whether its completion is right."""
+
+SUMMARY = "grade completions against gold answers"
+
+DESCRIPTION = "Grade completions against gold answers with the verifier that training uses."
 
 EXAMPLES = r"""examples:
   trl-hybrid verify --completions answers.jsonl --output verdicts.jsonl
@@ -40,23 +44,12 @@ each line says which row by "index", counted from 0. A gold that training would 
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Describe the command to the command line."""
-    verify = commands.add_parser(
-        "verify",
-        help="grade completions against gold answers",
-        description="Grade completions against gold answers with the verifier that training uses.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(verify: argparse.ArgumentParser) -> None:
+    """Add the command's own options."""
     add = verify.add_argument
     add("--completions", required=True, type=Path, help="JSONL file of completions")
     add("--output", type=Path, help="where to write the verdicts as JSONL (default: not written)")
-    add(
-        "--disagreements",
-        type=Path,
-        help="where to list, as JSONL with reasons, the rows that the labels see otherwise",
-    )
+    add("--disagreements", type=Path, help="where to list, as JSONL with reasons, what the labels see otherwise")
     add("--label_column", metavar="NAME", help="column of the labels (default: label, expected or correct)")
     add("--overwrite", action="store_true", help="write the output anew although it is there")
     add("--dataset_name", help="data set with the gold answers: id on the Hub, folder or file")
@@ -66,7 +59,6 @@ def add_parser(commands: Any) -> None:
     add("--method", default="math_verify", help="math_verify (default), boxed, strict or flexible")
     add("--verifier_timeout", type=float, default=3.0, help="seconds that an answer may take (default: 3)")
     add("--verifier_num_workers", type=int, help="processes that verify (default: as many as cores are to spare)")
-    verify.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
         tqdm(total=len(rows), unit="row") as bar,
     ):
         faults = find_faults(verifier, golds)
-        for start in range(0, len(rows), BATCH):
-            batch, own = rows[start : start + BATCH], golds[start : start + BATCH]
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            batch, own = rows[start : start + ROWS_AT_ONCE], golds[start : start + ROWS_AT_ONCE]
             judged = _judged(verifier, batch, own, faults)
             verdicts += judged
             if file is not None:
@@ -146,12 +138,11 @@ def _judged(
     verifier: MathVerifier, rows: Sequence[dict[str, Any]], golds: Sequence[str], faults: dict[str, str]
 ) -> list[Verdict]:
     """Judge a batch; the golds by which training leaves a problem out judge nothing."""
-    verdicts = verifier.verify_batch(
-        [row["completion"] for row in rows],
-        golds,
-        [row.get("prompt", "") for row in rows],
-        [row.get("truncated", False) for row in rows],
-    )
+    completions, prompts = [row["completion"] for row in rows], [row.get("prompt", "") for row in rows]
+    try:
+        verdicts = verifier.verify_batch(completions, golds, prompts, [row.get("truncated", False) for row in rows])
+    except TypeError as error:  # of a list that holds no messages
+        raise InputError(str(error)) from error
     return [
         replace(verdict, correct=None, reward=None, reason="unjudgeable") if gold in faults else verdict
         for gold, verdict in zip(golds, verdicts, strict=True)

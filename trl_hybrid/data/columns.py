@@ -9,6 +9,7 @@ from typing import Any
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.verifier import MathVerifier, extract_gold
+from trl_hybrid.verifier.rows import completion_texts
 
 
 PROMPT_COLUMNS = ("prompt", "question", "problem", "messages")
@@ -46,13 +47,6 @@ def find_columns(
     solution_column: str | None = None,
 ) -> Columns:
     """Choose the columns by the table, or take those that the user named.
-
-    Args:
-        paths: All columns, and the fields inside them as dotted paths.
-        first_row: Tells whether messages end with an answer.
-        name: The data set's, for the message.
-        prompt_column: Taken in place of the table's.
-        solution_column: Taken in place of the table's.
 
     Raises:
         InputError: There is none of the columns that were looked for.
@@ -177,26 +171,16 @@ def _messages(value: Any, column: str) -> list[Message]:
     if value is None or isinstance(value, str):
         return [{"role": "user", "content": value or ""}]
     if isinstance(value, list) and value and all(_role(message) for message in value):
-        return [{"role": message["role"], "content": _text(message.get("content"))} for message in value]
+        texts = completion_texts([[{"content": message.get("content")}] for message in value])
+        return [{"role": message["role"], "content": text} for message, text in zip(value, texts, strict=True)]
     raise InputError(
         f"A problem must be text or chat messages with `role` and `content`, got {repr(value)[:200]} in column "
         f"{column!r}. Name the right column by --dataset_prompt_column."
     )
 
 
-def _text(content: Any) -> str:
-    """Return a message's text, whether it is one string or a list of typed parts."""
-    if isinstance(content, list):
-        return "".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
-    return content or ""
-
-
 def gold_text(answer: Any, column: str) -> str:
     r"""Take the final answer out of a solution: what stands in its last box, or behind `####`, or all of it.
-
-    Args:
-        answer: Text, a number, or a list of several.
-        column: Where it stands, for the message.
 
     Raises:
         InputError: It is neither.

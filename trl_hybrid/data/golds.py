@@ -52,9 +52,6 @@ def find_faults(verifier: MathVerifier, golds: Iterable[str]) -> dict[str, str]:
     Args:
         verifier: Judges each gold against another answer: against itself any text is right.
         golds: Gold answers; equal ones are looked at once.
-
-    Returns:
-        A reason for each faulty gold.
     """
     distinct = list(dict.fromkeys(golds))
     bar = tqdm(distinct, desc="Checking gold answers", leave=False, disable=len(distinct) < BAR_FROM)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median_low
 
 
-BOX = "\\boxed"
+BOXED = "\\boxed"
 # Further forms in which the verifier finds an answer, as prompts ask for them.
 HASH, TAG = "####", "<answer>"
 
@@ -15,14 +15,7 @@ GOLD_WIDTH = 60
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Rows that are left out for one reason.
-
-    Attributes:
-        reason: Why.
-        rows: How many.
-        first_row: Index of the first of them, from 0.
-        gold: That row's gold answer.
-    """
+    """Rows that are left out for one reason, and the first of them (counted from 0) with its gold."""
 
     reason: str
     rows: int
@@ -63,11 +56,7 @@ class TaskReport:
     has_system: bool
 
     def text(self, examples: bool = True) -> str:
-        """Return a short block for a person to read.
-
-        Args:
-            examples: Show the answers' form and the first problems too.
-        """
+        """Return a short block for a person to read."""
         lines = [f"Problems: {self.name}", f"  rows      {self._rows()}"]
         lines += [f"            {part.text()}" for part in self.left_out]
         lines.append(f"  prompts   {self._prompts()}")
@@ -95,17 +84,15 @@ class TaskReport:
 def answer_form(prompts: Sequence[str], has_system: bool) -> str:
     r"""Say in which form the prompts ask for the answer, and warn where the judges expect another.
 
-    Args:
-        prompts: Rendered prompts; what half of them contain counts as asked for.
-        has_system: Whether there is a system message, which should then name the form.
+    What half of the prompts contain is asked for.
 
     Example:
         >>> answer_form(["Answer in \\boxed{}. What is 1 + 1?"], has_system=True)
         'in \\boxed{}, as the prompts ask'
     """
-    if _asked(BOX, prompts) and _asked(HASH, prompts):
+    if _asked(BOXED, prompts) and _asked(HASH, prompts):
         return "WARNING: the prompts ask for \\boxed{} and for ####. Ask for \\boxed{} alone"
-    if _asked(BOX, prompts):
+    if _asked(BOXED, prompts):
         return "in \\boxed{}, as the prompts ask"
     for form in (HASH, TAG):
         if _asked(form, prompts):

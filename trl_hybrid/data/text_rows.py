@@ -38,9 +38,6 @@ def text_rows(files: Iterable[tuple[str, int, int]]) -> Iterator[dict[str, str]]
     Args:
         files: Each file's path, and its time of change and size, by which the cache of a data set knows it.
 
-    Yields:
-        A row, under `ROW`.
-
     Raises:
         InputError: A file is broken; says where.
     """
@@ -57,10 +54,10 @@ def parse_row(text: str) -> dict[str, Any]:
         >>> parse_row('{"answer": 88888889888888899, "level": 0.10, "score": 5.0}')
         {'answer': '88888889888888899', 'level': '0.10', 'score': '5'}
     """
-    return json.loads(text, parse_int=str, parse_float=as_written, parse_constant=str)
+    return json.loads(text, parse_int=str, parse_float=number_text, parse_constant=str)
 
 
-def as_written(number: str) -> str:
+def number_text(number: str) -> str:
     """Return a number's text, but without the `.0` that a whole number gets where its column has a gap."""
     whole = WHOLE_FLOAT.fullmatch(number)
     return whole[1] if whole else number
@@ -100,7 +97,7 @@ def csv_rows(path: Path) -> Iterator[str]:
                         f"Line {reader.reader.line_num} of {str(path)!r} must have {len(header)} values as the header "
                         f"has, got {len(header) + len(row[None])}. Put a text that holds a comma in double quotes."
                     )
-                yield json.dumps({name: as_written(value) for name, value in row.items()}, ensure_ascii=False)
+                yield json.dumps({name: number_text(value) for name, value in row.items()}, ensure_ascii=False)
         except csv.Error as error:
             raise InputError(
                 f"Line {reader.reader.line_num} of {str(path)!r} is not CSV: {error}. A double quote within quotes is "

@@ -17,8 +17,8 @@ from trl_hybrid.verifier import MathVerifier
 
 
 STREAM_SAMPLE = 1000  # rows of a stream that are looked at before it is trained on
-BATCH = 1000  # prompts that are tokenized at once
-SHOWN = 3
+AT_ONCE = 1000  # prompts that are tokenized at once
+GOLDS_SHOWN = 3
 MOST_LEFT_OUT = 0.5
 
 Tasks = TypeVar("Tasks", Dataset, IterableDataset, Dataset | IterableDataset)
@@ -62,7 +62,7 @@ def check_tasks(tasks: Tasks, verifier: MathVerifier, reader: PromptReader, name
         context=reader.context,
         completion=reader.completion,
         rendered=[reader.render(prompt) for prompt in rows.select(kept[:100])["prompt"]],
-        golds=rows.select(kept[:SHOWN])["solution"][:],
+        golds=rows.select(kept[:GOLDS_SHOWN])["solution"][:],
         has_system=any(prompt[0]["role"] == "system" for prompt in rows.select(kept[:100])["prompt"]),
     )
     if isinstance(tasks, Dataset):
@@ -75,7 +75,11 @@ def _look_at(rows: Dataset, faults: dict[str, str], reader: PromptReader) -> tup
     reasons: list[str | None] = []
     all_lengths: list[int] = []
     batches = tqdm(
-        rows.iter(BATCH), "Reading prompts", -(-len(rows) // BATCH), leave=False, disable=len(rows) < BAR_FROM
+        rows.iter(AT_ONCE),
+        "Reading prompts",
+        -(-len(rows) // AT_ONCE),
+        leave=False,
+        disable=len(rows) < BAR_FROM,
     )
     for batch in batches:
         columns: Any = batch

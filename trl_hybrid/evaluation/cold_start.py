@@ -12,10 +12,6 @@ NEEDED = ("completion", "correct", "truncated", "boxed")
 def check_samples(rows: Sequence[dict[str, Any]], name: str) -> None:
     """Refuse rows whose samples are not judged answers.
 
-    Args:
-        rows: Problems with `samples`.
-        name: The file's, for the message.
-
     Raises:
         InputError: A sample lacks a field; the message names the row.
     """
@@ -32,10 +28,6 @@ def check_samples(rows: Sequence[dict[str, Any]], name: str) -> None:
 
 def right_answers(row: dict[str, Any], most: int) -> list[str]:
     """Choose a problem's right answers: distinct and not cut off, those with a box first, then as they were sampled.
-
-    Args:
-        row: A problem with `samples`; see [`~trl_hybrid.evaluation.samples.Judges`].
-        most: How many at most.
 
     Returns:
         Texts without white space at their ends.
@@ -54,15 +46,7 @@ def right_answers(row: dict[str, Any], most: int) -> list[str]:
 
 
 def cold_start_examples(rows: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-    """Turn problems with right answers into TRL's prompt-completion examples, whose loss is on completions only.
-
-    Args:
-        rows: Problems with `prompt` (chat messages) and `samples`.
-        most: Examples a problem at most.
-
-    Returns:
-        Rows of `prompt` and `completion`, chat messages both.
-    """
+    """Turn problems with right answers into TRL's prompt-completion examples, whose loss is on completions only."""
     return [
         {"prompt": row["prompt"], "completion": [{"role": "assistant", "content": text}]}
         for row in rows

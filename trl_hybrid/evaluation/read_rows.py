@@ -17,9 +17,6 @@ def read_rows(path: Path, needed: Sequence[str], option: str = "--completions") 
         needed: Fields that every row must have.
         option: What named the file, for messages.
 
-    Returns:
-        At least one row.
-
     Raises:
         InputError: There is no such file, it is not UTF-8, it holds no rows, or a line is not an object with the
             fields, its `completion` is neither text nor messages, or its `truncated` neither true nor false.

@@ -30,10 +30,6 @@ class Judges:
 
     Lenient is `MathVerifier`'s "math_verify", which training uses: every form of answer, equal by string, number or
     algebra. Strict is its "boxed": the last box, equal as a normalised string.
-
-    Args:
-        lenient: The lenient verifier.
-        reward_model: Scores sampled answers; a [`RewardModel`] or None.
     """
 
     def __init__(self, lenient: MathVerifier, reward_model: Any = None) -> None:
@@ -45,10 +41,6 @@ class Judges:
         """Judge each problem's answers.
 
         A gold by which training would leave its problem out ([`~trl_hybrid.data.golds`]) judges none of them.
-
-        Args:
-            tasks: Rows of `prompt` and `solution`.
-            answers: As many answers to each.
 
         Returns:
             One dictionary an answer: `completion`, `truncated`, the lenient `answer`, `correct` and `reason`, `boxed`
@@ -132,14 +124,7 @@ def sample_rows(
 
 
 def samples_file(path: Any, tasks: Sequence[dict[str, Any]], sampling: dict[str, Any], way_out: str) -> RowsFile:
-    """Describe the file of the samples of problems.
-
-    Args:
-        path: The file.
-        tasks: Rows of `prompt` and `solution`.
-        sampling: The policy and the settings that the samples are made with.
-        way_out: What the user can do where the file is another one.
-    """
+    """Describe the file of the samples of problems."""
     return RowsFile(path, list(tasks), first="samples", maker="sampling", made_by=sampling, way_out=way_out)
 
 

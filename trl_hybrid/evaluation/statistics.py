@@ -10,7 +10,7 @@ from trl_hybrid.evaluation.metrics import best_of, bootstrap_interval, pass_at_k
 from trl_hybrid.verifier.equivalence import compare_strings, compare_without_algebra
 
 
-VERDICTS = {"lenient": "correct", "strict": "strict"}
+FIELDS = {"lenient": "correct", "strict": "strict"}
 """The two kinds of verdict, and the field of a sample that holds each."""
 
 Figures = dict[str, dict[str, dict[str, float | None]]]
@@ -24,15 +24,11 @@ def is_judged(row: dict[str, Any]) -> bool:
 def problem_values(row: dict[str, Any], verdict: str) -> dict[str, float]:
     """Compute a judged problem's part in each figure; an average over problems is the figure.
 
-    Args:
-        row: A problem with `samples`, and `greedy` where there is one.
-        verdict: "lenient" or "strict".
-
     Returns:
         `greedy`, `mean_of_<n>`, `pass@<k>`, `majority_of_<n>` and, with scores, `best_of_<n>`, as far as there are
         answers: shares in [0, 1]; NaN where no score is finite.
     """
-    field, samples = VERDICTS[verdict], row["samples"]
+    field, samples = FIELDS[verdict], row["samples"]
     right = [bool(sample[field]) for sample in samples]
     values = {"greedy": float(row["greedy"][field])} if "greedy" in row else {}
     count = len(samples)
@@ -73,18 +69,14 @@ SAME = {"lenient": same_answer, "strict": same_text}
 def summarize(rows: Sequence[dict[str, Any]], seed: int = 0) -> Figures:
     """Average over the judged problems.
 
-    Args:
-        rows: At least one judged problem.
-        seed: Of the bootstrap.
-
     Returns:
         For each verdict and figure: `value` and the ends `low` and `high` of its 95 % interval; None where unknown.
     """
     judged = [row for row in rows if is_judged(row)]
-    return {verdict: _with_intervals([problem_values(row, verdict) for row in judged], seed) for verdict in VERDICTS}
+    return {verdict: _with_intervals([problem_values(row, verdict) for row in judged], seed) for verdict in FIELDS}
 
 
-def compare(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]], seed: int = 0) -> Figures:
+def compare_models(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]], seed: int = 0) -> Figures:
     """Subtract figures of the same problems, problem by problem: after minus before.
 
     Args:
@@ -97,7 +89,7 @@ def compare(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]], s
     """
     pairs = [(one, other) for one, other in zip(before, after, strict=True) if is_judged(one) and is_judged(other)]
     differences = {}
-    for verdict in VERDICTS:
+    for verdict in FIELDS:
         values = [(problem_values(one, verdict), problem_values(other, verdict)) for one, other in pairs]
         rows = [{name: new[name] - old[name] for name in new if name in old} for old, new in values]
         differences[verdict] = _with_intervals(rows, seed)

@@ -1,7 +1,6 @@
 """Is what was saved the model that was trained? Asked after saving, and before anything is shared."""
 
 import re
-import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,15 +12,16 @@ from peft import AutoPeftModelForCausalLM
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.hub.origin import commit_of
-from trl_hybrid.models.files import ADAPTER_CONFIG
+from trl_hybrid.models.files import ADAPTER_CONFIG, weight_files
 from trl_hybrid.reward_model.loading import whole_weights
 from trl_hybrid.runs.folder import read_json
 
 
 PROBE = [{"role": "user", "content": "What is 12 + 30?"}]
 
-LORA = re.compile(r"\.lora_[AB]\.default\.weight$")
+LORA_MATRIX = re.compile(r"\.lora_[AB]\.default\.weight$")
 NONE: Mapping[str, torch.Tensor] = MappingProxyType({})
 
 
@@ -67,7 +67,7 @@ def lora_values(model: Any) -> dict[str, torch.Tensor]:
     """Return some values of each LoRA matrix, by its name in a saved adapter; every process must call it."""
     values = {}
     for name, weight in model.named_parameters():
-        if LORA.search(name):
+        if LORA_MATRIX.search(name):
             with _whole(weight):
                 values[name.replace(".default.", ".")] = _some(weight.detach())
     return values
@@ -114,13 +114,11 @@ def check_saved_model(folder: Path, trained: Trained | None = None, trust_remote
         trust_remote_code: Run code that the base model's repository holds.
 
     Raises:
-        RuntimeError: There are no weights, a tensor is empty or not finite, the model does not load, or its LoRA
+        InputError: There are no weights, a tensor is empty or not finite, the model does not load, or its LoRA
             matrices or its logits are not those of the trained one.
     """
     check_weights(folder, trained.lora if trained else NONE)
-    with whole_weights(), warnings.catch_warnings():
-        # What peft asks of a model is renamed in transformers 5.23.
-        warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
+    with whole_weights():
         try:
             loader: Any = AutoPeftModelForCausalLM if (folder / ADAPTER_CONFIG).exists() else AutoModelForCausalLM
             dtype = trained.dtype if trained else "auto"
@@ -156,7 +154,7 @@ def check_weights(folder: Path, lora: Mapping[str, torch.Tensor] = NONE) -> None
         lora: What [`lora_values`] said of the model in memory.
 
     Raises:
-        RuntimeError: There are no weights, or a tensor is empty, not finite, missing or not the one in memory.
+        InputError: There are no weights, or a tensor is empty, not finite, missing or not the one in memory.
     """
     found = set()
     for file in weight_files(folder):
@@ -188,12 +186,6 @@ def _fault(saved: torch.Tensor, trained: torch.Tensor | None) -> str | None:
     return None if same else "not what was trained"
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return the files of a saved adapter, or else of a saved model."""
-    name = "adapter_model*.safetensors" if (folder / ADAPTER_CONFIG).exists() else "model*.safetensors"
-    return sorted(folder.glob(name))
-
-
 def base_model(folder: Path) -> tuple[str, str | None] | None:
     """Return the id or folder and the revision of the model that a saved adapter needs; `None` without adapter."""
     config = read_json(folder / ADAPTER_CONFIG)
@@ -205,8 +197,8 @@ def is_here(name: str, revision: str | None = None) -> bool:
     return Path(name).is_dir() or commit_of(name, revision) is not None
 
 
-def _not_sound(folder: Path, reason: str) -> RuntimeError:
-    return RuntimeError(
+def _not_sound(folder: Path, reason: str) -> InputError:
+    return InputError(
         f"The model saved in {str(folder)!r} cannot be shared: {reason}. Nothing was pushed. The checkpoints beside "
         "it are as they were: take the model from the newest one, or train again."
     )

@@ -9,7 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError,
 from trl_hybrid.errors import InputError
 from trl_hybrid.hub.card import make_card
 from trl_hybrid.hub.origin import licence_of
-from trl_hybrid.hub.saved import weight_files
+from trl_hybrid.models.files import weight_files
 from trl_hybrid.runs.carried_prompt import CARRIED, save_system_prompt
 from trl_hybrid.runs.folder import newest_whole_checkpoint
 from trl_hybrid.runs.record import RunRecord, read_record

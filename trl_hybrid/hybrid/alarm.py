@@ -1,4 +1,7 @@
-"""What a run tells about its reward model over many steps: ranking, drift, and the alarm for reward hacking."""
+"""What a run tells about its reward model over many steps: ranking, drift, and the alarm for reward hacking.
+
+A step is given with the rows of all processes, as in [`~trl_hybrid.hybrid.diagnostics`].
+"""
 
 from typing import Any
 
@@ -17,9 +20,6 @@ class RecentAuc:
     Args:
         window: Steps looked at.
 
-    Raises:
-        ValueError: Fewer than one step.
-
     >>> recent, verdicts = RecentAuc(window=2), torch.tensor([1.0, 0.0])
     >>> [recent.update(verdicts, torch.tensor(scores), group_size=2) for scores in ([2.0, 1.0], [1.0, 2.0])]
     [(1.0, 1.0), (0.5, 2.0)]
@@ -33,11 +33,6 @@ class RecentAuc:
 
     def update(self, verdicts: torch.Tensor, scores: torch.Tensor, group_size: int) -> tuple[float, float]:
         """Take a step's rows of all processes.
-
-        Args:
-            verdicts: Shape (N,), 1.0 right, 0.0 wrong, NaN unjudgeable. Rows of one prompt are contiguous.
-            scores: Shape (N,).
-            group_size: Completions per prompt; divides N.
 
         Returns:
             The mean of [`group_auc`] over the window's groups that have one, in [0, 1], NaN without such a group; and
@@ -64,9 +59,6 @@ class ScoreDrift:
     Args:
         steps: Steps whose mean score is the reference.
 
-    Raises:
-        ValueError: Fewer than one step.
-
     >>> drift = ScoreDrift(steps=2)
     >>> [drift.update(torch.tensor([score, score])) for score in (1.0, 3.0, 7.0)]
     [nan, nan, 5.0]
@@ -92,8 +84,7 @@ class ScoreDrift:
         if self.seen >= self.steps:
             return current - self.reference
         self.seen += 1
-        # Not `+= (current - reference) / seen`: the difference of two large scores overflows.
-        self.reference += current / self.seen - self.reference / self.seen
+        self.reference += (current - self.reference) / self.seen
         return float("nan")
 
     def state_dict(self) -> dict[str, Any]:
@@ -143,10 +134,6 @@ class HackingAlarm:
     def update(self, verdicts: torch.Tensor, scores: torch.Tensor) -> bool:
         """Take a step's rows of all processes. A step without a scored wrong answer tells nothing and is left out.
 
-        Args:
-            verdicts: Shape (N,), 1.0 right, 0.0 wrong, NaN unjudgeable.
-            scores: Shape (N,).
-
         Returns:
             Whether it fires now; `True` once in a run.
         """
@@ -160,11 +147,12 @@ class HackingAlarm:
         return self.fired
 
     def _sounds(self) -> bool:
-        score, spread, passed = torch.tensor(self._steps, dtype=torch.float64).T
-        if trend(score) < self.tau or trend(passed) > -self.tau:
+        steps = torch.tensor(self._steps, dtype=torch.float64)
+        if trend(steps[:, 0]) < self.tau or trend(steps[:, 2]) > -self.tau:
             return False
-        (early, late), (typical, _), (before, after) = (_halves(column) for column in (score, spread, passed))
-        return late - early >= self.rise * typical and after <= (1.0 - self.fall) * before
+        early, late = steps.tensor_split(2)
+        (low, typical, before), (high, _, after) = early.mean(dim=0).tolist(), late.mean(dim=0).tolist()
+        return high - low >= self.rise * typical and after <= (1.0 - self.fall) * before
 
     def state_dict(self) -> dict[str, Any]:
         """The window in JSON types."""
@@ -173,12 +161,6 @@ class HackingAlarm:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
         self.fired, self._steps = state["fired"], [list(step) for step in state["steps"]]
-
-
-def _halves(values: torch.Tensor) -> tuple[float, float]:
-    """Average the earlier and the later half; divided before they are summed, as large scores overflow."""
-    early, late = values.tensor_split(2)
-    return (early / len(early)).sum().item(), (late / len(late)).sum().item()
 
 
 def trend(values: torch.Tensor) -> float:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import torch
 
+from trl_hybrid.errors import InputError
+
 
 Bounds = Literal["stratum", "group", "calibrated"]
 
@@ -17,24 +19,15 @@ Bounds = Literal["stratum", "group", "calibrated"]
 def check_bounds(low: float, high: float, names: str = "low and high") -> None:
     """Refuse bounds that no score can be rescaled by.
 
-    Args:
-        low: Score that maps to 0.
-        high: Score that maps to 1.
-        names: What the message calls the two.
-
     Raises:
-        ValueError: A bound is not finite, or `low` is above `high`.
+        InputError: A bound is not finite, or `low` is above `high`.
     """
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-        raise ValueError(f"{names} must be finite and in this order, got {low} and {high}.")
+    if not 0.0 <= high - low < math.inf:
+        raise InputError(f"{names} must be finite and in this order, got {low} and {high}.")
 
 
 def extremes(scores: torch.Tensor, member: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Find the lowest and the highest score of each row's members.
-
-    Args:
-        scores: Shape (P, G).
-        member: Shape (P, G), bool: which scores count.
+    """Find the lowest and the highest score of each row's members, those of the scores (P, G) that count.
 
     Returns:
         Low and high, each of shape (P, 1); inf and -inf where a row has no member.
@@ -47,9 +40,6 @@ def extremes(scores: torch.Tensor, member: torch.Tensor) -> tuple[torch.Tensor, 
 def rescale(scores: torch.Tensor, low: torch.Tensor, high: torch.Tensor, eps: float) -> torch.Tensor:
     """Rescale scores by bounds: (score - low) / (high - low + eps).
 
-    A spread beyond the largest double is divided by four before it is taken, so that no two finite scores are too far
-    apart; the order of the scores is never reversed.
-
     Args:
         scores: Any shape, float64.
         low: Broadcasts with `scores`.
@@ -58,25 +48,12 @@ def rescale(scores: torch.Tensor, low: torch.Tensor, high: torch.Tensor, eps: fl
 
     Returns:
         The shape of `scores`: in [0, 1] for scores within the bounds, outside for others.
-
-    >>> score, low, high = (torch.tensor(x, dtype=torch.float64) for x in (0.0, -1.7e308, 1.7e308))
-    >>> rescale(score, low, high, eps=1e-6).item()
-    0.5
     """
-    # A power of two, and only where needed: exact for the large numbers, and the smallest ones do not vanish.
-    spread = high - low + eps
-    factor = torch.ones_like(spread).masked_fill(~spread.isfinite(), 0.25)
-    return (scores * factor - low * factor) / (high * factor - low * factor + eps * factor)
+    return (scores - low) / (high - low + eps)
 
 
 def rescale_among(scores: torch.Tensor, member: torch.Tensor, eps: float, flat: float) -> torch.Tensor:
-    """Rescale each row's scores by the lowest and highest score of its members.
-
-    Args:
-        scores: Shape (P, G), float64.
-        member: Shape (P, G), bool; members have finite scores.
-        eps: Added to the spread; above 0.
-        flat: Value of the members where they do not differ.
+    """Rescale each row's scores by its members' lowest and highest; members that do not differ become `flat`.
 
     Returns:
         Shape (P, G), in [0, 1] for the members; other values mean nothing.
@@ -105,11 +82,11 @@ class CalibratedBounds:
         """Take the bounds from scores, of any shape; those that are not finite are left out.
 
         Raises:
-            ValueError: No two finite scores differ.
+            InputError: No two finite scores differ.
         """
         finite = scores[scores.isfinite()].to(torch.float64)
         if len(finite.unique()) < 2:
-            raise ValueError(
+            raise InputError(
                 "Calibration needs at least two finite scores that differ, got "
                 f"{len(finite)} finite of {scores.numel()} and {len(finite.unique())} different. Calibrate on more "
                 "prompts, or check the reward model."

@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.hybrid.bounds import Bounds, check_bounds, rescale, rescale_among
 
 
@@ -23,25 +24,19 @@ Singleton = Literal["middle", "floor"]
 def check_bands(alpha: float, beta: float, eps: float, prefix: str = "") -> None:
     """Refuse bands that are empty or overlap.
 
-    Args:
-        alpha: Half width of the wrong band.
-        beta: Half width of the right band.
-        eps: Added to the spread of the scores.
-        prefix: Put before the names in the message, as in `hybrid_alpha`.
-
     Raises:
-        ValueError: `alpha` or `beta` outside (0, 1], `alpha + beta` above 1, or `eps` not a positive finite number.
+        InputError: `alpha` or `beta` outside (0, 1], `alpha + beta` above 1, or `eps` not a positive finite number.
     """
     for name, value in (("alpha", alpha), ("beta", beta)):
         if not 0.0 < value <= 1.0:
-            raise ValueError(f"{prefix}{name} must be above 0 and at most 1, got {value}. A usual value is 0.1.")
-    if alpha + beta > 1.0 + 1e-9:
-        raise ValueError(
+            raise InputError(f"{prefix}{name} must be above 0 and at most 1, got {value}. A usual value is 0.1.")
+    if alpha + beta > 1.0 + 1e-9:  # decimals such as 0.7 + 0.3 may add up to a little more than 1 in binary
+        raise InputError(
             f"{prefix}alpha + {prefix}beta must be at most 1, got {alpha} + {beta} = {alpha + beta:g}: above 1 a "
             "wrong answer can be paid more than a right one. Lower one of them."
         )
     if not 0.0 < eps < math.inf:
-        raise ValueError(f"{prefix}eps must be a positive finite number, got {eps}. A usual value is 1e-6.")
+        raise InputError(f"{prefix}eps must be a positive finite number, got {eps}. A usual value is 1e-6.")
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class HybridSettings:
         calibrated: The lowest and highest score of `bounds="calibrated"`, and only of that.
 
     Raises:
-        ValueError: Bad bands, an unknown `singleton` or `bounds`, or calibrated bounds that are missing, not wanted,
+        InputError: Bad bands, an unknown `singleton` or `bounds`, or calibrated bounds that are missing, not wanted,
             not finite or in the wrong order.
     """
 
@@ -71,11 +66,11 @@ class HybridSettings:
     def __post_init__(self) -> None:
         check_bands(self.alpha, self.beta, self.eps)
         if self.singleton not in ("middle", "floor"):
-            raise ValueError(f"singleton must be 'middle' or 'floor', got {self.singleton!r}.")
+            raise InputError(f"singleton must be 'middle' or 'floor', got {self.singleton!r}.")
         if self.bounds not in ("stratum", "group", "calibrated"):
-            raise ValueError(f"bounds must be 'stratum', 'group' or 'calibrated', got {self.bounds!r}.")
+            raise InputError(f"bounds must be 'stratum', 'group' or 'calibrated', got {self.bounds!r}.")
         if (self.bounds == "calibrated") != (self.calibrated is not None):
-            raise ValueError(
+            raise InputError(
                 f"bounds='calibrated' and calibrated=(low, high) go together, got bounds={self.bounds!r} and "
                 f"calibrated={self.calibrated}."
             )
@@ -141,10 +136,10 @@ def place_in_band(verdicts: torch.Tensor, z: torch.Tensor, alpha: float, beta: f
     """
     strange = verdicts[~((verdicts == 0.0) | (verdicts == 1.0) | verdicts.isnan())]
     if strange.numel():
-        raise ValueError(f"A verdict must be 1.0 (right), 0.0 (wrong) or NaN (unjudgeable), got {strange[0].item()}.")
+        raise InputError(f"A verdict must be 1.0 (right), 0.0 (wrong) or NaN (unjudgeable), got {strange[0].item()}.")
     z = z.to(torch.float64).clamp(0.0, 1.0)
     wrong = -alpha + 2.0 * alpha * z
-    right = ((1.0 - beta) + 2.0 * beta * z).clamp(min=alpha)
+    right = ((1.0 - beta) + 2.0 * beta * z).clamp(min=alpha)  # rounding may not let touching bands cross
     reward = torch.where(verdicts == 1.0, right, wrong)
     return reward.masked_fill(verdicts.isnan(), torch.nan)
 
@@ -200,6 +195,7 @@ def hybrid_rewards(
     HybridSettings(eps, alpha, beta, singleton, bounds, calibrated)  # checks them
     _check_groups(verdicts, scores, group_size)
     verdicts = verdicts.to(torch.float64).reshape(-1, group_size)
+    # Scores that differ in their last digits only would share a place in a narrow band of single precision.
     scores = scores.to(torch.float64).reshape(-1, group_size)
     counted = scores.isfinite() & ~verdicts.isnan()
     flat = 0.5 if singleton == "middle" else 0.0
@@ -213,7 +209,7 @@ def hybrid_rewards(
         right = verdicts == 1.0
         among_right = rescale_among(scores, counted & right, eps, flat)
         z = torch.where(right, among_right, rescale_among(scores, counted & ~right, eps, flat))
-    z = torch.where(counted, z, 0.5)
+    z = torch.where(counted, z, 0.5)  # a score that says nothing neither wins nor loses
     return place_in_band(verdicts.flatten(), z.flatten(), alpha, beta)
 
 
@@ -236,17 +232,14 @@ def read_verdicts(paid: torch.Tensor, correct_reward: float = 1.0) -> torch.Tens
 
 
 def count_non_finite(scores: torch.Tensor) -> int:
-    """Count the scores that are NaN or infinite, and refuse more than one row and 1 % of them.
-
-    Args:
-        scores: Shape (N,), of the rows that can be judged.
+    """Count the NaN and infinite scores of rows that can be judged; refuse more than one row and 1 % of them.
 
     Raises:
-        ValueError: More than one, and more than 1 %.
+        InputError: More than one, and more than 1 %.
     """
     broken = int((~scores.isfinite()).sum())
     if broken > max(1, len(scores) // 100):
-        raise ValueError(
+        raise InputError(
             f"{broken} of {len(scores)} reward model scores are NaN or infinite; at most 1 % are put up with. "
             "Check the reward model's weights and dtype: bfloat16 or float32, never float16."
         )
@@ -255,11 +248,11 @@ def count_non_finite(scores: torch.Tensor) -> int:
 
 def _check_groups(verdicts: torch.Tensor, scores: torch.Tensor, group_size: int) -> None:
     if verdicts.dim() != 1 or verdicts.shape != scores.shape:
-        raise ValueError(
+        raise InputError(
             "verdicts and scores must be one-dimensional and of equal length, got shapes "
             f"{tuple(verdicts.shape)} and {tuple(scores.shape)}."
         )
     if group_size < 1 or len(verdicts) % group_size:
-        raise ValueError(
+        raise InputError(
             f"group_size must be at least 1 and divide the number of rows, got {group_size} for {len(verdicts)} rows."
         )

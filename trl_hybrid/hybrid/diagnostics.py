@@ -1,21 +1,18 @@
 """What a step tells about its two judges.
 
-Everywhere, rows of one prompt are contiguous, `verdicts` are 1.0 right, 0.0 wrong or NaN unjudgeable, and scores that
-are not finite do not count. A figure that nothing speaks for is NaN.
+Everywhere, `verdicts` (N,) are 1.0 right, 0.0 wrong or NaN unjudgeable; of the `scores` (N,) those that are not finite
+do not count; rows of one prompt are contiguous, and `group_size`, the completions per prompt, divides N. A figure that
+nothing speaks for is NaN.
 """
 
 import torch
 
-from trl_hybrid.hybrid.bounds import extremes, rescale
+from trl_hybrid.hybrid.bounds import extremes
 from trl_hybrid.hybrid.moments import deviation, mean
 
 
 def group_shares(verdicts: torch.Tensor, group_size: int) -> dict[str, float]:
     """Count which groups a verifier alone could learn from.
-
-    Args:
-        verdicts: Shape (N,), 1.0 right, 0.0 wrong, NaN unjudgeable. Rows of one prompt are contiguous.
-        group_size: Completions per prompt; divides N.
 
     Returns:
         `pass_rate`, the share of right answers among the judged rows; `unjudged`, the share of rows without a
@@ -37,10 +34,6 @@ def group_shares(verdicts: torch.Tensor, group_size: int) -> dict[str, float]:
 def group_kinds(verdicts: torch.Tensor, group_size: int) -> dict[str, torch.Tensor]:
     """Tell which groups are of which kind.
 
-    Args:
-        verdicts: Shape (N,).
-        group_size: Completions per prompt; divides N.
-
     Returns:
         `mixed`, `all_right` and `all_wrong`, each of shape (N / group_size,), bool. A group without a judged row is
         none of the three.
@@ -55,12 +48,7 @@ def group_kinds(verdicts: torch.Tensor, group_size: int) -> dict[str, torch.Tens
 
 
 def rescued_groups(verdicts: torch.Tensor, paid: torch.Tensor, group_size: int) -> dict[str, float]:
-    """Count the groups that only the reward model makes speak.
-
-    Args:
-        verdicts: Shape (N,).
-        paid: What is optimised of the two judges, shape (N,), NaN for rows that are left out.
-        group_size: Completions per prompt; divides N.
+    """Count the groups that only the reward model makes speak, by what is `paid` (N,), NaN for rows that are left out.
 
     Returns:
         `rescued_groups`, the share of all groups whose judged rows are all right or all wrong (a verifier alone gives
@@ -79,10 +67,6 @@ def rescued_groups(verdicts: torch.Tensor, paid: torch.Tensor, group_size: int) 
 def scores_by_verdict(verdicts: torch.Tensor, scores: torch.Tensor) -> dict[str, float]:
     """Summarise the scores of right and of wrong answers.
 
-    Args:
-        verdicts: Shape (N,).
-        scores: Shape (N,).
-
     Returns:
         `score_right_mean`, `score_right_std`, `score_wrong_mean`, `score_wrong_std`; deviations of the population.
     """
@@ -97,11 +81,6 @@ def scores_by_verdict(verdicts: torch.Tensor, scores: torch.Tensor) -> dict[str,
 
 def group_auc(verdicts: torch.Tensor, scores: torch.Tensor, group_size: int) -> torch.Tensor:
     """Measure in each group how well the reward model ranks right above wrong.
-
-    Args:
-        verdicts: Shape (N,).
-        scores: Shape (N,).
-        group_size: Completions per prompt; divides N.
 
     Returns:
         Shape (N / group_size,), float64, in [0, 1]: the share of (right, wrong) pairs in which the right one scores
@@ -122,10 +101,6 @@ def group_auc(verdicts: torch.Tensor, scores: torch.Tensor, group_size: int) -> 
 
 def disagreements(verdicts: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     """Find the wrong answers that the reward model likes best: misses of the verifier, or hacks of the reward model.
-
-    Args:
-        verdicts: Shape (N,).
-        scores: Shape (N,).
 
     Returns:
         Shape (N,), bool: wrong, and among the highest tenth of the judged rows' scores (at least one row; rows that
@@ -156,27 +131,13 @@ def correlation(first: torch.Tensor, second: torch.Tensor) -> float:
     1.0
     """
     both = first.isfinite() & second.isfinite()
-    if not both.any():
+    if both.sum() < 2:  # torch warns about one row
         return float("nan")
-    places = []
-    for column in (first, second):
-        column = column[both].to(torch.float64)
-        low, high = extremes(column, torch.ones_like(column, dtype=torch.bool))
-        if not high > low:
-            return float("nan")
-        place = rescale(column, low, high, eps=0.0)  # in [0, 1], where no product overflows
-        place = place - place.mean()
-        places.append(place / place.norm())
-    return float(torch.dot(*places).clamp(-1.0, 1.0))
+    return torch.corrcoef(torch.stack([first[both], second[both]]).to(torch.float64))[0, 1].item()
 
 
 def weights_by_kind(verdicts: torch.Tensor, weights: torch.Tensor, group_size: int) -> dict[str, float]:
-    """Average the difficulty weight over each kind of group.
-
-    Args:
-        verdicts: Shape (N,).
-        weights: Shape (N,), equal within a group.
-        group_size: Completions per prompt; divides N.
+    """Average the difficulty weights (N,), equal within a group, over each kind of group.
 
     Returns:
         `weight_mixed`, `weight_all_right`, `weight_all_wrong`.

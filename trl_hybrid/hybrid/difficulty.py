@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.hybrid.moments import deviation, mean
 
 
@@ -26,24 +27,18 @@ NEAR = 0.05
 def check_weight(w_min: float, w_max: float, k: float, prefix: str = "") -> None:
     """Refuse weights that turn advantages round or favour the prompts without spread.
 
-    Args:
-        w_min: Lowest weight.
-        w_max: Highest weight.
-        k: Steepness.
-        prefix: Put before the names in the message, as in `hybrid_w_min`.
-
     Raises:
-        ValueError: `w_min` not a positive finite number, `w_max` not finite or below it, `k` negative or not finite.
+        InputError: `w_min` not a positive finite number, `w_max` not finite or below it, `k` negative or not finite.
     """
     if not 0.0 < w_min < math.inf:
-        raise ValueError(f"{prefix}w_min must be a positive finite number, got {w_min}. A usual value is 0.4.")
+        raise InputError(f"{prefix}w_min must be a positive finite number, got {w_min}. A usual value is 0.4.")
     if not w_min <= w_max < math.inf:
-        raise ValueError(
+        raise InputError(
             f"{prefix}w_max must be finite and at least {prefix}w_min, got {w_max} with {prefix}w_min = {w_min}. "
             "Usual values are 0.4 and 3.0; equal ones switch the weight off."
         )
     if not 0.0 <= k < math.inf:
-        raise ValueError(f"{prefix}k must be finite and not negative, got {k}. A usual value is 6.")
+        raise InputError(f"{prefix}k must be finite and not negative, got {k}. A usual value is 6.")
 
 
 def score_deviation(
@@ -75,11 +70,10 @@ def score_deviation(
     if spread == "group":
         return deviation(scores, counted).masked_fill(counted.sum(dim=1) < 2, torch.nan)
 
-    strata = torch.stack([counted & (verdicts == verdict) for verdict in (0.0, 1.0)])
-    sizes = strata.sum(dim=-1, dtype=torch.float64)
-    share = (sizes / sizes.sum(dim=0)).sqrt()
-    parts = torch.where(sizes > 0, share * deviation(scores.expand_as(strata), strata), 0.0)
-    return torch.hypot(*parts).masked_fill((sizes < 2).all(dim=0), torch.nan)
+    right, wrong = counted & (verdicts == 1.0), counted & (verdicts == 0.0)
+    centre = torch.where(right, mean(scores, right).unsqueeze(1), mean(scores, wrong).unsqueeze(1))
+    pooled = mean((scores - centre).square(), counted).sqrt()
+    return pooled.masked_fill((right.sum(dim=1) < 2) & (wrong.sum(dim=1) < 2), torch.nan)
 
 
 def difficulty_weight(
@@ -114,11 +108,6 @@ def difficulty_weight(
 def share_at_ends(weights: torch.Tensor, w_min: float, w_max: float) -> float:
     """Say how many weights are at an end, where a little more or less spread makes no difference.
 
-    Args:
-        weights: Shape (P,), in [w_min, w_max].
-        w_min: The lower end.
-        w_max: The upper end.
-
     Returns:
         The share of weights within `NEAR` of the way from either end; NaN without weights or without a way.
 
@@ -139,9 +128,6 @@ class Saturation:
 
     Args:
         window: Steps looked at.
-
-    Raises:
-        ValueError: Fewer than one step.
 
     Attributes:
         told: Whether it has told.
@@ -231,12 +217,7 @@ class DifficultyWeight:
         self.at_ends = math.nan
 
     def weigh(self, verdicts: torch.Tensor, scores: torch.Tensor, group_size: int) -> torch.Tensor:
-        """Move the running mean by a step's groups and weigh them. For training steps only.
-
-        Args:
-            verdicts: All processes' rows, shape (N,), 1.0 right, 0.0 wrong, NaN unjudgeable; groups contiguous.
-            scores: Shape (N,).
-            group_size: Completions per prompt; divides N.
+        """Move the running mean by a step's groups and weigh them. For training steps, with all processes' rows.
 
         Returns:
             Shape (N,), float64: the weight of each row's group, above 0.

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.hybrid.bounds import Bounds
 from trl_hybrid.hybrid.combine import HybridSettings, Singleton, count_non_finite, hybrid_rewards, read_verdicts
 from trl_hybrid.hybrid.diagnostics import group_shares
@@ -57,7 +58,7 @@ class HybridReward:
     ) -> None:
         self.__name__ = "hybrid_reward"  # TRL logs the rewards under this name
         if num_generations < 1:
-            raise ValueError(f"num_generations must be at least 1, got {num_generations}.")
+            raise InputError(f"num_generations must be at least 1, got {num_generations}.")
         self.settings = HybridSettings(eps, alpha, beta, singleton, bounds, calibrated)
         self.verifier, self.reward_model = verifier, reward_model
         self.num_generations = num_generations
@@ -116,7 +117,7 @@ class HybridReward:
             if not broken:
                 return
             problem = f"completion {broken[0]} has another prompt than completion {broken[0] - broken[0] % size}"
-        raise ValueError(
+        raise InputError(
             f"HybridReward needs whole groups of num_generations = {size} completions of the same prompt in each "
             f"process, {problem}. Make per_device_train_batch_size * steps_per_generation and "
             f"per_device_eval_batch_size multiples of {size}, and leave num_generations_eval at {size}; or use "

@@ -100,9 +100,6 @@ def workload_of(
         measures: Whether held-out accuracy is measured, which samples several answers a problem.
         processes: How many train together.
         prompt_tokens: Of the longest prompt.
-
-    Returns:
-        The workload.
     """
     generated = training.per_device_train_batch_size * int(training.steps_per_generation or 1)
     if training.use_vllm:
@@ -122,16 +119,9 @@ def workload_of(
 
 
 def reserved_bytes(model: ModelConfig, training: HybridGRPOConfig, measures: bool, processes: int) -> Need:
-    """Return what training will take of this process's GPU beside the reward model; nothing where there is no GPU.
+    """Return what training will take of this process's GPU beside the reward model, with colocated vLLM's share of it.
 
-    Args:
-        model: The policy.
-        training: The settings.
-        measures: Whether held-out accuracy is measured.
-        processes: How many train together.
-
-    Returns:
-        Bytes: the estimate of `memory.py`, and colocated vLLM's share of the GPU.
+    Nothing where there is no GPU.
     """
     if training.use_cpu or not torch.cuda.is_available():
         return Need(0)
@@ -143,14 +133,7 @@ def reserved_bytes(model: ModelConfig, training: HybridGRPOConfig, measures: boo
 
 
 def sampling_bytes(name: str, rows: int, completion_tokens: int, prompt_tokens: int = PROMPT_TOKENS) -> Need:
-    """Return what answering problems takes of this process's GPU; nothing where there is no GPU.
-
-    Args:
-        name: The policy: id on the Hub or folder.
-        rows: Answers generated at once.
-        completion_tokens: Of the longest answer.
-        prompt_tokens: Of the longest prompt.
-    """
+    """Return what answering problems takes of this process's GPU; nothing where there is no GPU."""
     if not torch.cuda.is_available():
         return Need(0)
     policy = describe_policy(AutoConfig.from_pretrained(name), torch.bfloat16)

@@ -142,9 +142,6 @@ def describe_policy(
         linear_bits: Bits a weight of quantized linear layers, the vocabulary's projection excepted. 4 bits count as
             4.5: each block of 64 weights has an fp32 scale.
         trust_remote_code: Whether the repository's own Python code may run.
-
-    Returns:
-        The counts.
     """
     with whole_weights(), torch.device("meta"):
         base: PreTrainedModel = AutoModelForCausalLM.from_config(
@@ -171,15 +168,7 @@ def describe_policy(
 
 
 def estimate_training(policy: Policy, work: Workload) -> TrainingMemory:
-    """Estimate one GPU's memory in GRPO training.
-
-    Args:
-        policy: What is trained.
-        work: How much is computed at once.
-
-    Returns:
-        The parts.
-    """
+    """Estimate one GPU's memory in GRPO training."""
     return TrainingMemory(
         weights=policy.weight_bytes,
         reference=policy.base_bytes if work.beta > 0 and not policy.adapters else 0,
@@ -200,13 +189,6 @@ def activation_bytes(policy: Policy, work: Workload) -> int:
     input (b H) and all of one layer. Beside them: one layer's gradients, b (2 H + 3 I), with an fp32 copy of the
     product for the adapter (4 I); the last norm, 4 H + b H; the log-probabilities, see `_log_prob_bytes`; and bf16
     copies of fp32 parameters that are trained, which autocast keeps.
-
-    Args:
-        policy: Gives the widths.
-        work: Gives the tokens.
-
-    Returns:
-        Bytes.
     """
     width, size = layer_widths(policy.config), policy.element_bytes
     hidden, intermediate = width["hidden"], width["intermediate"]
@@ -226,13 +208,6 @@ def generation_bytes(policy: Policy, work: Workload) -> int:
     At the start, one layer's forward over all prompts and their cache; at the end, the whole cache, one layer's once
     more (it is copied to grow), and the last token's logits in fp32. A row's cache is 2 x layers x key-value width x
     tokens elements.
-
-    Args:
-        policy: Gives the widths.
-        work: Gives rows and tokens.
-
-    Returns:
-        Bytes.
     """
     text = policy.config.get_text_config()
     layer_cache = 2 * layer_widths(policy.config)["key"] * policy.element_bytes

@@ -59,11 +59,6 @@ class Sharing:
 def estimate_shared_training(policy: Policy, work: Workload, sharing: Sharing) -> TrainingMemory:
     """Estimate one GPU's memory in GRPO training under DeepSpeed.
 
-    Args:
-        policy: What is trained.
-        work: How much is computed at once; its processes share.
-        sharing: What they share.
-
     Returns:
         The parts. Activations are the larger of the backward with its bucket and of the optimizer's step, which makes
         fp32 copies of the gradients.

@@ -13,7 +13,11 @@ from trl_hybrid.reward_model.loading import Source, load_config
 
 
 def check_model_found(
-    name: str | None, role: str, revision: str | None = None, trust_remote_code: bool = False
+    name: str | None,
+    role: str,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    scores: bool = False,
 ) -> None:
     """Fetch a model's configuration, a few kilobytes, and nothing else.
 
@@ -22,6 +26,7 @@ def check_model_found(
         role: What the model is for, as the message says it: "policy", "reward model".
         revision: Branch, tag or commit.
         trust_remote_code: Run code that the model's repository holds.
+        scores: Whether it is a sequence classifier, as a reward model is.
 
     Raises:
         InputError: There is no such model, the network does not answer, or the configuration cannot be read.
@@ -29,10 +34,10 @@ def check_model_found(
     if not name:
         raise InputError(f"The {role} must be given as an id on the Hub or a folder, got {name!r}.")
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        check_model_folder(Path(name), role)
+        check_model_folder(Path(name), role, scores)
     try:
         if not Path(name).is_dir():
-            _ask_hub(name, role, revision)
+            _ask_hub(name, role, revision, scores)
         AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except InputError:
         raise
@@ -50,36 +55,42 @@ def check_model_found(
 
 
 def check_model(name: str | None, role: str, revision: str | None = None, trust_remote_code: bool = False) -> None:
-    """Look at a model that is going to be loaded: its configuration, its folder's files and its tokenizer.
-
-    Args:
-        name: Id on the Hub, or a folder.
-        role: What it is for, as the message says it; "reward model" for one that scores.
-        revision: Branch, tag or commit.
-        trust_remote_code: Run code that the model's repository holds.
+    """Look at a language model that is going to be loaded: its configuration, its folder's files and its tokenizer.
 
     Raises:
-        InputError: As for `check_model_found`, `check_model_folder` and `check_vocabulary`.
-        ValueError: As for `load_config`, for what is no reward model.
+        InputError: It is a classifier, or as for `check_model_found`, `check_model_folder` and `check_vocabulary`.
     """
     check_model_found(name, role, revision, trust_remote_code)
-    name = str(name)
-    shared = {"revision": revision, "trust_remote_code": trust_remote_code}
-    config = load_config(Source(name, **shared)) if role == "reward model" else _causal_config(name, role, **shared)
-    if Path(name).is_dir():
-        check_model_folder(Path(name), role)
+    source = Source(str(name), revision, trust_remote_code)
+    _check_files(source, _causal_config(source, role), role)
+
+
+def check_reward_model(name: str | None, revision: str | None = None, trust_remote_code: bool = False) -> None:
+    """Look at a reward model that is going to be loaded, as [`check_model`] does at a language model.
+
+    Raises:
+        InputError: It is no classifier of one label, has no score head, or as for `check_model`.
+    """
+    check_model_found(name, "reward model", revision, trust_remote_code, scores=True)
+    source = Source(str(name), revision, trust_remote_code)
+    _check_files(source, load_config(source), "reward model", scores=True)
+
+
+def _check_files(source: Source, config: PreTrainedConfig, role: str, scores: bool = False) -> None:
+    if Path(source.name).is_dir():
+        check_model_folder(Path(source.name), role, scores)
     rows = getattr(config.get_text_config(), "vocab_size", None)
     if rows is not None:
-        check_vocabulary(AutoTokenizer.from_pretrained(name, **shared), rows, name, role)
+        check_vocabulary(AutoTokenizer.from_pretrained(source.name, **source.keywords()), rows, source.name, role)
 
 
-def _causal_config(name: str, role: str, **shared: Any) -> PreTrainedConfig:
-    config = AutoConfig.from_pretrained(name, **shared)
+def _causal_config(source: Source, role: str) -> PreTrainedConfig:
+    config = AutoConfig.from_pretrained(source.name, **source.keywords())
     other = next((kind for kind in config.architectures or [] if kind.endswith("ForSequenceClassification")), None)
     if other:
         raise InputError(
-            f"The {role} must be a language model that writes answers; {name!r} is a classifier ({other}), as a "
-            "reward model is. Give a causal language model, and this one as reward_model_name_or_path."
+            f"The {role} must be a language model that writes answers; {source.name!r} is a classifier ({other}), as "
+            "a reward model is. Give a causal language model, and this one as reward_model_name_or_path."
         )
     return config
 
@@ -88,12 +99,6 @@ def check_vocabulary(tokenizer: Any, rows: int, name: str, role: str) -> None:
     """Refuse a tokenizer that makes ids for which the model has no embedding.
 
     Special tokens that nothing writes may lie beyond it: Gemma's text models have one for images.
-
-    Args:
-        tokenizer: The model's.
-        rows: Of its embedding.
-        name: The model, for messages.
-        role: What it is for.
 
     Raises:
         InputError: A word, a token of the chat template or the token that starts, ends or pads a text lies beyond.
@@ -115,7 +120,7 @@ def check_vocabulary(tokenizer: Any, rows: int, name: str, role: str) -> None:
         )
 
 
-def _ask_hub(name: str, role: str, revision: str | None) -> None:
+def _ask_hub(name: str, role: str, revision: str | None, scores: bool) -> None:
     """Ask the Hub for the model once; without an answer, a copy in the cache will do.
 
     Loading a file retries for half a minute before it says that there is no network.
@@ -129,4 +134,4 @@ def _ask_hub(name: str, role: str, revision: str | None) -> None:
             raise OSError("the Hub does not answer, and there is no copy in the cache") from error
         return
     if files:
-        check_listing([file.rfilename for file in files], name, role)
+        check_listing([file.rfilename for file in files], name, role, scores)

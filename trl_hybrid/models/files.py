@@ -18,28 +18,41 @@ NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state*.p
 
 TOKENIZER = ("tokenizer*", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 
+SAVED_MODEL = (
+    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", ADAPTER_CONFIG, *TOKENIZER,
+    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "merges.txt", "training_args.bin",
+)  # fmt: skip
+"""What a trainer's `save_model` writes, as patterns."""
+
 SCORE_HEAD = "score.weight"
 
 POINTER = b"version https://git-lfs"
 
 
-def check_model_folder(folder: Path, role: str) -> None:
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of a saved adapter's weights, or else of a saved model's."""
+    name = "adapter_model*.safetensors" if (folder / ADAPTER_CONFIG).exists() else "model*.safetensors"
+    return sorted(folder.glob(name))
+
+
+def check_model_folder(folder: Path, role: str, scores: bool = False) -> None:
     """Refuse a folder that could not be loaded, or whose weights would be random.
 
     Args:
         folder: What `save_pretrained` wrote, or a download.
         role: What the model is for, as the message says it: "policy", "reward model".
+        scores: Whether it must be a sequence classifier with a score head, as a reward model is.
 
     Raises:
         InputError: It has no config.json, is an adapter, has no safetensors weights, a file of them was cut off or is
-            missing, it has no tokenizer, or a reward model has no score head.
+            missing, it has no tokenizer, or no score head where it should.
     """
     if (folder / ADAPTER_CONFIG).is_file() or not (folder / "config.json").is_file():
-        raise InputError(_no_model(folder, role))
-    files = _weight_files(folder, role)
+        raise InputError(_no_model(folder, role, scores))
+    files = _loaded_files(folder, role, scores)
     names = {name for file in files for name in _checked_header(file, folder, role)}
     _check_tokenizer(folder, role)
-    if role == "reward model" and not any(name.endswith(SCORE_HEAD) for name in names):
+    if scores and not any(name.endswith(SCORE_HEAD) for name in names):
         raise InputError(
             f"A reward model is a sequence classifier with a trained score head, but {str(folder)!r} has no weight "
             f"{SCORE_HEAD!r}: it would be random. Give the folder of a trained reward model, not of a causal language "
@@ -49,9 +62,6 @@ def check_model_folder(folder: Path, role: str) -> None:
 
 def check_adapter_folder(folder: Path) -> None:
     """Refuse an adapter's folder whose weights are not there or not whole.
-
-    Args:
-        folder: What PEFT's `save_pretrained` wrote.
 
     Raises:
         InputError: There are no safetensors weights, or their file was cut off.
@@ -66,27 +76,22 @@ def check_adapter_folder(folder: Path) -> None:
     _checked_header(file, folder, "adapter")
 
 
-def check_listing(files: Collection[str], name: str, role: str) -> None:
+def check_listing(files: Collection[str], name: str, role: str, scores: bool = False) -> None:
     """Refuse a repository of the Hub without safetensors weights, from its files' names.
-
-    Args:
-        files: Paths in the repository.
-        name: Its id.
-        role: As for [`check_model_folder`].
 
     Raises:
         InputError: It holds an adapter alone, or no safetensors weights.
     """
     if ADAPTER_CONFIG in files and "config.json" not in files:
-        raise InputError(adapter_message(name, role, None))
+        raise InputError(adapter_message(name, role, None, scores))
     if not any(file.endswith(".safetensors") for file in files):
-        raise InputError(_no_weights(files, name, role))
+        raise InputError(_no_weights(files, name, role, scores))
 
 
-def merge_command(adapter: str, role: str = "policy") -> str:
+def merge_command(adapter: str, scores: bool = False) -> str:
     """Return a shell command that merges an adapter into its base model; see [`merged_folder`]."""
     merged = merged_folder(adapter)
-    loader = _loader(role).replace("Auto", "AutoPeft")
+    loader = _loader(scores).replace("Auto", "AutoPeft")
     return (
         f'python -c "from peft import {loader} as M; from transformers import AutoTokenizer as T; '
         f"M.from_pretrained('{adapter}').merge_and_unload().save_pretrained('{merged}'); "
@@ -99,10 +104,10 @@ def merged_folder(adapter: str) -> str:
     return f"{adapter.rstrip('/')}/merged" if Path(adapter).is_dir() else f"{adapter.split('/')[-1]}-merged"
 
 
-def adapter_message(name: str, role: str, base: str | None) -> str:
+def adapter_message(name: str, role: str, base: str | None, scores: bool = False) -> str:
     """Say what to do with an adapter where a whole model is needed."""
     whole = merged_folder(name)
-    way_on = f"Merge it once, and give {whole!r}:\n  {merge_command(name, role)}"
+    way_on = f"Merge it once, and give {whole!r}:\n  {merge_command(name, scores)}"
     if (Path(whole) / "config.json").is_file():
         way_on = f"Its whole model lies in {whole!r}: give that."
     on = f" on {base!r}" if base else ""
@@ -151,12 +156,12 @@ def _checked_header(file: Path, folder: Path, role: str) -> dict[str, Any]:
         ) from error
 
 
-def _weight_files(folder: Path, role: str) -> list[Path]:
+def _loaded_files(folder: Path, role: str, scores: bool) -> list[Path]:
     """Name the files that transformers would load."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if not (folder / INDEX).is_file():
-        raise InputError(_no_weights([file.name for file in folder.iterdir()], str(folder), role))
+        raise InputError(_no_weights([file.name for file in folder.iterdir()], str(folder), role, scores))
     try:
         parts = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError) as error:
@@ -188,21 +193,21 @@ def _check_tokenizer(folder: Path, role: str) -> None:
             ) from error
 
 
-def _no_model(folder: Path, role: str) -> str:
+def _no_model(folder: Path, role: str, scores: bool) -> str:
     if (folder / ADAPTER_CONFIG).is_file():
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        return adapter_message(str(folder), role, config.get("base_model_name_or_path"))
+        return adapter_message(str(folder), role, config.get("base_model_name_or_path"), scores)
     return (
         f"The {role}'s folder must hold a config.json, {str(folder)!r} has none. Give the folder that "
         "`save_pretrained` wrote or `hf download` made, or a model's id on the Hub."
     )
 
 
-def _no_weights(files: Collection[str], name: str, role: str) -> str:
+def _no_weights(files: Collection[str], name: str, role: str, scores: bool) -> str:
     pickles = sorted(file for file in files if _matches(file, PICKLES) and not _matches(file, NO_WEIGHTS))
     if not pickles:
         return f"The {role} {name!r} has no weights: there is neither {WEIGHTS} nor {INDEX}. Copy or download them."
-    loader = _loader(role)
+    loader = _loader(scores)
     folder = name if Path(name).is_dir() else name.split("/")[-1]
     return (
         f"Only safetensors weights are read, as others may hold code; the {role} {name!r} has {pickles[0]}. If you "
@@ -213,9 +218,8 @@ def _no_weights(files: Collection[str], name: str, role: str) -> str:
     )
 
 
-def _loader(role: str) -> str:
-    """Name the class that loads a model for a role."""
-    return "AutoModelForSequenceClassification" if role == "reward model" else "AutoModelForCausalLM"
+def _loader(scores: bool) -> str:
+    return "AutoModelForSequenceClassification" if scores else "AutoModelForCausalLM"
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

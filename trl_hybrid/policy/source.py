@@ -48,9 +48,6 @@ def find_policy(name: str, revision: str | None = None) -> PolicySource:
         name: Id on the Hub, or a folder: a model's, an adapter's, a finished run's or a checkpoint's.
         revision: Branch, tag or commit of an id.
 
-    Returns:
-        The source.
-
     Raises:
         InputError: There is no such model, an adapter's base cannot be had, or a run is not finished.
     """

@@ -25,7 +25,7 @@ class TransformersSampler:
     """
 
     def __init__(self, source: PolicySource, dtype: str | None = None) -> None:
-        self.tokenizer = load_tokenizer(source)
+        self.tokenizer = policy_tokenizer(source)
         model: Any = AutoModelForCausalLM.from_pretrained(
             source.base, revision=source.revision, dtype=dtype or default_dtype(), use_safetensors=True
         )
@@ -52,7 +52,7 @@ class TransformersSampler:
             ) from error
 
 
-def load_tokenizer(source: PolicySource) -> Any:
+def policy_tokenizer(source: PolicySource) -> Any:
     """Load the policy's tokenizer, with a padding token.
 
     Raises:

@@ -44,7 +44,7 @@ def finish(
         started: When the run began, in seconds since the epoch.
 
     Raises:
-        RuntimeError: The saved model is not the trained one.
+        InputError: The saved model is not the trained one.
         OSError: The summary could not be written; the saved model is checked all the same. Pictures and the page that
             cannot be made are said, no more.
     """

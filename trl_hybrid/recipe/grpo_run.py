@@ -9,7 +9,7 @@ from trl import ModelConfig
 from trl_hybrid.errors import plain_errors
 from trl_hybrid.hub.upload import push_run
 from trl_hybrid.memory.estimates import policy_of, reserved_bytes
-from trl_hybrid.models.check import check_model
+from trl_hybrid.models.check import check_model, check_reward_model
 from trl_hybrid.recipe.asked_for import check_asked_for
 from trl_hybrid.recipe.closing import finish
 from trl_hybrid.recipe.disk import check_room, run_bytes
@@ -55,12 +55,8 @@ class GRPORun(Run):
         check_save_strategy(args)
         check_asked_for(args, model, judges)
         check_model(model.model_name_or_path, "policy", model.model_revision, args.trust_remote_code)
-        check_model(
-            judges.reward_model_name_or_path,
-            "reward model",
-            judges.reward_model_revision,
-            judges.reward_model_trust_remote_code,
-        )
+        name, revision = judges.reward_model_name_or_path, judges.reward_model_revision
+        check_reward_model(name, revision, judges.reward_model_trust_remote_code)
         self._push, self._token = args.push_to_hub, args.hub_token
         if self._push:
             check_push(args)

@@ -253,7 +253,8 @@ def parse_arguments(
         One object a dataclass.
 
     Raises:
-        InputError: An option or a key of the YAML file that no dataclass has, or a file that cannot be read.
+        InputError: An option or a key of the YAML file that no dataclass has, a file that cannot be read, or settings
+            that a dataclass refuses.
         SystemExit: After `--help` (what a first run needs) or `--help_all`.
     """
     parser = TrlParser(cast(Any, dataclasses), allow_abbrev=False, **parser_kwargs)
@@ -273,7 +274,10 @@ def parse_arguments(
     if cpu_defaults and (parser.parse_known_args(args)[0].use_cpu or _no_gpu()):
         given = {name: value for name, value in cpu_defaults.items() if name not in settings}
         parser.set_defaults_with_config(**given)
-    *parsed, unknown = parser.parse_args_into_dataclasses(args, return_remaining_strings=True)
+    try:
+        *parsed, unknown = parser.parse_args_into_dataclasses(args, return_remaining_strings=True)
+    except ValueError as error:  # the libraries' settings refuse by it what does not go together
+        raise InputError(str(error)) from error
     if unknown:
         option = str(unknown[0])
         raise InputError(f"Unknown option {option!r}.{_hint(option, known, '--')} `--help_all` lists all options.")

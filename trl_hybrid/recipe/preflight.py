@@ -9,6 +9,7 @@ from huggingface_hub.errors import HTTPError
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
+from trl_hybrid.data.golds import boxed
 from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model import RewardModel
 from trl_hybrid.verifier import MathVerifier
@@ -126,4 +127,4 @@ def _check_verdicts(verifier: MathVerifier, completions: list[str], golds: list[
 
 def _given(answer: str, method: str) -> str:
     """Give an answer in a form that the verifier's method reads."""
-    return f"#### {answer}" if method == "strict" else f"The answer is \\boxed{{{answer}}}."
+    return f"#### {answer}" if method == "strict" else boxed(answer)

@@ -1,7 +1,6 @@
 """One run of a recipe, as a `with` block: its settings, its folder, and how it ends."""
 
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -9,7 +8,7 @@ from typing import Any, ClassVar, Self
 from transformers import ProgressCallback
 from trl import ModelConfig, get_peft_config
 
-from trl_hybrid.errors import plain_errors
+from trl_hybrid.errors import hide_known_warnings, plain_errors
 from trl_hybrid.hub.saved import Trained, trained_logits
 from trl_hybrid.recipe.disk import check_writable
 from trl_hybrid.recipe.endings import plain_ends, what_is_left
@@ -63,8 +62,7 @@ class Run:
 
     def __enter__(self) -> Self:
         turn_off_cudnn_attention()
-        # TRL's configs set the name that transformers 5.23 renames.
-        warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
+        hide_known_warnings()
         with plain_errors():
             self._read_settings()
         return self

@@ -41,10 +41,7 @@ Points = Sequence[tuple[float, float]]
 def line_chart(lines: Sequence[tuple[int, Points]], alarm: int | None = None, from_zero: bool = False) -> Markup:
     """Draw lines over steps; where there are many points, faintly, with a running mean on top.
 
-    Args:
-        lines: A number of a colour, and its points.
-        alarm: A step to mark.
-        from_zero: The values are not negative, and the axis starts at 0.
+    A line is the number of a colour, and its points.
     """
 
     def draw(axes: Any) -> None:
@@ -85,11 +82,7 @@ def area_chart(steps: Sequence[int], parts: Sequence[Sequence[float]]) -> Markup
 
 
 def histogram(groups: Sequence[tuple[int, Sequence[float]]]) -> Markup:
-    """Draw how values are spread, in 40 bins that all groups share; each group's bars over those before.
-
-    Args:
-        groups: A number of a colour, and finite values.
-    """
+    """Draw how values are spread, in 40 bins that all groups share; each group's bars over those before."""
     low = min(min(values) for _, values in groups)
     high = max(max(values) for _, values in groups)
 

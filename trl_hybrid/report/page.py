@@ -33,9 +33,6 @@ def write_report(folder: Path, output: Path | None = None, max_completions: int 
         output: The file to write; `report.html` in the run's folder without it.
         max_completions: Of more than so many completions those of every n-th table are shown.
 
-    Returns:
-        The file.
-
     Raises:
         InputError: There is no run in `folder`.
     """

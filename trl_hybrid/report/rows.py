@@ -10,15 +10,12 @@ import pandas as pd
 NUMBERS = {"score": "score", "reward": "hybrid_reward", "advantage": "advantage"}
 TEXTS = {"reason": "reason", "gold": "gold", "answer": "extracted_answer", "completion": "completion"}
 
-VERDICTS = {1.0: "right", 0.0: "wrong"}
-DIGITS = 4
+VERDICT_TEXTS = {1.0: "right", 0.0: "wrong"}
+DECIMALS = 4
 
 
 def page_rows(table: pd.DataFrame) -> dict[str, list[Any]]:
     """Put the completions column by column, so that names are not repeated, each prompt once.
-
-    Args:
-        table: The trainer's completions; a column that is missing is left empty.
 
     Returns:
         Lists of JSON values of one length, and the different prompts: `prompt` counts in `prompts`.
@@ -46,7 +43,7 @@ def page_rows(table: pd.DataFrame) -> dict[str, list[Any]]:
 def verdicts(table: pd.DataFrame) -> pd.Series:
     """Say of each row whether it is right, wrong or not judged."""
     numbers = _column(table, "verdict" if "verdict" in table else "math_verifier")
-    return pd.Series([VERDICTS.get(number, "not judged") for number in numbers], table.index)
+    return pd.Series([VERDICT_TEXTS.get(number, "not judged") for number in numbers], table.index)
 
 
 def _column(table: pd.DataFrame, name: str) -> list[Any]:
@@ -54,7 +51,7 @@ def _column(table: pd.DataFrame, name: str) -> list[Any]:
 
 
 def _number(value: Any) -> float | None:
-    return round(value, DIGITS) if value is not None and math.isfinite(value) else None
+    return round(value, DECIMALS) if value is not None and math.isfinite(value) else None
 
 
 def _text(value: Any) -> str:

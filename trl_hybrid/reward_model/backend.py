@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from transformers import PreTrainedConfig
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model.footprint import default_tokens
 from trl_hybrid.reward_model.forwards import choose_forward
 from trl_hybrid.reward_model.host_memory import keep_freed_memory
@@ -53,7 +54,7 @@ class BackendOptions:
         quantized: Whether the checkpoint's own weights are quantized; "resident" only.
 
     Raises:
-        ValueError: A budget without a token, or quantized weights that would have to move.
+        InputError: A budget without a token, or quantized weights that would have to move.
     """
 
     placement: str
@@ -67,9 +68,9 @@ class BackendOptions:
 
     def __post_init__(self) -> None:
         if self.token_budget is not None and self.token_budget < 1:
-            raise ValueError(f"`token_budget` must be at least 1 token, but got {self.token_budget}.")
+            raise InputError(f"`token_budget` must be at least 1 token, but got {self.token_budget}.")
         if (self.quantized or self.quantization_config is not None) and self.placement != "resident":
-            raise ValueError(
+            raise InputError(
                 f"A quantized reward model stays on its GPU, but its placement is {self.placement!r}. Place it "
                 "`resident`, or use weights that are not quantized."
             )
@@ -95,14 +96,8 @@ def load_backend(
 ) -> ScoringBackend:
     """Load a reward model into its place.
 
-    Args:
-        source: Where the model comes from.
-        config: Its configuration.
-        options: Where it goes and how.
-        samples: A few short rows for the first-use check; see `choose_forward`.
-
     Raises:
-        torch.OutOfMemoryError: It does not fit there; the message names what does.
+        DoesNotFitError: It does not fit there; the message names what does.
     """
     if options.compute_device.type == "cpu":
         keep_freed_memory()

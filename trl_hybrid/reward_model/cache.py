@@ -5,6 +5,7 @@ from collections import OrderedDict
 from hashlib import blake2b
 from math import isfinite
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model.plan import Row
 
 
@@ -27,7 +28,7 @@ class ScoreCache:
 
     def __init__(self, size: int) -> None:
         if size < 0:
-            raise ValueError(
+            raise InputError(
                 f"The score cache holds 0 rows or more, but got size={size}. Set it to 0 to switch it off."
             )
         self.size = size

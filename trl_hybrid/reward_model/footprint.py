@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model.forwards import can_pack
 from trl_hybrid.reward_model.host_embedding import PIECE_ROWS, PIECES
 from trl_hybrid.reward_model.loading import whole_weights
@@ -174,11 +175,8 @@ def measure_footprint(
         dtype: Of the body. Default: bf16 on a GPU and fp32 on a CPU, as when it is loaded.
         trust_remote_code: Whether the repository's own Python code may run.
 
-    Returns:
-        The footprint.
-
     Raises:
-        ValueError: The body holds no list of layers.
+        InputError: The body holds no list of layers.
     """
     size = (dtype or torch.bfloat16).itemsize
     width = layer_widths(config)
@@ -212,13 +210,6 @@ def forward_bytes_per_token(config: PreTrainedConfig, bytes_per_element: int) ->
     (2 H + Q + 2 KV + 3 I) elements: the hidden states in and out (H each), the queries (Q = heads x head size), keys
     and values (KV = key-value heads x head size each), and the MLP's gate, up and product (I each). They are not all
     alive at once; what is left over covers the norm's fp32 copies and repeated keys and values.
-
-    Args:
-        config: Of a decoder.
-        bytes_per_element: Of its activations.
-
-    Returns:
-        Bytes a token.
     """
     width = layer_widths(config)
     elements = 2 * width["hidden"] + width["query"] + 2 * width["key"] + 3 * width["intermediate"]
@@ -243,7 +234,7 @@ def find_layers(body: nn.Module) -> nn.ModuleList:
     """Return the list of a transformer's layers: the one that holds most of the weights."""
     lists = [module for module in body.modules() if isinstance(module, nn.ModuleList) and len(module) > 0]
     if not lists:
-        raise ValueError(f"A transformer's body must hold a list of layers, but {type(body).__name__} holds none.")
+        raise InputError(f"A transformer's body must hold a list of layers, but {type(body).__name__} holds none.")
     return max(lists, key=_count)
 
 

@@ -161,13 +161,7 @@ def can_pack(config: PreTrainedConfig) -> bool:
 def choose_forward(body: PreTrainedModel, head: nn.Linear, samples: Sequence[Row]) -> Forward:
     """Return the packed forward where it gives the scores of plain single rows, the padded one elsewhere.
 
-    Args:
-        body: Transformer without head.
-        head: Its score head.
-        samples: A few short rows that start alike.
-
-    Returns:
-        The forward to use. A packable architecture that fails the comparison is padded, with a warning.
+    A packable architecture that fails the comparison, on a few short rows that start alike, is padded, with a warning.
     """
     if not can_pack(body.config):
         return PaddedForward(body, head)
@@ -199,13 +193,7 @@ def plain_scores(body: PreTrainedModel, head: nn.Linear, rows: Sequence[Row]) ->
 
 
 def fault_of(score: Callable[[], list[float]], expected: Sequence[float], tolerance: float) -> str | None:
-    """Say what is wrong with a way to score, None if nothing is.
-
-    Args:
-        score: Gives the scores.
-        expected: What they should be.
-        tolerance: See `agree`.
-    """
+    """Say what is wrong with a way to score, None if nothing is."""
     try:
         scores = score()
     except torch.OutOfMemoryError:

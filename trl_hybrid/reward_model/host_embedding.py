@@ -33,14 +33,7 @@ class HostEmbedding:
         self.copied = [torch.cuda.Event() for _ in self.pieces] if on_gpu else []
 
     def look_up(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings of tokens.
-
-        Args:
-            ids: Token ids on the CPU, shape (T,).
-
-        Returns:
-            On the device, shape (T, H).
-        """
+        """Return the embeddings (T, H), on the device, of token ids (T,) on the CPU."""
         distinct, places = ids.unique(return_inverse=True)
         rows = torch.empty(len(distinct), self.table.shape[1], dtype=self.table.dtype, device=self.device)
         piece_rows = len(self.pieces[0])

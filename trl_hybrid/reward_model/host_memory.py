@@ -26,10 +26,6 @@ SECOND_VERSION = ("memory.max", "memory.current", "inactive_file", "active_file"
 def free_host_bytes(process_groups: Path = PROCESS_GROUPS, groups: Path = GROUPS) -> int:
     """Return what this process may still take of the machine's memory.
 
-    Args:
-        process_groups: Where Linux names the control groups that the process is in.
-        groups: Where it shows all control groups.
-
     Returns:
         Bytes: what the machine has to spare, or the room left by the tightest limit of the process's control groups
         where that is less. Cached files count as free in both.

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model.footprint import LAYER_SLOTS
 
 
@@ -25,7 +26,7 @@ class LayerStream:
         slots: Layers with room on the device.
 
     Raises:
-        RuntimeError: The machine has no room to pin the weights.
+        InputError: The machine has no room to pin the weights.
     """
 
     def __init__(self, layers: Sequence[nn.Module], device: torch.device, slots: int = LAYER_SLOTS) -> None:
@@ -45,7 +46,7 @@ class LayerStream:
     def restart(self) -> None:
         """Begin with the first layer again, as after a pass that was broken off."""
         if self.copies is not None:
-            torch.cuda.synchronize(self.device)
+            torch.cuda.synchronize(self.device)  # what the broken pass still computes reads the slots
         self.used = 0
         for ahead in range(len(self.slots)):
             self._fetch(ahead)
@@ -55,11 +56,14 @@ class LayerStream:
         """Give the next layer's weights by name, on the device, as long as the context lasts."""
         slot = self.used % len(self.slots)
         if self.copies is not None:
+            # The stream waits, not this thread, which goes on to queue the next layers.
             torch.cuda.current_stream(self.device).wait_event(self.ready[slot])
+        # No `finally`: after an error the ring is out of step, and `restart` begins anew.
         yield self.views[slot]
         if self.copies is not None:
             self.free[slot].record(torch.cuda.current_stream(self.device))
         self.used += 1
+        # The slot that has just become free gets the layer that comes after those on their way.
         self._fetch(self.used + len(self.slots) - 1)
 
     def _fetch(self, use: int) -> None:
@@ -80,7 +84,7 @@ def _into_slab(layer: nn.Module, pinned: bool) -> torch.Tensor:
     try:
         slab = torch.empty(size, dtype=first.dtype, pin_memory=pinned)
     except RuntimeError as error:  # not torch's own for memory: the CUDA driver refuses
-        raise RuntimeError(
+        raise InputError(
             "A streamed reward model keeps its weights in pinned host memory, but the next "
             f"{size * first.dtype.itemsize / 1e9:.2f} GB for a layer could not be had. Free the machine's memory, "
             "raise the container's limit, or place the reward model `zero3`, which shares one copy between "
@@ -89,7 +93,7 @@ def _into_slab(layer: nn.Module, pinned: bool) -> torch.Tensor:
     for name, view in _views(layer, slab):
         parameter = layer.get_parameter(name)
         view.copy_(parameter)
-        parameter.data = view
+        parameter.data = view  # else the weights would be there twice
     return slab
 
 

@@ -19,6 +19,8 @@ from transformers import (
 )
 from transformers.integrations import deepspeed
 
+from trl_hybrid.errors import InputError
+
 
 class RewardModelNotFoundError(OSError):
     """The reward model's files could not be had: wrong id, no network, no permission or no such folder."""
@@ -60,13 +62,13 @@ def load_config(source: Source) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(source.name, **source.keywords())
     architectures = config.architectures or []
     if any(architecture.endswith("ForCausalLM") for architecture in architectures):
-        raise ValueError(
+        raise InputError(
             f"A reward model is a sequence classifier with a trained score head, but {source.name!r} is a causal "
             f"language model ({architectures[0]}): its head would be random. Give a reward model such as "
             "'nvidia/AceMath-7B-RM'."
         )
     if config.num_labels != 1:
-        raise ValueError(
+        raise InputError(
             f"A reward model has one label, but {source.name!r} has num_labels={config.num_labels} "
             f"({', '.join(architectures) or 'no architecture named'}). Give a model trained with num_labels=1."
         )
@@ -84,16 +86,7 @@ def load_model(
 ) -> PreTrainedModel:
     """Load the weights onto one device, in eval mode and without gradients.
 
-    To be called inside `whole_weights` or `sharded_weights`.
-
-    Args:
-        source: Where the model comes from. Only safetensors files are read.
-        dtype: Type of the weights.
-        device: Where they go.
-        quantization_config: For transformers as it is.
-
-    Returns:
-        The sequence classifier.
+    To be called inside `whole_weights` or `sharded_weights`. Only safetensors files are read.
     """
     placement: dict[str, Any] = {} if device.type == "cpu" else {"device_map": {"": device}}
     if quantization_config is not None:
@@ -104,7 +97,7 @@ def load_model(
         )
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
-        raise ValueError(
+        raise InputError(
             f"A reward model's checkpoint must hold every weight, but {source.name!r} lacks {len(missing)}, which "
             f"would be random: {', '.join(missing[:3])}. Give the folder of a trained sequence classifier, "
             "not of a causal language model."
@@ -116,13 +109,13 @@ def split_model(model: PreTrainedModel) -> tuple[PreTrainedModel, nn.Linear]:
     """Return the transformer's body and its score head, which maps a hidden state (H,) to one number."""
     head = getattr(model, "score", None)
     if not isinstance(head, nn.Linear) or head.out_features != 1:
-        raise ValueError(
+        raise InputError(
             f"A reward model needs a linear head `score` with one output, but {type(model).__name__} has {head!r}. "
             "Decoder reward models such as Qwen2, Qwen3, Llama, Mistral and Gemma have one."
         )
     body = model.base_model
     if body is model or not isinstance(body, PreTrainedModel):
-        raise ValueError(
+        raise InputError(
             f"A reward model needs a body beside its head, but {type(model).__name__} names none "
             "(`base_model_prefix`)."
         )

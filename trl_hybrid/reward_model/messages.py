@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from trl_hybrid.errors import InputError
+
 
 Message = dict[str, Any]
 Conversation = str | Sequence[Message]
@@ -27,5 +29,5 @@ def _text(content: Any) -> str:
         return content
     other = sorted({str(block.get("type")) for block in content} - {"text"})
     if other:
-        raise ValueError(f"A reward model reads text alone, but a message has content of the types {other}.")
+        raise InputError(f"A reward model reads text alone, but a message has content of the types {other}.")
     return "".join(block["text"] for block in content)

@@ -6,10 +6,15 @@ from contextlib import contextmanager
 
 import torch
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model.plan import Batch, Row, rows_of
 
 
 logger = logging.getLogger(__name__)
+
+
+class DoesNotFitError(InputError, torch.OutOfMemoryError):
+    """A device's memory does not suffice; the message names what does."""
 
 
 def score_what_fits(
@@ -50,10 +55,10 @@ def smaller_budget(
     """Return half the tokens of a forward that ran out of memory, and say so.
 
     Raises:
-        torch.OutOfMemoryError: It held one row only.
+        DoesNotFitError: It held one row only.
     """
     if rows == 1:
-        raise torch.OutOfMemoryError(
+        raise DoesNotFitError(
             f"A row must fit on {device} beside the policy, but one of {tokens} tokens does not. "
             "Lower the reward model's `max_length`, or place the reward model elsewhere."
         ) from error
@@ -72,13 +77,13 @@ def loading_into(placement: str, device: torch.device, name: str) -> Iterator[No
     """Say what to do where a reward model does not fit on its device.
 
     Raises:
-        torch.OutOfMemoryError: With the fix, in place of one without.
+        DoesNotFitError: With the fix, in place of one without.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
         elsewhere = "`streamed`, `zero3` or `cpu`" if placement == "resident" else "`cpu`"
-        raise torch.OutOfMemoryError(
+        raise DoesNotFitError(
             f"The reward model {name!r} must fit on {device} beside what is there already, but placed `{placement}` "
             f"it does not. Place it {elsewhere}, free the device, or take a smaller reward model; `trl-hybrid plan` "
             f"shows what each placement needs. The cause: {str(error).splitlines()[0] if str(error) else 'not told'}"

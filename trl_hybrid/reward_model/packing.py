@@ -45,7 +45,7 @@ class Segments:
 
     def masks(self, dtype: torch.dtype) -> list[torch.Tensor | None]:
         """Return each segment's additive mask (queries, keys), None without a shared start; made once a batch."""
-        if dtype not in self._masks:
+        if dtype not in self._masks:  # all layers of a forward ask for the same
             self._masks[dtype] = [self._mask(own, shared, dtype) for own, shared in self]
         return self._masks[dtype]
 
@@ -53,6 +53,7 @@ class Segments:
         queries, before = own[1] - own[0], shared[1] - shared[0]
         if not before:
             return None
+        # All of the shared start is seen, so that the causal edge begins behind it.
         mask = torch.full((queries, before + queries), -torch.inf, dtype=dtype, device=self.device)
         return mask.triu(before + 1)
 
@@ -112,15 +113,7 @@ class PackedRows:
 
 
 def pack_rows(rows: Sequence[Row], batch: Batch) -> PackedRows:
-    """Lay the rows of a batch end to end, on the CPU. A family's shared start comes once, before its members' ends.
-
-    Args:
-        rows: All rows.
-        batch: Which of them, and what they share.
-
-    Returns:
-        The packed row.
-    """
+    """Lay the rows of a batch end to end, on the CPU. A family's shared start comes once, before its members' ends."""
     ids: list[int] = []
     positions: list[int] = []
     last: list[int] = []
@@ -139,8 +132,10 @@ def pack_rows(rows: Sequence[Row], batch: Batch) -> PackedRows:
         if family.shared:
             add(rows[family.rows[0]][: family.shared], (0, 0))
         for row in family.rows:
+            # Positions go on where the start ends, though other members' ends lie between.
             add(rows[row][family.shared :], start)
             last.append(len(ids) - 1)
+    # Lists until here: a tensor for each of hundreds of short stretches costs more than the stretches.
     segments = Segments(tuple(own), tuple(shared), torch.device("cpu"))
     return PackedRows(torch.tensor(ids), torch.tensor(positions), torch.tensor(last), segments)
 
@@ -157,18 +152,8 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Let each token of a packed row see its own row's tokens up to itself, and nothing else.
 
-    Args:
-        module: The attention layer; not used.
-        query: Shape (1, heads, T, D).
-        key: Shape (1, key heads, T, D); its heads divide the query's.
-        value: As `key`.
-        attention_mask: Not used; the segments say who sees whom.
-        scaling: Factor on the products, by default 1 / sqrt(D).
-        packing: The packed row's segments.
-        **kwargs: What else transformers hands to an attention function; not used.
-
-    Returns:
-        Shape (1, T, heads, D), and None for the weights.
+    Queries are (1, heads, T, D), keys and values (1, key heads, T, D), and what comes out (1, T, heads, D); the mask
+    that transformers makes is not used. Without `scaling` products are scaled by 1 / sqrt(D).
 
     Raises:
         ValueError: The model was called without `packing`.
@@ -186,15 +171,10 @@ def kernel_options(
 ) -> dict[str, Any] | None:
     """Return how torch's varlen attention is asked to attend in one call for all segments; see `varlen_options`.
 
-    Args:
-        device: Where the packed row lies.
-        dtype: Of queries, keys and values.
-        head_size: D.
-        scaling: Factor on the products, None for 1 / sqrt(D).
-
     Returns:
         Keyword arguments, or None where there is no kernel for it: each segment is a call of its own then.
     """
+    # What FlashAttention takes: half precision, heads of a multiple of 8 up to 256, Ampere or newer.
     if (
         varlen_attn is None
         or device.type != "cuda"
@@ -213,11 +193,6 @@ def varlen_options(kernel: Callable[..., Any], head_size: int, scaling: float | 
 
     torch 2.10 takes `is_causal` and scales by 1 / sqrt(D) always; 2.11 takes `window_size` and `scale`; from 2.12 on
     grouped keys must be asked for by `enable_gqa`, while before the kernel takes them unasked.
-
-    Args:
-        kernel: `torch.nn.attention.varlen.varlen_attn`.
-        head_size: D.
-        scaling: Factor on the products, None for 1 / sqrt(D).
 
     Returns:
         Keyword arguments, or None for a version that cannot do it.
@@ -245,6 +220,7 @@ def _varlen(
     """Attend in one flash-attention call; a segment's causal edge is at the end of its keys."""
     assert varlen_attn is not None
     most_queries, most_keys = packing.longest
+    # The kernel knows one stretch of keys a segment, not two: shared ones are copied in front of each one's own.
     out = varlen_attn(
         query[0].transpose(0, 1).contiguous(),
         key[0].transpose(0, 1)[packing.key_index],
@@ -283,4 +259,5 @@ def _segment_by_segment(
     return out
 
 
+# By name, so that `set_attn_implementation` finds it: no model's code is changed.
 AttentionInterface.register(ATTENTION, packed_attention)

@@ -9,17 +9,17 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from transformers import PreTrainedConfig
 
-from trl_hybrid.reward_model.footprint import Footprint, Need, gigabytes, measure_footprint
-from trl_hybrid.reward_model.footprint import Placement as Place
+from trl_hybrid.errors import InputError
+from trl_hybrid.reward_model.footprint import Footprint, Need, Placement, gigabytes, measure_footprint
 from trl_hybrid.reward_model.host_memory import free_host_bytes
 
 
 logger = logging.getLogger(__name__)
 
-Placement = Literal["auto", "resident", "streamed", "zero3", "cpu"]
+PlacementSetting = Literal["auto", "resident", "streamed", "zero3", "cpu"]
 
 
-FASTEST_FIRST: tuple[Place, ...] = ("resident", "streamed", "cpu")
+FASTEST_FIRST: tuple[Placement, ...] = ("resident", "streamed", "cpu")
 """What `auto` tries."""
 
 
@@ -35,26 +35,14 @@ def resolve_placement(
 ) -> str:
     """Turn `auto` into the placement that fits, say which and why; and look whether a chosen one fits host memory.
 
-    Args:
-        placement: One of `Placement`.
-        device: This process's device.
-        config: The reward model's configuration.
-        dtype: Type of its body's weights, None for bf16 on an accelerator and fp32 on a CPU.
-        token_budget: Most tokens of one forward, None for the default.
-        reserved: Of the device's free memory, what others will still take; a plain number lasts.
-        trust_remote_code: Whether the repository's own Python code may run.
-        deepspeed_config: The user's own for "zero3", which may put the weights elsewhere; None for the shipped one.
-
-    Returns:
-        One of `Placement` except "auto".
+    The arguments are those of [`RewardModel`]; a plain number of `reserved` bytes lasts.
 
     Raises:
-        ValueError: An unknown placement, weights that do not fit into host memory, or `auto` where nothing fits.
+        InputError: An unknown placement, weights that do not fit into host memory, or `auto` where nothing fits.
     """
-    if placement not in get_args(Placement):
-        raise ValueError(
-            f"A reward model's placement must be one of {', '.join(get_args(Placement))}, but got {placement!r}."
-        )
+    known = get_args(PlacementSetting)
+    if placement not in known:
+        raise InputError(f"A reward model's placement must be one of {', '.join(known)}, but got {placement!r}.")
     # A device that is full says so by itself.
     if placement == "resident" or (placement == "zero3" and deepspeed_config is not None):
         return placement
@@ -77,7 +65,7 @@ def choose_placement(
     tokens: int | None = None,
     reserved: Need = Need(0),  # noqa: B008 - frozen
     host_bytes: int | None = None,
-) -> tuple[Place, str]:
+) -> tuple[Placement, str]:
     """Choose the fastest placement that fits: resident, otherwise streamed, otherwise the CPU.
 
     Args:
@@ -91,7 +79,7 @@ def choose_placement(
         The placement, and one line with the reason.
 
     Raises:
-        ValueError: None fits. The message says what each needs, what there is, and what to do.
+        InputError: None fits. The message says what each needs, what there is, and what to do.
 
     Example:
         >>> small = Footprint(2, 4, 10, 10**9, 10**9, 0, (), 0, 0)
@@ -118,7 +106,7 @@ def choose_placement(
         else:
             needs = [] if placement == "cpu" else [f"needs {gigabytes(gpu)} on the GPU"]
             return placement, f"{placement}: {', '.join([*needs, *passed_over, free])}"
-    raise ValueError(
+    raise InputError(
         f"No placement of the reward model fits: {', '.join(passed_over)}; {free}, and {gigabytes(host_bytes or 0)} "
         f"of the machine's or container's memory for each of its processes. {_more_room(footprint)}"
     )
@@ -127,18 +115,12 @@ def choose_placement(
 def check_host_memory(footprint: Footprint, placement: Any, host_bytes: int, processes: int = 1) -> None:
     """Refuse weights that do not fit into host memory: the system would end the process without a word.
 
-    Args:
-        footprint: The reward model's.
-        placement: "streamed", "zero3" or "cpu".
-        host_bytes: Free in the machine's memory for this process.
-        processes: Processes that share the weights under "zero3".
-
     Raises:
-        ValueError: They do not fit.
+        InputError: They do not fit.
     """
     needed = footprint.host_bytes(placement, processes)
     if needed > host_bytes:
-        raise ValueError(
+        raise InputError(
             f"The reward model's placement {placement!r} needs {gigabytes(needed)} of {_host_memory(placement)} in "
             f"each process, {gigabytes(host_bytes)} of the machine's or container's are free for each. "
             f"{_more_room(footprint)}"
@@ -192,9 +174,6 @@ def body_dtype(
         device: Where rows are computed.
         checkpoint_dtype: What "auto" stands for.
 
-    Returns:
-        A floating-point dtype.
-
     Example:
         >>> body_dtype(None, torch.device("cpu")), body_dtype("bfloat16", torch.device("cpu"))
         (torch.float32, torch.bfloat16)
@@ -205,5 +184,5 @@ def body_dtype(
         return checkpoint_dtype or torch.float32
     named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(named, torch.dtype) or not named.is_floating_point:
-        raise ValueError(f"`dtype` must be a floating-point dtype such as 'bfloat16', or 'auto', but got {dtype!r}.")
+        raise InputError(f"`dtype` must be a floating-point dtype such as 'bfloat16', or 'auto', but got {dtype!r}.")
     return named

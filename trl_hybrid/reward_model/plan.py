@@ -30,9 +30,6 @@ Batch = list[Family]
 def deduplicate(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
     """Keep each distinct row once.
 
-    Args:
-        rows: Rows, equal ones allowed.
-
     Returns:
         The distinct rows in order of first appearance, and for every input row the index of its distinct row.
 

@@ -55,15 +55,9 @@ def find_preset(model_name_or_path: str) -> Preset | None:
 
 
 def known_licence(model_name_or_path: str) -> str | None:
-    """Return the licence that is known without asking anybody: a folder's own card's, or a published model's.
+    """Return the licence that is known without asking anybody, or None: a folder's own card's, a published model's.
 
     A folder's name says nothing: it may hold any weights.
-
-    Args:
-        model_name_or_path: Hub id or local folder.
-
-    Returns:
-        As the Hub names it, such as "cc-by-nc-4.0"; None where it is not known.
 
     Example:
         >>> known_licence("nvidia/AceMath-7B-RM")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model.messages import POLICY_ONLY_ROLES, Conversation, Message, as_messages
 from trl_hybrid.reward_model.plan import Row, common_start
 from trl_hybrid.reward_model.truncation import shorten
@@ -41,11 +42,11 @@ class RowRenderer:
         self, tokenizer: PreTrainedTokenizerBase, system_prompt: str | None = None, max_length: int | None = None
     ) -> None:
         if max_length is not None and max_length < 2:
-            raise ValueError(
+            raise InputError(
                 f"`max_length` must be at least 2 tokens, but got {max_length}. Leave it unset for no limit."
             )
         if not tokenizer.chat_template:
-            raise ValueError(
+            raise InputError(
                 f"A reward model's tokenizer needs a chat template, but {tokenizer.name_or_path!r} has none. Save the "
                 "template that the model was trained with beside its weights (`tokenizer.chat_template = ...`, then "
                 "`save_pretrained`)."
@@ -66,9 +67,6 @@ class RowRenderer:
             completions: Solutions as text or as chat messages, one per prompt.
             cut_off: Whether a completion stopped at the length limit. Its row ends with the solution's last token; a
                 finished one ends as the template closes the turn.
-
-        Returns:
-            Rows in the same order.
         """
         texts: list[str] = []
         conversations: list[list[Message]] = []
@@ -85,7 +83,7 @@ class RowRenderer:
         """Join the reward model's system prompt, the conversation so far and the solution."""
         messages = [message for message in as_messages(prompt, "user") if message["role"] not in POLICY_ONLY_ROLES]
         if not messages:
-            raise ValueError(f"A prompt needs a user message for the reward model to judge by, but got {prompt!r}.")
+            raise InputError(f"A prompt needs a user message for the reward model to judge by, but got {prompt!r}.")
         for answer in as_messages(completion, "assistant"):
             answer = answer | {"content": self._defuse(answer["content"])}
             if messages[-1]["role"] == answer["role"] == "assistant":  # the completion goes on where a prefill stopped
@@ -107,7 +105,7 @@ class RowRenderer:
             return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False))
         except TemplateError as error:
             roles = [message["role"] for message in messages]
-            raise ValueError(
+            raise InputError(
                 f"The reward model's chat template must render the roles {roles}, but it says: {error}. If it knows "
                 "no system turn, set the reward model's system prompt to none."
             ) from error
@@ -117,7 +115,7 @@ class RowRenderer:
         marked = [*messages[:-1], messages[-1] | {"content": SOLUTION_MARK}]
         before, mark, after = self._apply_template(marked).rpartition(SOLUTION_MARK)
         if not mark:
-            raise ValueError(
+            raise InputError(
                 "The reward model's chat template must render the assistant's text, but it drops it. Check the "
                 f"template of {self.tokenizer.name_or_path!r}."
             )
@@ -127,7 +125,7 @@ class RowRenderer:
         """Take the end of turn away again."""
         _, closing = self._around_solution(messages)
         if not text.endswith(closing):
-            raise ValueError(
+            raise InputError(
                 f"The reward model's chat template must close every turn alike, but it closed one with {closing!r} "
                 f"and another with {text[-len(closing) :]!r}, so that a cut-off solution cannot be left open."
             )
@@ -139,7 +137,7 @@ class RowRenderer:
     def _fit(self, row: list[int], messages: list[Message]) -> RenderedRow:
         """Shorten a row that is too long, keeping the question and the end of the solution."""
         if not row:
-            raise ValueError(f"A row must have a token, but the chat template rendered none for {messages!r}.")
+            raise InputError(f"A row must have a token, but the chat template rendered none for {messages!r}.")
         if self.max_length is None or len(row) <= self.max_length:
             return RenderedRow(tuple(row), shortened=False)
         before, _ = self._around_solution(messages)

@@ -24,14 +24,7 @@ class ResidentModel:
         self.token_budget = token_budget
 
     def score(self, rows: Sequence[Row]) -> list[float]:
-        """Score rows of token ids.
-
-        Args:
-            rows: Rows of at least one token.
-
-        Returns:
-            One score per row, in the same order, NaN and infinities as they come.
-        """
+        """Score rows of token ids; see [`ScoringBackend`]."""
         return score_what_fits(rows, self._forwards, self._try_forward)
 
     def _forwards(self, rows: Sequence[Row]) -> list[list[Batch]]:

@@ -12,14 +12,15 @@ from typing import Any
 
 import torch
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model.backend import BackendOptions, ScoringBackend, load_backend
 from trl_hybrid.reward_model.cache import ScoreCache
-from trl_hybrid.reward_model.first_scores import check_scores, sample_rows
+from trl_hybrid.reward_model.first_scores import check_scores, worked_rows
 from trl_hybrid.reward_model.footprint import Need
 from trl_hybrid.reward_model.forwards import score_tolerance
 from trl_hybrid.reward_model.loading import Source, load_config, load_tokenizer
 from trl_hybrid.reward_model.messages import Conversation
-from trl_hybrid.reward_model.placement import Placement, body_dtype, local_device, resolve_placement
+from trl_hybrid.reward_model.placement import PlacementSetting, body_dtype, local_device, resolve_placement
 from trl_hybrid.reward_model.plan import Row, deduplicate
 from trl_hybrid.reward_model.presets import ACEMATH_SYSTEM_PROMPT, find_preset, known_licence, licence_note
 from trl_hybrid.reward_model.prompts import RenderedRow, RowRenderer
@@ -63,7 +64,7 @@ class RewardModel:
 
     Raises:
         RewardModelNotFoundError: The files cannot be had.
-        ValueError: They are no reward model, the model fails its preflight, or the placement is unknown or not to be
+        InputError: They are no reward model, the model fails its preflight, or the placement is unknown or not to be
             had.
     """
 
@@ -79,7 +80,7 @@ class RewardModel:
         max_length: int | None = None,
         token_budget: int | None = None,
         cache_size: int = 65536,
-        placement: Placement = "auto",
+        placement: PlacementSetting = "auto",
         reserved_memory: Need | int = 0,
         deepspeed_config: str | Path | dict[str, Any] | None = None,
         quantization_config: Any = None,
@@ -123,21 +124,13 @@ class RewardModel:
             quantized=quantized,
         )
         self.placement = options.placement
-        self.backend: ScoringBackend = load_backend(source, config, options, sample_rows(self.renderer))
+        self.backend: ScoringBackend = load_backend(source, config, options, worked_rows(self.renderer))
         self.tolerance = score_tolerance(options.body_dtype)
         self.identity = [self.model_name_or_path, revision, str(options.body_dtype)]
         self.preflight()
 
     def compute_reward(self, prompt: Conversation, completion: Conversation) -> float:
-        """Score one completion.
-
-        Args:
-            prompt: Problem as raw text, or chat messages.
-            completion: Solution as text, or chat messages.
-
-        Returns:
-            The raw score.
-        """
+        """Score one completion to a prompt, each as text or chat messages; see [`compute_batch_reward`]."""
         return self([prompt], [completion])[0]
 
     def compute_batch_reward(
@@ -178,7 +171,7 @@ class RewardModel:
         """
         cut_off = [False] * len(completions) if completion_truncated is None else list(completion_truncated)
         if not len(prompts) == len(completions) == len(cut_off):
-            raise ValueError(
+            raise InputError(
                 f"Every completion needs one prompt and one mark of truncation, but got {len(prompts)} prompts, "
                 f"{len(completions)} completions and {len(cut_off)} marks."
             )

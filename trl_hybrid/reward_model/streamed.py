@@ -16,6 +16,7 @@ from torch import nn
 from torch.func import functional_call
 from transformers import PreTrainedConfig
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model.footprint import BATCHES_PER_PASS
 from trl_hybrid.reward_model.forwards import (
     PackedForward,
@@ -72,14 +73,7 @@ class StreamedModel:
         self.stream = LayerStream(self.layers, device)
 
     def score(self, rows: Sequence[Row]) -> list[float]:
-        """Score rows of token ids.
-
-        Args:
-            rows: Rows of at least one token.
-
-        Returns:
-            One score per row, in the same order, NaN and infinities as they come.
-        """
+        """Score rows of token ids; see [`ScoringBackend`]."""
         return score_what_fits(rows, self._passes, self._try_pass)
 
     def _passes(self, rows: Sequence[Row]) -> list[list[Batch]]:
@@ -126,6 +120,7 @@ class StreamedModel:
             if self.stream.used % len(self.layers):  # the last pass was broken off
                 self.stream.restart()
             passengers = [self._embed(packed) for packed in batches]
+            # Layers outside, batches inside: each layer crosses the bus once, whatever the number of batches.
             for layer in self.layers:
                 with self.stream.next_layer() as weights:
                     for passenger in passengers:
@@ -138,12 +133,14 @@ class StreamedModel:
         return at_tokens(layer.mlp, packed.last, len(packed.ids)) if layer is self.layers[-1] else nullcontext()
 
     def _embed(self, packed: PackedRows) -> _Passenger:
+        # A GB of a 7B model, of which a batch needs a few rows: looked up in host memory.
         hidden = self.embedding.look_up(packed.ids)[None]  # (1, T, H)
         packed = packed.to(self.device)
         return _Passenger(packed, hidden, self.rotary(hidden, packed.positions[None]))
 
     @staticmethod
     def _through(layer: nn.Module, weights: dict[str, torch.Tensor], passenger: _Passenger) -> torch.Tensor:
+        # With the weights on the device in place of the layer's own, which stay in host memory.
         return functional_call(
             layer,
             weights,
@@ -167,20 +164,12 @@ def load_streamed(
 ) -> StreamedModel:
     """Load a reward model into host memory, to be streamed.
 
-    Args:
-        source: Where the model comes from.
-        config: Its configuration.
-        dtype: Type of the body's weights.
-        device: Where rows are computed.
-        token_budget: Bound on a forward's computed tokens.
-        samples: Short rows that start alike; two are scored plainly on the CPU first, to compare with.
-
     Raises:
-        ValueError: An architecture whose layers cannot be run one by one over packed rows, or one whose streamed
+        InputError: An architecture whose layers cannot be run one by one over packed rows, or one whose streamed
             scores are not the plain ones.
     """
     if not can_pack(config):
-        raise ValueError(
+        raise InputError(
             "A streamed reward model must be of the Qwen2, Qwen3 or Llama type with full attention in all layers and "
             f"positions that do not depend on the longest row, but {source.name!r}, of type {config.model_type!r}, is "
             "not. Place it `resident`, `zero3` or `cpu`."
@@ -189,11 +178,12 @@ def load_streamed(
         with whole_weights():
             body, head = split_model(load_model(source, dtype, torch.device("cpu")))
         head = head.float()
+        # On the CPU, and now: streaming moves the weights into slabs and switches the attention.
         plain = plain_scores(body, head, samples[:2])
         model = StreamedModel(body, head, device, token_budget)
     fault = fault_of(lambda: model.score(samples[:2]), plain, score_tolerance(dtype))
     if fault is not None:
-        raise ValueError(
+        raise InputError(
             f"Streamed rows must score as plain ones do, but with {source.name!r} on {device} {fault}. Place it "
             "`resident`, `zero3` or `cpu`, and check the versions of torch and transformers."
         )

@@ -17,9 +17,6 @@ def scoring_settings(device: torch.device) -> Iterator[None]:
 
     On Hopper and Blackwell torch prefers cuDNN's attention. It builds a plan for each new shape, 0.04 to 0.4 s each,
     and keeps them all; a batch of rows has a new shape nearly every time.
-
-    Args:
-        device: Where the forward is computed.
     """
     cudnn = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(False)

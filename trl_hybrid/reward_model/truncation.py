@@ -6,18 +6,10 @@ from trl_hybrid.reward_model.plan import Row
 
 
 def shorten(row: Sequence[int], head: int, max_length: int) -> Row:
-    """Keep the head and the end of a row.
+    """Keep the head, the tokens before the solution, and the end of a row of more than `max_length`.
 
     A head of more than three quarters of the limit gives up its middle to the solution's end: the question's first
     words and the start of the answering turn stay.
-
-    Args:
-        row: Token ids, more than `max_length`.
-        head: Number of tokens before the solution.
-        max_length: Tokens to keep, at least 2.
-
-    Returns:
-        `max_length` tokens.
 
     Example:
         >>> shorten(range(12), head=3, max_length=6)

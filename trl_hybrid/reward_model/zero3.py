@@ -16,9 +16,12 @@ import torch
 from packaging.version import Version
 from torch import distributed, nn
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model.forwards import Forward, choose_forward
 from trl_hybrid.reward_model.loading import Source, load_model, sharded_weights, split_model
+from trl_hybrid.reward_model.out_of_memory import DoesNotFitError
 from trl_hybrid.reward_model.plan import Batch, Family, Row, rows_of
+from trl_hybrid.shipped import shipped_folder
 
 
 CONFIG = "deepspeed/rm_zero3_offload.json"
@@ -47,26 +50,21 @@ class Zero3Model:
         self.forwards = 0
 
     def score(self, rows: Sequence[Row]) -> list[float]:
-        """Score this process's rows of token ids.
-
-        Args:
-            rows: Rows of at least one token; may be empty.
-
-        Returns:
-            One score per row, in the same order, NaN and infinities as they come.
+        """Score this process's rows of token ids; see [`ScoringBackend`].
 
         Raises:
-            torch.OutOfMemoryError: A forward did not fit. The other processes wait in it, so that it cannot be
+            DoesNotFitError: A forward did not fit. The other processes wait in it, so that it cannot be
                 repeated with fewer tokens.
         """
         scores = [float("nan")] * len(rows)
         batches = self.forward.plan(rows, self.token_budget)
+        # A forward gathers each layer's weights from all processes: who stops early leaves the others waiting.
         count = torch.tensor(len(batches), device=self.device)
         distributed.all_reduce(count, op=distributed.ReduceOp.MAX)
         for batch in batches:
             for row, value in zip(rows_of(batch), self._run(rows, batch), strict=True):
                 scores[row] = value
-        for _ in range(int(count) - len(batches)):
+        for _ in range(int(count) - len(batches)):  # a row of one token, whose score nobody reads
             self._run([(0,)], [Family(0, (0,))])
         return scores
 
@@ -75,7 +73,7 @@ class Zero3Model:
         try:
             return self.forward.run(rows, batch)
         except torch.OutOfMemoryError as error:
-            raise torch.OutOfMemoryError(
+            raise DoesNotFitError(
                 f"The reward model under ZeRO-3 ran out of memory on {self.device} with "
                 f"{self.forward.tokens(rows, batch)} tokens in one forward. Lower its token budget "
                 "(`reward_model_token_budget`)."
@@ -92,29 +90,19 @@ def load_zero3(
 ) -> Zero3Model:
     """Load a reward model sharded over all processes, in host memory.
 
-    Args:
-        source: Where the model comes from.
-        dtype: Type of the body's weights.
-        device: Where rows are computed.
-        token_budget: Bound on a forward's computed tokens.
-        samples: Rows for the first-use check; see `choose_forward`.
-        config: DeepSpeed configuration or the path of its JSON file, None for the shipped one.
-
-    Returns:
-        The backend.
-
     Raises:
         ImportError: DeepSpeed is not installed, or too old.
-        ValueError: A configuration of another stage than 3, or no process group where there are several processes.
+        InputError: A configuration of another stage than 3, or no process group where there are several processes.
     """
     check_deepspeed()
     import deepspeed  # where it is needed: it is an extra, and its import sets up compilers
 
-    settings = read_config(find_config() if config is None else config, dtype)
+    settings = read_config(shipped_folder("accelerate_configs") / CONFIG if config is None else config, dtype)
     ensure_process_group(device)
     with sharded_weights(settings):
         model = load_model(source, dtype, torch.device("cpu"))
     body, sharded_head = split_model(model)
+    # The engine is the body's: nothing would gather a sharded head.
     head = whole_head(sharded_head, device)
     engine, *_ = deepspeed.initialize(model=body, config=settings)
     engine.eval()
@@ -139,13 +127,6 @@ def check_deepspeed() -> None:
         )
 
 
-def find_config() -> Path:
-    """Return the shipped DeepSpeed configuration: inside an installed package, beside the package in a checkout."""
-    package = Path(__file__).parents[1]
-    inside = package / "shipped" / "accelerate_configs" / CONFIG
-    return inside if inside.is_file() else package.parent / "accelerate_configs" / CONFIG
-
-
 def read_config(config: str | Path | dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     """Read a DeepSpeed configuration, check that it is one for ZeRO-3 and set its number type to the model's.
 
@@ -156,14 +137,15 @@ def read_config(config: str | Path | dict[str, Any], dtype: torch.dtype) -> dict
     else:
         path = Path(config)
         if not path.is_file():
-            raise ValueError(f"The reward model's DeepSpeed configuration {str(path)!r} does not exist.")
+            raise InputError(f"The reward model's DeepSpeed configuration {str(path)!r} does not exist.")
         settings, name = json.loads(path.read_text()), str(path)
     stage = settings.get("zero_optimization", {}).get("stage")
     if stage != 3:
-        raise ValueError(
+        raise InputError(
             f"The reward model's own DeepSpeed configuration must have zero_optimization.stage 3, got {stage} in "
             f"{name}. The policy's goes into accelerate's configuration."
         )
+    # A training configuration may be given too, and nothing is trained here.
     for training_only in ("optimizer", "scheduler"):
         settings.pop(training_only, None)
     settings["zero_optimization"].pop("offload_optimizer", None)
@@ -190,17 +172,17 @@ def ensure_process_group(device: torch.device) -> None:
     """Make a process group of one where there is none, as under a plain launch.
 
     Raises:
-        ValueError: There are several processes and they have not found each other yet.
+        InputError: There are several processes and they have not found each other yet.
     """
     import deepspeed
 
     if not distributed.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ValueError(
+            raise InputError(
                 "The reward model under ZeRO-3 is shared by all processes, but their process group is not there yet. "
                 "Make the training arguments (HybridGRPOConfig) before the RewardModel."
             )
         backend = "nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
-    os.environ.setdefault("LOCAL_RANK", "0")
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it; only launchers set it
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)

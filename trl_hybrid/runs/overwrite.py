@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_hybrid.errors import InputError
+from trl_hybrid.models.files import SAVED_MODEL
 from trl_hybrid.runs.carried_prompt import CARRIED
 from trl_hybrid.runs.folder import holds_files, newest_whole_checkpoint, read_json, relative_path, weights_are_whole
 from trl_hybrid.runs.record import read_record
@@ -22,11 +23,7 @@ from trl_hybrid.runs.settings import PLACES, SETTINGS_FILE, texts
 
 logger = logging.getLogger(__name__)
 
-MODEL = (
-    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
-    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.json", "merges.txt",
-    "spiece.model", "training_args.bin", "README.md", CARRIED, "summary.json", "curves.png", "report.html", "merged",
-)  # fmt: skip
+MODEL = (*SAVED_MODEL, "README.md", CARRIED, "summary.json", "curves.png", "report.html", "merged")
 """What a run writes at its end, as patterns."""
 
 SAMPLES_FILE = "samples.jsonl"

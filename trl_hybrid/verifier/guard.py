@@ -8,6 +8,7 @@ import re
 from trl_hybrid.verifier.numeric import parse_number
 
 
+# Far above what answers to problems have, far below what keeps a worker busy up to its deadline.
 MAX_LENGTH = 4000
 MAX_NESTING = 60
 MAX_DIGIT_RUN = 1000
@@ -49,6 +50,7 @@ def _has_giant_power(text: str) -> bool:
     open_groups: list[tuple[bool, int]] = []  # (is an exponent, where its content starts)
     for position, char in enumerate(text):
         if char in "({":
+            # Six characters are a `^` and a `\left`.
             before = text[max(0, position - 6) : position].replace(r"\left", "").rstrip(" {(")
             open_groups.append((before.endswith("^"), position + 1))
         elif char in ")}" and open_groups:
@@ -69,5 +71,6 @@ def _has_giant_factorial(text: str) -> bool:
 
 
 def _is_giant(text: str, limit: int) -> bool:
+    # Without algebra: what is no plain number passes here, and is stopped at the worker's deadline.
     number = parse_number(text.strip("() "))
     return number is not None and abs(number.value) > limit

@@ -50,6 +50,7 @@ class WorkerPool:
         ]
         for thread in self._threads:
             thread.start()
+        # Also where nobody closes the pool: when it is collected, or at the interpreter's end.
         self._finalizer = weakref.finalize(self, _shut_down, self._workers, self._jobs, self._closed)
 
     def submit(self, gold: str, answer: str) -> "Future[Judgement]":
@@ -66,7 +67,7 @@ class WorkerPool:
         """Kill the workers and cancel what is queued."""
         self._finalizer()
         for thread in self._threads:
-            thread.join(timeout=5.0)
+            thread.join(timeout=5.0)  # daemons: one that hangs must not hold up the end of a run
 
 
 def default_num_workers() -> int:
@@ -96,6 +97,7 @@ def _serve(worker: WorkerProcess, jobs: "queue.SimpleQueue[Job | None]", closed:
 def _judge(worker: WorkerProcess, gold: str, answer: str) -> Judgement:
     start = time.perf_counter()
     judgement = _ask(worker, gold, answer)
+    # Is it the answer's fault, which is wrong then, or the gold's, which nobody could meet? Never a number's.
     if judgement.reason in UNFINISHED and parse_number(gold) is None:
         probe = _ask(worker, gold, PROBE)
         if probe.correct is None or probe.reason in UNFINISHED:

@@ -58,14 +58,17 @@ class WorkerProcess:
         """Launch the process without waiting until it is ready."""
         call = f"run({self.memory_limit_mb}, {os.getpid()})"
         self._ready = False
+        # Neither a fork, of a process with threads and CUDA in it, nor multiprocessing's spawn, which imports the main
+        # script and with it torch and trl: seconds and hundreds of MB for each worker and each replacement.
         self._process = subprocess.Popen(
             [sys.executable, "-c", BOOTSTRAP + call, json.dumps([os.fspath(entry) for entry in sys.path])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            bufsize=0,
+            bufsize=0,  # `select` does not see what lies in a buffer of ours
             start_new_session=True,  # the terminal's Ctrl-C does not reach it, not even while it starts
         )
+        # A worker that does not read lets a long line stand in the pipe: the deadline must count there too.
         os.set_blocking(_stdin(self._process).fileno(), False)
         return self._process
 
@@ -102,7 +105,7 @@ class WorkerProcess:
             reply = Reply("starved")
         self.kill()
         if not self._interrupted:
-            self.start()
+            self.start()  # without waiting: it gets ready while the caller deals with the failure
         return reply
 
     def _exchange(self, process: subprocess.Popen[bytes], task: dict[str, Any]) -> Reply:
@@ -125,7 +128,7 @@ class WorkerProcess:
             self.kill()
             process = self.start()
         reply = _read(process, time.monotonic() + START_TIMEOUT)
-        if reply.status != "ok":
+        if reply.status != "ok":  # once more: a busy machine, or somebody killed it
             self.kill()
             process = self.start()
             reply = _read(process, time.monotonic() + START_TIMEOUT)

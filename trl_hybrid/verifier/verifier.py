@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal, get_args
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.verifier.answers import ExtractedAnswer, extract_answer, extract_gold
 from trl_hybrid.verifier.equivalence import compare_strings, compare_without_algebra, is_blank
 from trl_hybrid.verifier.faults import contained
@@ -181,14 +182,14 @@ class MathVerifier:
 
     def _check(self) -> None:
         if self.method not in get_args(Method):
-            raise ValueError(f"method must be one of {', '.join(get_args(Method))}; got {self.method!r}.")
+            raise InputError(f"method must be one of {', '.join(get_args(Method))}; got {self.method!r}.")
         if not self.correct_reward > self.format_reward >= 0:
-            raise ValueError(
+            raise InputError(
                 "correct_reward must be greater than format_reward, and format_reward at least 0; got correct_reward="
                 f"{self.correct_reward}, format_reward={self.format_reward}. Fix: for instance 1.0 and 0.1."
             )
         if self.timeout <= 0 or self.num_workers < 0 or self.memory_limit_mb < 256:
-            raise ValueError(
+            raise InputError(
                 "timeout must be above 0 seconds, num_workers at least 0 and memory_limit_mb at least 256; got "
                 f"{self.timeout}, {self.num_workers} and {self.memory_limit_mb}."
             )
