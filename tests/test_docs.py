@@ -12,6 +12,7 @@ from trl import ModelConfig, SFTConfig
 from trl_hybrid.cli import parse
 from trl_hybrid.commands.recipe_options import parse_recipe_options
 from trl_hybrid.recipe.options import TaskArguments, parse_arguments
+from trl_hybrid.recipe.sft import SamplingArguments
 
 
 PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(Path("docs").glob("*.md"))]
@@ -69,7 +70,7 @@ def test_the_program_takes_the_command(page, command, sft, monkeypatch):
         options.pop()  # its file stands in the page
     assert Path(script).is_file()
     if "sft" in script:
-        classes = (TaskArguments, sft.SamplingArguments, SFTConfig, ModelConfig)
+        classes = (TaskArguments, SamplingArguments, SFTConfig, ModelConfig)
         parse_arguments(classes, sft.DEFAULTS, [*options, "--use_cpu", "true", "--bf16", "false"])
     else:
         parse_recipe_options(None, [*options, "--use_cpu", "true"])

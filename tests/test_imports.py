@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ ROOMS = {
     "evaluation": "data errors policy verifier",
     "report": "errors runs",
     "hub": "errors models policy report reward_model runs verifier",
-    "recipe": "data errors hub memory models report reward_model runs training verifier",
+    "recipe": "data errors evaluation hub memory models policy report reward_model runs training verifier",
     "checks": "data errors hybrid memory models recipe reward_model shipped training verifier",
     "commands": "checks data errors evaluation hub memory models policy recipe report reward_model runs shipped "
     "training verifier",
@@ -66,14 +67,25 @@ def test_nothing_but_the_entries_lies_loose():
     assert {file.stem for file in PACKAGE.glob("*.py")} == {"__init__", "cli", "errors", "shipped"}
 
 
-def test_recipes_import_no_private_names():
+def test_recipes_import_public_names_only():
     for file in Path("recipes").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            assert not (isinstance(node, ast.Import) and any("." in name for name in names)), file
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("trl_hybrid"):
-                assert not any(alias.name.startswith("_") for alias in node.names), file
+                assert node.module in ("trl_hybrid", "trl_hybrid.recipe"), f"{file} imports {node.module}"
+                assert set(names) <= set(import_module(node.module).__all__), file
 
 
-@pytest.mark.parametrize("statement", ["import trl_hybrid", "import trl_hybrid.cli", "import trl_hybrid.verifier"])
+@pytest.mark.parametrize(("recipe", "lines"), [("tinyllama_grpo", 65), ("tinyllama_sft", 95)])
+def test_recipes_are_read_in_a_minute(recipe, lines):
+    assert len(Path(f"recipes/{recipe}.py").read_text().splitlines()) <= lines
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import trl_hybrid", "import trl_hybrid.cli", "import trl_hybrid.recipe", "import trl_hybrid.verifier"],
+)
 def test_cheap_imports_load_neither_torch_nor_transformers(statement):
     code = f"{statement}; import sys; print({{'torch', 'transformers', 'trl', 'datasets'}} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -97,8 +109,8 @@ def test_help_is_cheap_fits_a_screen_and_has_an_example(command):
     assert f"  trl-hybrid {command}".rstrip() in "\n".join(text).partition("examples")[2]
 
 
-def test_every_public_name_is_there():
-    import trl_hybrid
-
-    assert all(hasattr(trl_hybrid, name) for name in trl_hybrid.__all__)
-    assert not hasattr(trl_hybrid, "no_such_name")
+@pytest.mark.parametrize("module", ["trl_hybrid", "trl_hybrid.recipe"])
+def test_every_public_name_is_there(module):
+    public = import_module(module)
+    assert all(hasattr(public, name) for name in public.__all__)
+    assert not hasattr(public, "no_such_name")

@@ -14,6 +14,7 @@ from trl_hybrid.commands.recipe_options import parse_recipe_options
 from trl_hybrid.memory.estimates import sampling_bytes
 from trl_hybrid.memory.size import GB
 from trl_hybrid.recipe.options import TaskArguments, parse_arguments
+from trl_hybrid.recipe.sft import SHORT_HELP, SamplingArguments
 from trl_hybrid.reward_model.footprint import Need
 
 
@@ -53,9 +54,9 @@ def test_grpo_configurations_parse(path, monkeypatch):
 
 @pytest.mark.parametrize("path", SFT, ids=lambda path: path.stem)
 def test_sft_configurations_parse_and_say_where_grpo_starts(path, sft):
-    classes = (TaskArguments, sft.SamplingArguments, SFTConfig, ModelConfig)
+    classes = (TaskArguments, SamplingArguments, SFTConfig, ModelConfig)
     options = ["--config", str(path), "--use_cpu", "true", "--bf16", "false"]
-    _, sampling, training, _ = parse_arguments(classes, sft.DEFAULTS, options, short_help=sft.SHORT_HELP)
+    _, sampling, training, _ = parse_arguments(classes, sft.DEFAULTS, options, short_help=SHORT_HELP)
     given = yaml.safe_load(path.read_text())
     assert sampling.num_samples == given["num_samples"]
     assert training.learning_rate == given["learning_rate"]

@@ -1,1 +1,29 @@
-"""What a recipe does around training, so that it can be read in a minute."""
+"""What a recipe does around training, so that a recipe is short. Importing this package is cheap."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from trl_hybrid.recipe.defaults import RECIPE_DEFAULTS
+    from trl_hybrid.recipe.grpo import GRPORun
+    from trl_hybrid.recipe.options import reward_model_settings
+    from trl_hybrid.recipe.run import adapter_config
+    from trl_hybrid.recipe.sft import ColdStartTrainer, SFTRun
+
+_HOMES = {
+    "ColdStartTrainer": "sft",
+    "GRPORun": "grpo",
+    "RECIPE_DEFAULTS": "defaults",
+    "SFTRun": "sft",
+    "adapter_config": "run",
+    "reward_model_settings": "options",
+}
+
+__all__ = ["RECIPE_DEFAULTS", "ColdStartTrainer", "GRPORun", "SFTRun", "adapter_config", "reward_model_settings"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
