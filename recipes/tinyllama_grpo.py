@@ -20,7 +20,7 @@ from trl_hybrid.recipe import RECIPE_DEFAULTS, GRPORun, adapter_config, reward_m
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
-# The command line goes over a flat YAML file (--config), this over TRL's own defaults and under both.
+# Under the command line and a flat YAML file (--config), over TRL's own defaults.
 DEFAULTS = {**RECIPE_DEFAULTS, "dataset_name": str(DATA / "dummy_math_tasks.jsonl")}
 
 

@@ -26,7 +26,7 @@ SHARED = (
     "system_prompt", "max_grad_norm", "report_to",
 )  # fmt: skip
 
-# The command line goes over a flat YAML file (--config), this over TRL's own defaults and under both.
+# Under the command line and a flat YAML file (--config), over TRL's own defaults.
 DEFAULTS = {
     **{name: RECIPE_DEFAULTS[name] for name in SHARED},
     "run_name": "tinyllama-sft",

@@ -13,8 +13,9 @@ from trl_hybrid.models.check import check_model
 from trl_hybrid.recipe.asked_for import check_asked_for
 from trl_hybrid.recipe.closing import finish
 from trl_hybrid.recipe.disk import check_room, run_bytes
-from trl_hybrid.recipe.options import SHORT_HELP, JudgeArguments, TaskArguments
+from trl_hybrid.recipe.options import JudgeArguments, TaskArguments
 from trl_hybrid.recipe.outlook import outlook, work_of
+from trl_hybrid.recipe.parsing import SHORT_HELP
 from trl_hybrid.recipe.preflight import check_judges, check_push, check_run_length
 from trl_hybrid.recipe.run import Run
 from trl_hybrid.recipe.say import say
@@ -57,7 +58,7 @@ class GRPORun(Run):
             "model": ModelConfig,
             "training": HybridGRPOConfig,
         }
-        tasks, judges, model, args = self._parse(classes, defaults, text, SHORT_HELP)
+        _, judges, model, args = self._parse(classes, defaults, text, SHORT_HELP)
         check_aggregation(args)
         check_save_strategy(args)
         check_asked_for(args, model, judges)

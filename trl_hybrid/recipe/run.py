@@ -17,7 +17,8 @@ from trl_hybrid.recipe.disk import check_writable
 from trl_hybrid.recipe.endings import plain_ends, what_is_left
 from trl_hybrid.recipe.folder import RunStart, check_folder, prepare_folder
 from trl_hybrid.recipe.loading import loading_arguments
-from trl_hybrid.recipe.options import CPU_DEFAULTS, TaskArguments, parse_arguments
+from trl_hybrid.recipe.options import TaskArguments
+from trl_hybrid.recipe.parsing import CPU_DEFAULTS, parse_arguments
 from trl_hybrid.runs.carried_prompt import save_system_prompt
 from trl_hybrid.runs.folder import RUNS, checkpoint_to_resume
 from trl_hybrid.runs.history import RunHistory
