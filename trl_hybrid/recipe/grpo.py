@@ -12,7 +12,7 @@ from trl_hybrid.memory.estimates import policy_of, reserved_bytes
 from trl_hybrid.models.check import check_model
 from trl_hybrid.recipe.asked_for import check_asked_for
 from trl_hybrid.recipe.closing import finish
-from trl_hybrid.recipe.disk import check_room, run_bytes
+from trl_hybrid.recipe.disk import run_bytes
 from trl_hybrid.recipe.options import JudgeArguments, TaskArguments
 from trl_hybrid.recipe.outlook import outlook, work_of
 from trl_hybrid.recipe.parsing import SHORT_HELP
@@ -20,7 +20,6 @@ from trl_hybrid.recipe.preflight import check_judges, check_push, check_run_leng
 from trl_hybrid.recipe.run import Run
 from trl_hybrid.recipe.say import say
 from trl_hybrid.recipe.splits import checked_splits
-from trl_hybrid.report import StepLines
 from trl_hybrid.reward_model import RewardModel
 from trl_hybrid.reward_model.footprint import Need
 from trl_hybrid.training.checkpoint import check_save_strategy
@@ -46,18 +45,11 @@ class GRPORun(Run):
             defaults: The recipe's own values in place of the options' defaults.
             text: For `--help`: what the recipe does, an empty line, and examples.
 
-        Returns:
-            Which judges, how to train, and which policy.
-
         Raises:
             InputError: Something that was asked for cannot be done.
         """
-        classes = {
-            "tasks": TaskArguments,
-            "judges": JudgeArguments,
-            "model": ModelConfig,
-            "training": HybridGRPOConfig,
-        }
+        groups = (TaskArguments, JudgeArguments, ModelConfig, HybridGRPOConfig)
+        classes = dict(zip(("tasks", "judges", "model", "training"), groups, strict=True))
         _, judges, model, args = self._parse(classes, defaults, text, SHORT_HELP)
         check_aggregation(args)
         check_save_strategy(args)
@@ -90,8 +82,7 @@ class GRPORun(Run):
         rows = len(train) if isinstance(train, Dataset) else None
         check_run_length(rows, (args.generation_batch_size or 0) // (args.num_generations or 1), args.max_steps)
         work = work_of(args, rows, processes)
-        needed = run_bytes(policy_of(model, args), args, work.steps)
-        check_room(self.place, needed, resumed=self.checkpoint is not None)
+        self._check_room(run_bytes(policy_of(model, args), args, work.steps))
         say(outlook(work, args, model, len(test or ()), ANSWERS))
         return train, test
 
@@ -104,10 +95,6 @@ class GRPORun(Run):
         """Let both judges work once on known answers, and choose the run's folder, which `args` then names."""
         check_judges(verifier, reward_model, list(self.train_tasks.take(10)))
         self._open_folder()
-
-    def train(self, trainer: Any) -> None:
-        """Train from the start or from the checkpoint; Ctrl-C saves first."""
-        self._train(trainer, StepLines(), self.tasks.overwrite_output_dir)
 
     def _measure(self, trainer: Any, stop: StopSignals) -> None:
         if self.test_tasks is None:

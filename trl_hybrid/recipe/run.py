@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any, Self
 
 from peft import PeftConfig
-from transformers import ProgressCallback, TrainerCallback
+from transformers import ProgressCallback
 from trl import ModelConfig, get_peft_config
 
 from trl_hybrid.errors import plain_errors
 from trl_hybrid.hub.saved import Trained, trained_logits
-from trl_hybrid.recipe.disk import check_writable
+from trl_hybrid.recipe.disk import check_room, check_writable
 from trl_hybrid.recipe.endings import plain_ends, what_is_left
 from trl_hybrid.recipe.folder import RunStart, check_folder, prepare_folder
 from trl_hybrid.recipe.loading import loading_arguments
 from trl_hybrid.recipe.options import TaskArguments
 from trl_hybrid.recipe.parsing import CPU_DEFAULTS, parse_arguments
+from trl_hybrid.report import StepLines
 from trl_hybrid.runs.carried_prompt import save_system_prompt
-from trl_hybrid.runs.folder import RUNS, checkpoint_to_resume
+from trl_hybrid.runs.folder import RUNS, checkpoint_to_resume, goes_on
 from trl_hybrid.runs.history import RunHistory
 from trl_hybrid.runs.settings import settings_of
 from trl_hybrid.training.attention import turn_off_cudnn_attention
@@ -38,6 +39,7 @@ class Run:
         named: The folder that was asked for, `None` where a new one is made.
         checkpoint: What the run goes on from, `None` where it starts.
         folder: The run's folder, once it is chosen.
+        cleared: Whether an earlier run there is set aside before training, by a recipe that writes before it trains.
         started_with: The settings with which training began.
     """
 
@@ -48,6 +50,7 @@ class Run:
     named: Path | None
     checkpoint: str | None
     folder: Path
+    cleared: bool = False
     started_with: dict[str, Any]
 
     def __enter__(self) -> Self:
@@ -84,24 +87,26 @@ class Run:
         """The options as a run's folder keeps them, as they are now."""
         return settings_of(**self.options)
 
-    @property
-    def place(self) -> Path:
-        """Where the run will lie: its folder, or the one in which a new folder is made."""
-        return self.named or RUNS
-
     def _check_folder(self, find: Callable[[str | None, Path, int], str | None] = checkpoint_to_resume) -> None:
         self.named, self.checkpoint = check_folder(self.args, self.tasks.overwrite_output_dir, self.settings, find)
-        check_writable(self.place)
+        check_writable(self.named or RUNS)
 
-    def _open_folder(self, clear: bool = False) -> None:
+    def _check_room(self, needed: int) -> None:
+        check_room(self.named or RUNS, needed, resumed=self.checkpoint is not None)
+
+    def _open_folder(self, before_training: bool = False) -> None:
         """Choose the folder, and let the trainer's arguments say where it is and how the policy is loaded."""
-        self.folder = prepare_folder(self.named, self.args, clear)
+        self.cleared = before_training
+        anew = self.tasks.overwrite_output_dir and not goes_on(self.args.resume_from_checkpoint)
+        self.folder = prepare_folder(self.named, self.args, clear=before_training and anew)
         self.args.model_init_kwargs = loading_arguments(self.args, self.model)
 
-    def _train(self, trainer: Any, lines: TrainerCallback, overwrite: bool = False) -> None:
+    def train(self, trainer: Any) -> None:
+        """Train from the start or from the checkpoint; Ctrl-C saves first."""
         trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(lines)
+        trainer.add_callback(self._step_lines())
         self.started_with = self.settings
+        overwrite = self.tasks.overwrite_output_dir and not self.cleared
         trainer.add_callback(RunStart(self.folder, self.started_with, self.checkpoint, overwrite))
         self._preparation.close()
         stop = StopSignals(trainer)
@@ -109,6 +114,9 @@ class Run:
         trainer.add_callback(RunHistory(self.folder))
         with plain_ends(self.folder, trainer, self.way_on), stop:
             trainer.train(resume_from_checkpoint=self.checkpoint)
+
+    def _step_lines(self) -> StepLines:
+        return StepLines()
 
     def _measure(self, trainer: Any, stop: StopSignals) -> None:
         """Add what is measured beside training; nothing here."""

@@ -25,7 +25,7 @@ from trl_hybrid.policy.generation import Decoding
 from trl_hybrid.policy.source import find_policy
 from trl_hybrid.policy.transformers_sampler import TransformersSampler
 from trl_hybrid.recipe.asked_for import check_installed
-from trl_hybrid.recipe.disk import check_room, run_bytes
+from trl_hybrid.recipe.disk import run_bytes
 from trl_hybrid.recipe.options import TaskArguments
 from trl_hybrid.recipe.run import Run
 from trl_hybrid.recipe.say import say
@@ -36,7 +36,6 @@ from trl_hybrid.reward_model.loading import whole_weights
 from trl_hybrid.runs.carried_prompt import save_system_prompt
 from trl_hybrid.runs.folder import (
     checkpoint_to_resume,
-    goes_on,
     newest_whole_checkpoint,
     package_versions,
     relative_path,
@@ -98,18 +97,7 @@ class SFTRun(Run):
     rows: list[dict[str, Any]]
 
     def parse(self, defaults: dict[str, Any], text: str | None = None) -> tuple[SFTConfig, ModelConfig]:
-        """Read the command line, and check all that can be checked before anything is loaded.
-
-        Args:
-            defaults: The recipe's own values in place of the options' defaults.
-            text: For `--help`: what the recipe does, an empty line, and examples.
-
-        Returns:
-            How to train, and which policy.
-
-        Raises:
-            InputError: Something that was asked for cannot be done.
-        """
+        """Read the command line, and check what can be checked before anything is loaded; see [`GRPORun.parse`]."""
         classes = {"tasks": TaskArguments, "sampling": SamplingArguments, "model": ModelConfig, "training": SFTConfig}
         tasks, self.sampling, model, args = self._parse(classes, defaults, text, SHORT_HELP)
         refuse_what_is_not_done(tasks, args)
@@ -119,8 +107,7 @@ class SFTRun(Run):
             raise InputError(adapter_message(self.source.name, "policy", self.source.base))
         self._check_folder(checkpoint_to_start_from)
         policy = policy_of(model, args)
-        needed = run_bytes(policy, args) + (policy.base_bytes if model.use_peft else 0)  # merged
-        check_room(self.place, needed, resumed=self.checkpoint is not None)
+        self._check_room(run_bytes(policy, args) + (policy.base_bytes if model.use_peft else 0))  # merged
         return args, model
 
     def load_tasks(self, verifier: MathVerifier) -> list[dict[str, Any]]:
@@ -153,13 +140,13 @@ class SFTRun(Run):
         # What is wrong with the samples is said before a folder is made or cleared.
         rows = read_rows(Path(given), FIELDS, "--samples") if given else []
         check_samples(rows, given or SAMPLES_FILE)
-        self._open_folder(clear=self.tasks.overwrite_output_dir and not goes_on(self.args.resume_from_checkpoint))
+        self._open_folder(before_training=True)
         if PartialState().is_main_process and not (self.folder / SETTINGS_FILE).exists():
             write_settings(self.folder, self.settings)
         try:
             self.rows = rows or self._sampled_rows(problems, verifier)
         except KeyboardInterrupt:
-            say(f"\nInterrupted while sampling. {way_on(self.folder)}")
+            say(f"\nInterrupted while sampling. {self.way_on(self.folder)}")
             raise SystemExit(130) from None
         return self.rows
 
@@ -198,13 +185,13 @@ class SFTRun(Run):
             )
         return examples
 
-    def train(self, trainer: Any) -> None:
-        """Train from the start or from the checkpoint; Ctrl-C saves first."""
-        self._train(trainer, StepLines(cold_start_line, needs="loss"), overwrite=False)
+    def _step_lines(self) -> StepLines:
+        return StepLines(cold_start_line, needs="loss")
 
     def way_on(self, folder: Path) -> str:
-        """Say how to go on, with or without a checkpoint."""
-        return way_on(folder)
+        """Say how to go on with an interrupted run, with or without a checkpoint."""
+        name = relative_path(str(folder))
+        return f"To go on, give the same command and add: --output_dir {name} --resume_from_checkpoint latest"
 
     def _finish(self, trainer: Any, trained: Trained) -> None:
         start = self.folder
@@ -271,14 +258,6 @@ def checkpoint_to_start_from(resume: str | None, folder: Path, max_steps: int = 
         newest = newest_whole_checkpoint(folder)
         resume = None if newest is None else str(newest)
     return checkpoint_to_resume(resume, folder, max_steps)
-
-
-def way_on(folder: Path) -> str:
-    """Say how to go on with an interrupted run, with or without a checkpoint."""
-    return (
-        "To go on, give the same command and add: "
-        f"--output_dir {relative_path(str(folder))} --resume_from_checkpoint latest"
-    )
 
 
 def _solved(rows: list[dict[str, Any]]) -> int:
