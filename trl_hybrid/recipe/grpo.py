@@ -48,9 +48,8 @@ class GRPORun(Run):
         Raises:
             InputError: Something that was asked for cannot be done.
         """
-        groups = (TaskArguments, JudgeArguments, ModelConfig, HybridGRPOConfig)
-        classes = dict(zip(("tasks", "judges", "model", "training"), groups, strict=True))
-        _, judges, model, args = self._parse(classes, defaults, text, SHORT_HELP)
+        classes = {"judges": JudgeArguments, "model": ModelConfig, "training": HybridGRPOConfig}
+        _, judges, model, args = self._parse(defaults, text, SHORT_HELP, tasks=TaskArguments, **classes)
         check_aggregation(args)
         check_save_strategy(args)
         check_asked_for(args, model, judges)

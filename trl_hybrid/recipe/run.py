@@ -66,7 +66,7 @@ class Run:
         return self._preparation.__exit__(*exception)
 
     def _parse(
-        self, classes: dict[str, type], defaults: dict[str, Any], text: str | None, short_help: Sequence[str]
+        self, defaults: dict[str, Any], text: str | None, short_help: Sequence[str], **classes: type
     ) -> tuple[Any, ...]:
         """Parse the command line into one object a class; the text's first paragraph heads `--help`."""
         summary, _, examples = (text or "").partition("\n\n")

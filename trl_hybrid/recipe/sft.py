@@ -98,8 +98,8 @@ class SFTRun(Run):
 
     def parse(self, defaults: dict[str, Any], text: str | None = None) -> tuple[SFTConfig, ModelConfig]:
         """Read the command line, and check what can be checked before anything is loaded; see [`GRPORun.parse`]."""
-        classes = {"tasks": TaskArguments, "sampling": SamplingArguments, "model": ModelConfig, "training": SFTConfig}
-        tasks, self.sampling, model, args = self._parse(classes, defaults, text, SHORT_HELP)
+        classes = {"sampling": SamplingArguments, "model": ModelConfig, "training": SFTConfig}
+        tasks, self.sampling, model, args = self._parse(defaults, text, SHORT_HELP, tasks=TaskArguments, **classes)
         refuse_what_is_not_done(tasks, args)
         check_installed(args, model)
         self.source = find_policy(str(model.model_name_or_path), model.model_revision)
