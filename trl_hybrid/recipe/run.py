@@ -76,7 +76,7 @@ class Run:
             short_help=short_help,
             cpu_defaults=CPU_DEFAULTS,
             description=summary,
-            epilog=examples.rstrip(),
+            epilog=examples,
         )
         self.options = dict(zip(classes, parsed, strict=True))
         self.tasks, self.args, self.model = (self.options[name] for name in ("tasks", "training", "model"))
