@@ -1,52 +1,64 @@
 """Teach TinyLlama its own right answers, so that GRPO starts from more than luck: rejection sampling, then SFT.
 
-    python recipes/tinyllama_sft.py --config recipes/configs/gsm8k_sft.yaml      # TinyLlama, GSM8K
-    python recipes/tinyllama_sft.py --config recipes/configs/embedded_sft.yaml   # offline, CPU, a minute
-
-First the model answers each training problem several times, and the verifier says which answers are right; they lie
-in samples.jsonl. Then it is trained on the right ones (TRL's SFTTrainer, LoRA). The run's folder holds the adapter,
-and merged/ in it the whole model, from which recipes/tinyllama_grpo.py starts by --model_name_or_path. An interrupted
-run goes on by --resume_from_checkpoint latest, in both parts.
+Examples:
+  python recipes/tinyllama_sft.py --config recipes/configs/gsm8k_sft.yaml       TinyLlama, GSM8K
+  python recipes/tinyllama_sft.py --config recipes/configs/embedded_sft.yaml    offline, CPU, a minute
+  python recipes/tinyllama_sft.py --dataset_name my_problems.jsonl --output_dir runs/mine-sft
+  python recipes/tinyllama_sft.py --output_dir runs/mine-sft --resume_from_checkpoint latest
+then, from the whole model in merged/:
+  python recipes/tinyllama_grpo.py --model_name_or_path runs/mine-sft/merged
 """
 
 from pathlib import Path
 
 from datasets import Dataset
 from transformers.utils import is_torch_bf16_gpu_available
+from trl import get_quantization_config
 
 from trl_hybrid import MathVerifier
-from trl_hybrid.recipe import COLD_START_DEFAULTS, ColdStartRun, ColdStartTrainer, cold_start_examples
+from trl_hybrid.recipe import RECIPE_DEFAULTS, ColdStartTrainer, SFTRun, adapter_config
 
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
+SHARED = (
+    "model_name_or_path", "dtype", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules",
+    "system_prompt", "max_grad_norm", "report_to",
+)  # fmt: skip
+
+# Under the command line and a flat YAML file (--config), over TRL's own defaults.
 DEFAULTS = {
-    **COLD_START_DEFAULTS,
+    **{name: RECIPE_DEFAULTS[name] for name in SHARED},
+    "run_name": "tinyllama-sft",
     "dataset_name": str(DATA / "dummy_math_tasks.jsonl"),
+    # As the paper: two passes over the answers.
+    "num_train_epochs": 2,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 4,
+    "learning_rate": 1e-4,
+    "warmup_steps": 10,
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "logging_steps": 1,
     "bf16": is_torch_bf16_gpu_available(),
 }
 
-SUMMARY = "Teach TinyLlama its own right answers: rejection sampling by the verifier, then supervised fine-tuning."
-
-EXAMPLES = """examples:
-  python recipes/tinyllama_sft.py --config recipes/configs/embedded_sft.yaml
-  python recipes/tinyllama_sft.py --dataset_name my_problems.jsonl --output_dir runs/mine-sft
-  python recipes/tinyllama_sft.py --output_dir runs/mine-sft --resume_from_checkpoint latest
-"""
-
 
 def main() -> None:
-    """Sample, keep what is right, train on it, and merge."""
-    with ColdStartRun(DEFAULTS, SUMMARY, EXAMPLES) as run:
+    """Answer each problem several times, keep what the verifier calls right, train on it, and merge."""
+    with SFTRun() as run:
+        args, model = run.parse(DEFAULTS, __doc__)
+
         with MathVerifier() as verifier:
-            rows = run.sample(verifier)
-        examples = cold_start_examples(rows, run.sampling.answers_per_problem)
-        run.show(examples)
+            problems = run.load_tasks(verifier)
+            rows = run.answer(problems, verifier)
+
         trainer = ColdStartTrainer(
-            str(run.model.model_name_or_path),
-            args=run.args,
-            train_dataset=Dataset.from_list(examples),
-            peft_config=run.peft_config,
+            str(model.model_name_or_path),
+            args=args,
+            train_dataset=Dataset.from_list(run.examples(rows)),
+            peft_config=adapter_config(model),
+            quantization_config=get_quantization_config(model),
         )
         run.train(trainer)
         run.save(trainer)

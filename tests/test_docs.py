@@ -11,8 +11,9 @@ from trl import ModelConfig, SFTConfig
 
 from trl_hybrid.cli import parse
 from trl_hybrid.commands.recipe_options import parse_recipe_options
-from trl_hybrid.recipe.cold_start_run import SamplingArguments
-from trl_hybrid.recipe.options import TaskArguments, parse_arguments
+from trl_hybrid.recipe.options import TaskArguments
+from trl_hybrid.recipe.parsing import parse_arguments
+from trl_hybrid.recipe.sft import SamplingArguments
 
 
 PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(Path("docs").glob("*.md"))]

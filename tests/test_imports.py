@@ -1,10 +1,10 @@
 """The picture of the house: who imports whom, and what an import costs."""
 
 import ast
-import importlib
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -69,16 +69,26 @@ def test_nothing_but_the_entries_lies_loose():
 
 
 def test_recipes_import_public_names_only():
-    public = {name: importlib.import_module(name).__all__ for name in ("trl_hybrid", "trl_hybrid.recipe")}
     for file in Path("recipes").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            assert not (isinstance(node, ast.Import) and any("." in name for name in names)), file
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("trl_hybrid"):
-                assert {alias.name for alias in node.names} <= set(public[node.module]), file
+                assert node.module in ("trl_hybrid", "trl_hybrid.recipe"), f"{file} imports {node.module}"
+                assert set(names) <= set(import_module(node.module).__all__), file
 
 
-@pytest.mark.parametrize("module", ["trl_hybrid", "trl_hybrid.cli", "trl_hybrid.recipe", "trl_hybrid.verifier"])
-def test_cheap_imports_load_neither_torch_nor_transformers(module):
-    code = f"import {module}; import sys; print({{'torch', 'transformers', 'trl', 'datasets'}} & set(sys.modules))"
+@pytest.mark.parametrize(("recipe", "lines"), [("tinyllama_grpo", 65), ("tinyllama_sft", 95)])
+def test_recipes_are_read_in_a_minute(recipe, lines):
+    assert len(Path(f"recipes/{recipe}.py").read_text().splitlines()) <= lines
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import trl_hybrid", "import trl_hybrid.cli", "import trl_hybrid.recipe", "import trl_hybrid.verifier"],
+)
+def test_cheap_imports_load_neither_torch_nor_transformers(statement):
+    code = f"{statement}; import sys; print({{'torch', 'transformers', 'trl', 'datasets'}} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
 
@@ -100,8 +110,8 @@ def test_help_is_cheap_fits_a_screen_and_has_an_example(command):
     assert f"  trl-hybrid {command}".rstrip() in "\n".join(text).partition("examples")[2]
 
 
-@pytest.mark.parametrize("name", ["trl_hybrid", "trl_hybrid.recipe"])
-def test_every_public_name_is_there(name):
-    package = importlib.import_module(name)
-    assert all(hasattr(package, name) for name in package.__all__)
-    assert not hasattr(package, "no_such_name")
+@pytest.mark.parametrize("module", ["trl_hybrid", "trl_hybrid.recipe"])
+def test_every_public_name_is_there(module):
+    public = import_module(module)
+    assert all(hasattr(public, name) for name in public.__all__)
+    assert not hasattr(public, "no_such_name")

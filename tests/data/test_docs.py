@@ -10,7 +10,8 @@ from trl import ModelConfig
 
 from trl_hybrid import HybridGRPOConfig
 from trl_hybrid.data.columns import PROMPT_COLUMNS, SOLUTION_COLUMNS
-from trl_hybrid.recipe.options import JudgeArguments, TaskArguments, parse_arguments
+from trl_hybrid.recipe.options import JudgeArguments, TaskArguments
+from trl_hybrid.recipe.parsing import parse_arguments
 
 
 TEXT = Path("docs/data.md").read_text()

@@ -6,7 +6,7 @@ import pytest
 from trl import DatasetMixtureConfig, get_dataset
 from trl.scripts.utils import DatasetConfig
 
-from trl_hybrid.data import load_mixture
+from trl_hybrid.data import TaskSource, load_mixture
 from trl_hybrid.errors import InputError
 
 
@@ -24,9 +24,14 @@ def questions(tasks):
     return [row["prompt"][-1]["content"] for row in tasks]
 
 
+def load(parts, streaming=False, max_rows=None, system_prompt=None, **more):
+    source = TaskSource("each part's", streaming=streaming, max_rows=max_rows, system_prompt=system_prompt)
+    return load_mixture(parts, source, **more)
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_data_sets_with_other_columns_follow_each_other(files, streaming):
-    train, test = load_mixture([DatasetConfig(path) for path in files], streaming, system_prompt="s")
+    train, test = load([DatasetConfig(path) for path in files], streaming, system_prompt="s")
     rows = list(train)
     assert questions(rows) == [f"g{n}" for n in range(10)] + [f"v{n}" for n in range(30)]
     assert rows[3] == {
@@ -42,36 +47,36 @@ def test_fractions_take_the_rows_that_trl_takes(jsonl):
     parts = [("json", {"data_files": file, "fraction": f}) for file, f in zip(files, (0.5, 1.5), strict=True)]
     mixture = DatasetMixtureConfig([DatasetConfig(path, **rest) for path, rest in parts])
     theirs = get_dataset(mixture)["train"]["prompt"]
-    train, _ = load_mixture([DatasetConfig(file, fraction=f) for file, f in zip(files, (0.5, 1.5), strict=True)])
+    train, _ = load([DatasetConfig(file, fraction=f) for file, f in zip(files, (0.5, 1.5), strict=True)])
     assert questions(train) == list(theirs)
-    train, _ = load_mixture([DatasetConfig(file, fraction=f) for file, f in zip(files, (1, 1), strict=True)])
+    train, _ = load([DatasetConfig(file, fraction=f) for file, f in zip(files, (1, 1), strict=True)])
     assert Counter(question[0] for question in questions(train)) == {"a": 10, "b": 10}
 
 
 def test_trls_own_way_to_name_a_file(files):
-    train, _ = load_mixture([DatasetConfig("json", data_files=files[0], split="train[:2]")])
+    train, _ = load([DatasetConfig("json", data_files=files[0], split="train[:2]")])
     assert questions(train) == ["g0", "g1"]
 
 
 def test_columns_choose_the_gold(jsonl):
     file = jsonl([{"problem": "p", "answer": "1", "solution": "\\boxed{2}"}])
-    assert load_mixture([DatasetConfig(file)])[0][0]["solution"] == "1"
-    assert load_mixture([DatasetConfig(file, columns=["problem", "solution"])])[0][0]["solution"] == "2"
+    assert load([DatasetConfig(file)])[0][0]["solution"] == "1"
+    assert load([DatasetConfig(file, columns=["problem", "solution"])])[0][0]["solution"] == "2"
 
 
 def test_held_out_rows_are_not_trained_on_and_the_split_is_the_seeds(files):
     parts = [DatasetConfig(path) for path in files]
-    train, test = load_mixture(parts, test_split_size=0.25, seed=1)
+    train, test = load(parts, test_split_size=0.25, seed=1)
     assert (len(train), len(test)) == (30, 10)
-    assert sorted(questions(train) + questions(test)) == sorted(questions(load_mixture(parts)[0]))
-    again, few = load_mixture(parts, test_split_size=10.0, max_test_rows=4, seed=1)
+    assert sorted(questions(train) + questions(test)) == sorted(questions(load(parts)[0]))
+    again, few = load(parts, test_split_size=10.0, max_test_rows=4, seed=1)
     assert questions(again) == questions(train)
     assert questions(few) == questions(test)[:4]
-    assert load_mixture(parts, test_split_size=0.25, max_test_rows=0)[1] is None
+    assert load(parts, test_split_size=0.25, max_test_rows=0)[1] is None
 
 
 def test_max_rows_draws_from_all_data_sets(files):
-    train, _ = load_mixture([DatasetConfig(path) for path in files], max_rows=20)
+    train, _ = load([DatasetConfig(path) for path in files], max_rows=20)
     assert set(Counter(question[0] for question in questions(train))) == {"g", "v"}
     assert len(train) == 20
 
@@ -89,15 +94,15 @@ def test_max_rows_draws_from_all_data_sets(files):
 def test_mixtures_that_cannot_be_made(files, fractions, more, rule):
     parts = [DatasetConfig(path, fraction=fraction) for path, fraction in zip(files, fractions, strict=True)]
     with pytest.raises(InputError, match=rule):
-        load_mixture(parts, **more)
+        load(parts, **more)
 
 
 def test_more_rows_to_hold_out_than_there_are(files):
     with pytest.raises(InputError, match=r"test_split_size must leave rows .* got 40 of 40 rows"):
-        load_mixture([DatasetConfig(path) for path in files], test_split_size=40)
+        load([DatasetConfig(path) for path in files], test_split_size=40)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_columns_that_are_not_there(files, streaming):
     with pytest.raises(InputError, match=r"`columns` of .*gsm8k.jsonl.* names text; it has question, answer\."):
-        load_mixture([DatasetConfig(files[0], columns=["text", "answer"])], streaming)
+        load([DatasetConfig(files[0], columns=["text", "answer"])], streaming)

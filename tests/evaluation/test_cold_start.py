@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 from trl_hybrid.cli import main
 from trl_hybrid.errors import InputError
 from trl_hybrid.evaluation.cold_start import check_samples, cold_start_examples, right_answers
-from trl_hybrid.recipe.cold_start_run import checkpoint_to_start_from
+from trl_hybrid.recipe.sft import checkpoint_to_start_from
 
 
 PROMPT = [{"role": "user", "content": "What is 2 + 3?"}]
@@ -76,7 +76,7 @@ def test_trl_s_loss_is_on_completions_only_and_ends_with_the_end_of_turn(tmp_pat
     assert batch["input_ids"][0][: len(prompt)].tolist() == prompt
 
 
-def test_the_cold_start_goes_on_from_the_checkpoint_that_was_asked_for(sft, tmp_path):
+def test_the_cold_start_goes_on_from_the_checkpoint_that_was_asked_for(tmp_path):
     assert checkpoint_to_start_from("latest", tmp_path) is None  # interrupted while sampling
     for step in (10, 9):
         checkpoint = tmp_path / f"checkpoint-{step}"
@@ -107,6 +107,7 @@ def test_the_recipe_teaches_and_grpo_starts_from_what_it_leaves(tmp_path):
     folder = tmp_path / "sft"
     recipe = ["recipes/tinyllama_sft.py", "--config", "recipes/configs/embedded_sft.yaml", "--max_rows", 192]
     shown = run(*recipe, "--output_dir", folder).stdout
+    assert "Saved model checked: ok" in shown
     rows = [json.loads(line) for line in (folder / "samples.jsonl").read_bytes().splitlines()]
     solved = sum(any(sample["correct"] for sample in row["samples"]) for row in rows)
     assert len(rows) == 192

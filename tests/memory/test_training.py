@@ -13,6 +13,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.memory.training import (
     TILE_TOKENS,
     TILE_WORDS,
@@ -271,3 +272,8 @@ def test_more_work_never_takes_less(adapted, whole, work, field, more, peft):
 def test_checkpointing_takes_less(adapted, work):
     kept = activation_bytes(adapted, replace(work, gradient_checkpointing=False))
     assert activation_bytes(adapted, replace(work, gradient_checkpointing=True)) < kept
+
+
+def test_an_adapter_that_does_not_fit_is_refused():
+    with pytest.raises(InputError, match="The adapter does not fit the model: .*nonsense"):
+        describe_policy(TINYLLAMA, torch.bfloat16, lora(target_modules=["nonsense"]))

@@ -12,13 +12,8 @@ from trl.scripts.utils import DatasetConfig
 
 from trl_hybrid import HybridGRPOConfig, MathVerifier
 from trl_hybrid.errors import InputError, plain_errors
-from trl_hybrid.recipe.options import (
-    CPU_DEFAULTS,
-    JudgeArguments,
-    TaskArguments,
-    parse_arguments,
-    verifier_settings,
-)
+from trl_hybrid.recipe.options import JudgeArguments, TaskArguments, verifier_settings
+from trl_hybrid.recipe.parsing import CPU_DEFAULTS, parse_arguments
 
 
 CLASSES = (TaskArguments, JudgeArguments, HybridGRPOConfig, ModelConfig)
@@ -117,7 +112,8 @@ def test_yaml_is_utf_8_whatever_the_locale_says(tmp_path):
     config = tmp_path / "c.yaml"
     config.write_bytes("# ö\nsystem_prompt: Löse die Aufgabe.\n".encode())
     code = (
-        "from trl_hybrid.recipe.options import CPU_DEFAULTS, JudgeArguments, TaskArguments, parse_arguments\n"
+        "from trl_hybrid.recipe.options import JudgeArguments, TaskArguments\n"
+        "from trl_hybrid.recipe.parsing import parse_arguments\n"
         f"tasks, _ = parse_arguments((TaskArguments, JudgeArguments), {{}}, ['--config', {str(config)!r}])\n"
         "from trl_hybrid.errors import plain_errors\n"
         "with plain_errors(): print(tasks.system_prompt)"

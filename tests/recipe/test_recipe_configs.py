@@ -13,8 +13,9 @@ from trl_hybrid.commands.plan import make_plan
 from trl_hybrid.commands.recipe_options import parse_recipe_options
 from trl_hybrid.memory.estimates import sampling_bytes
 from trl_hybrid.memory.size import GB
-from trl_hybrid.recipe.cold_start_run import SHORT_HELP, SamplingArguments
-from trl_hybrid.recipe.options import TaskArguments, parse_arguments
+from trl_hybrid.recipe.options import TaskArguments
+from trl_hybrid.recipe.parsing import parse_arguments
+from trl_hybrid.recipe.sft import SHORT_HELP, SamplingArguments
 from trl_hybrid.reward_model.footprint import Need
 
 

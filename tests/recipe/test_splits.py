@@ -8,7 +8,7 @@ from trl import ModelConfig
 from trl.scripts.utils import DatasetConfig
 
 from trl_hybrid import HybridGRPOConfig, MathVerifier
-from trl_hybrid.data import split_location
+from trl_hybrid.data import TaskSource, split_location
 from trl_hybrid.data.prompt_reader import PromptReader
 from trl_hybrid.errors import InputError
 from trl_hybrid.recipe import splits
@@ -306,17 +306,24 @@ def test_no_more_is_measured_than_the_bound_where_none_is_named(folder, monkeypa
     assert len(load_splits(TaskArguments(dataset_name=folder), 0)[1]) == 2
 
 
-def test_the_configuration_is_named_for_both(monkeypatch):
+def test_what_is_held_out_is_named_and_mapped_as_what_is_trained_on(monkeypatch):
     asked = []
-    for name in ("load_tasks", "load_test_tasks"):
-        monkeypatch.setattr(splits, name, lambda *args, **_: asked.append(args[:3]))
-    load_splits(TaskArguments(dataset_name="own/data", dataset_config="main"), 0)
-    assert asked == [("own/data", "main", "train"), ("own/data", "main", "test")]
+    for name in ("load", "load_held_out"):
+        monkeypatch.setattr(TaskSource, name, lambda source: asked.append(source))
+    tasks = TaskArguments(
+        dataset_name="own/data", dataset_config="main", dataset_prompt_column="p", dataset_solution_column="s",
+        system_prompt="Think.", max_question_chars=9, max_rows=7, max_test_rows=5, dataset_streaming=True,
+    )  # fmt: skip
+    load_splits(tasks, 0)
+    assert asked == [
+        TaskSource("own/data", "main", "train", True, "Think.", 9, 7, "p", "s"),
+        TaskSource("own/data", "main", "test", True, "Think.", 9, 5, "p", "s"),
+    ]
 
 
 def test_parts_of_a_mixture_are_streamed_where_that_is_asked_for(folder, monkeypatch):
     asked = []
-    monkeypatch.setattr(splits, "load_mixture", lambda parts, streaming, *args, **_: asked.append(streaming))
+    monkeypatch.setattr(splits, "load_mixture", lambda parts, source, *args: asked.append(source.streaming))
     for streaming in (False, True):
         load_splits(TaskArguments(datasets=[DatasetConfig(folder)], dataset_streaming=streaming), 0)
     assert asked == [False, True]

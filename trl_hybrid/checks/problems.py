@@ -1,13 +1,14 @@
 """The problems to train on, and their gold answers."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from trl_hybrid.checks.finding import Finding
-from trl_hybrid.data import load_tasks
 from trl_hybrid.data.golds import find_faults
 from trl_hybrid.recipe.options import TaskArguments
+from trl_hybrid.recipe.splits import train_source
 from trl_hybrid.shipped import shipped_folder
 from trl_hybrid.verifier import MathVerifier
 
@@ -23,18 +24,8 @@ def check_data(tasks: TaskArguments, verifier: MathVerifier, rows: list[dict[str
     if tasks.datasets:
         yield Finding("skipped", "A mixture of data sets is looked at by the recipe, before it loads a model")
         return
-    name = find_shipped(tasks.dataset_name)
-    loaded = load_tasks(
-        name,
-        tasks.dataset_config,
-        tasks.dataset_train_split,
-        tasks.dataset_streaming or tasks.streaming,
-        tasks.system_prompt,
-        tasks.max_question_chars,
-        tasks.max_rows,
-        tasks.dataset_prompt_column,
-        tasks.dataset_solution_column,
-    )
+    source = train_source(tasks)
+    loaded = replace(source, name=find_shipped(source.name)).load()
     rows.extend(map(dict, loaded.take(ROWS)))
     count = f"{len(rows)} problems" if len(rows) < ROWS else f"the first {ROWS} problems"
     question, gold = rows[0]["prompt"][-1]["content"], rows[0]["solution"]

@@ -89,9 +89,9 @@ def _run(args: argparse.Namespace) -> int:
         raise InputError(f"--output_dir must be a folder, got the file {str(folder)!r}.")
     if settings.taken:
         print(f"From the run's own settings: {', '.join(f'{k}={v!r}' for k, v in settings.taken.items())}")
-    prompt = settings.problems["system_prompt"]
+    prompt = settings.problems.system_prompt
     print(f"System prompt ({settings.prompt_source}): {repr(prompt) if prompt else 'none'}")
-    problems, split = load_problems(settings.problems)
+    problems, split = load_problems(settings)
     if split == settings.trained_split:
         print(f"The model was trained on the split {split!r} of these problems: what is measured is no accuracy.")
     elif split == "train" and args.dataset_split is None:
@@ -108,14 +108,14 @@ def _run(args: argparse.Namespace) -> int:
         "figures": summarize(rows, args.seed),
         "counts": counts(rows),
         "settings": {
-            "problems": {**settings.problems, "split": split},
+            "problems": {**asdict(settings.problems), "split": split},
             "decoding": asdict(settings.decoding),
             "dtype": args.dtype,
             "backend": args.backend,
             "reward_model": settings.judges.reward_model_name_or_path if settings.judges else None,
         },
         "versions": package_versions(),
-        "local": local_names({"dataset_name": settings.problems["name"]}),
+        "local": local_names({"dataset_name": settings.problems.name}),
     }
     if settings.base:
         base = made["base_rows"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from trl_hybrid.errors import InputError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from trl_hybrid.data import TaskSource
     from trl_hybrid.policy.generation import Decoding
     from trl_hybrid.policy.source import PolicySource
     from trl_hybrid.recipe.options import JudgeArguments
@@ -33,7 +34,8 @@ class EvalSettings:
     Attributes:
         model: The policy.
         base: What it is compared with; None for nothing.
-        problems: Arguments of [`load_tasks`], and `split`.
+        problems: Which problems; see `split`.
+        split: The split that was asked for; None for `test` where there is one.
         decoding: How to answer.
         judges: The reward model that chooses the best of the samples; None for none.
         taken: What was taken from the run's own settings, to be said.
@@ -43,7 +45,8 @@ class EvalSettings:
 
     model: PolicySource
     base: PolicySource | None
-    problems: dict[str, Any]
+    problems: TaskSource
+    split: str | None
     decoding: Decoding
     judges: JudgeArguments | None
     taken: dict[str, Any]
@@ -64,37 +67,37 @@ def resolve(args: argparse.Namespace) -> EvalSettings:
     record = record_of_model(args.model)
     own, model = record.asked, find_policy(args.model, args.model_revision)
     prompt, prompt_source = _system_prompt(args.system_prompt, own, model)
-    problems, of_problems = _problems(args, own, prompt)
+    problems, split, of_problems = _problems(args, own, prompt)
     decoding, of_decoding = _decoding(args, own)
     return EvalSettings(
         model=model,
         base=_base(args.base, model, record),
         problems=problems,
+        split=split,
         decoding=decoding,
         judges=_judges(args, own),
         taken={**of_problems, **of_decoding},
         prompt_source=prompt_source,
-        trained_split=own.get("dataset_train_split") if record.data == [problems["name"]] else None,
+        trained_split=own.get("dataset_train_split") if record.data == [problems.name] else None,
     )
 
 
-def load_problems(problems: dict[str, Any]) -> tuple[Dataset, str]:
+def load_problems(settings: EvalSettings) -> tuple[Dataset, str]:
     """Load the problems, those of the `test` split where no split is named and there is one.
 
     Returns:
         Rows of `prompt` and `solution`, and the split's name.
     """
-    from trl_hybrid.data import load_tasks, load_test_tasks
     from trl_hybrid.data.files import BUILDERS
 
-    options = dict(problems)
-    name, config, split = options.pop("name"), options.pop("config"), options.pop("split")
-    if split is None and Path(name).suffix not in BUILDERS:  # a file has no second split
-        tasks = load_test_tasks(name, config, "test", **options)
+    source, split = settings.problems, settings.split
+    if split is None and Path(source.name).suffix not in BUILDERS:  # a file has no second split
+        tasks = replace(source, split="test").load_held_out()
         if tasks is not None:
             return tasks, "test"
-    tasks: Any = load_tasks(name, config, split or "train", **options)
-    return tasks, split or "train"
+    split = split or "train"
+    loaded: Any = replace(source, split=split).load()
+    return loaded, split
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -147,8 +150,10 @@ def _system_prompt(given: str | None, own: dict[str, Any], model: PolicySource) 
 
 def _problems(
     args: argparse.Namespace, own: dict[str, Any], system_prompt: str | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the arguments of the loader, and what of them is the run's own."""
+) -> tuple[TaskSource, str | None, dict[str, Any]]:
+    """Return which problems, the split that was asked for, and what of both is the run's own."""
+    from trl_hybrid.data import TaskSource
+
     of_one = not own.get("datasets")  # a mixture has no name
     same = of_one and args.dataset_name in (None, own.get("dataset_name"))
     theirs = {name: own[name] for name in OF_DATA_SET if same and own.get(name) is not None}
@@ -165,17 +170,17 @@ def _problems(
             f"{args.model!r} is no run's folder that says on which problems to measure it. Name them: --dataset_name "
             "<id on the Hub, folder or file>."
         )
-    problems = {
-        "name": found["dataset_name"],
-        "config": found.get("dataset_config"),
-        "split": found.get("dataset_split"),
-        "system_prompt": system_prompt,
-        "max_rows": found.get("max_rows"),
-        "max_question_chars": found.get("max_question_chars"),
-        "prompt_column": found.get("dataset_prompt_column"),
-        "solution_column": found.get("dataset_solution_column"),
-    }
-    return problems, {name: value for name, value in theirs.items() if name not in given}
+    problems = TaskSource(
+        found["dataset_name"],
+        found.get("dataset_config"),
+        system_prompt=system_prompt,
+        max_question_chars=found.get("max_question_chars"),
+        max_rows=found.get("max_rows"),
+        prompt_column=found.get("dataset_prompt_column"),
+        solution_column=found.get("dataset_solution_column"),
+    )
+    taken = {name: value for name, value in theirs.items() if name not in given}
+    return problems, found.get("dataset_split"), taken
 
 
 def _decoding(args: argparse.Namespace, own: dict[str, Any]) -> tuple[Decoding, dict[str, Any]]:

@@ -19,7 +19,8 @@ def parse_recipe_options(config: str | None, options: Sequence[str]) -> tuple[An
     from trl import ModelConfig
 
     from trl_hybrid.recipe.defaults import RECIPE_DEFAULTS
-    from trl_hybrid.recipe.options import JudgeArguments, TaskArguments, parse_arguments
+    from trl_hybrid.recipe.options import JudgeArguments, TaskArguments
+    from trl_hybrid.recipe.parsing import parse_arguments
     from trl_hybrid.training.config import HybridGRPOConfig
     from trl_hybrid.training.reward_columns import check_aggregation
 

@@ -2,7 +2,7 @@
 
 from trl_hybrid.data.files import split_location
 from trl_hybrid.data.mixture import load_mixture
-from trl_hybrid.data.tasks import load_tasks, load_test_tasks
+from trl_hybrid.data.tasks import TaskSource, load_tasks, load_test_tasks
 
 
-__all__ = ["load_mixture", "load_tasks", "load_test_tasks", "split_location"]
+__all__ = ["TaskSource", "load_mixture", "load_tasks", "load_test_tasks", "split_location"]

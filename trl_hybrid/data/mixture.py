@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from trl_hybrid.data.files import open_rows
-from trl_hybrid.data.tasks import to_tasks
+from trl_hybrid.data.tasks import TaskSource, to_tasks
 from trl_hybrid.errors import InputError
 
 
@@ -18,12 +19,10 @@ if TYPE_CHECKING:  # trl takes seconds to import
 
 def load_mixture(
     parts: Sequence[DatasetConfig],
-    streaming: bool = False,
-    max_rows: int | None = None,
+    source: TaskSource,
     test_split_size: float | None = None,
     max_test_rows: int | None = None,
     seed: int = 0,
-    **kwargs: Any,
 ) -> tuple[Dataset | IterableDataset, Dataset | None]:
     """Load data sets one after the other into one.
 
@@ -32,12 +31,11 @@ def load_mixture(
 
     Args:
         parts: The data sets; `path` may be a file, as in [`load_tasks`].
-        streaming: Load rows as they are needed.
-        max_rows: Train on at most so many rows, drawn from all data sets; the first ones where they are streamed.
+        source: How rows become problems; name, configuration and split are each part's. `max_rows` of all are drawn
+            from all data sets; the first ones where they are streamed.
         test_split_size: Share, or number, of the rows to hold out.
         max_test_rows: Hold out at most so many; 0 for none.
         seed: Of the draw and the split.
-        **kwargs: Further arguments of [`to_tasks`].
 
     Returns:
         Rows of `prompt` and `solution` to train on, and those held out, `None` where none are.
@@ -45,8 +43,9 @@ def load_mixture(
     Raises:
         InputError: A data set cannot be loaded or mapped, or the mixture cannot be made.
     """
-    _check_parts(parts, streaming, test_split_size)
-    tasks: list[Any] = [_load_part(part, streaming, kwargs) for part in parts]
+    max_rows = source.max_rows
+    _check_parts(parts, source.streaming, test_split_size)
+    tasks: list[Any] = [_load_part(part, replace(source, name=part.path, max_rows=None)) for part in parts]
     if any(part.fraction is not None for part in parts):
         tasks = _in_proportion(tasks, [part.fraction or 0.0 for part in parts])
     mixture: Dataset | IterableDataset = concatenate_datasets(tasks)
@@ -63,9 +62,9 @@ def load_mixture(
     return mixture, test
 
 
-def _load_part(part: DatasetConfig, streaming: bool, kwargs: dict[str, Any]) -> Dataset | IterableDataset:
+def _load_part(part: DatasetConfig, source: TaskSource) -> Dataset | IterableDataset:
     more = {name: getattr(part, name) for name in ("data_dir", "data_files") if getattr(part, name) is not None}
-    opened = open_rows(part.path, part.name, part.split, streaming, **more)
+    opened = open_rows(part.path, part.name, part.split, source.streaming, **more)
     if part.columns is not None:
         missing = [column for column in part.columns if column not in opened.paths]
         if missing:
@@ -74,7 +73,7 @@ def _load_part(part: DatasetConfig, streaming: bool, kwargs: dict[str, Any]) -> 
                 f"{', '.join(opened.paths)}."
             )
         opened = opened.only(part.columns)
-    return to_tasks(opened, part.path, **kwargs)
+    return to_tasks(opened, source)
 
 
 def _in_proportion(tasks: list[Any], fractions: Sequence[float]) -> list[Any]:

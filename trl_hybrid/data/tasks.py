@@ -1,6 +1,7 @@
 """Any data set becomes rows of `prompt` (chat messages) and `solution` (the gold answer)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from datasets import ClassLabel, Dataset, Features, IterableDataset, List, Value
@@ -15,24 +16,15 @@ from trl_hybrid.errors import InputError
 TASK = Features({"prompt": List({"role": Value("string"), "content": Value("string")}), "solution": Value("string")})
 
 
-def load_tasks(
-    name: str,
-    config: str | None = None,
-    split: str = "train",
-    streaming: bool = False,
-    system_prompt: str | None = None,
-    max_question_chars: int | None = None,
-    max_rows: int | None = None,
-    prompt_column: str | None = None,
-    solution_column: str | None = None,
-) -> Dataset | IterableDataset:
-    """Load maths problems with their gold answers.
+@dataclass(frozen=True)
+class TaskSource:
+    """Which maths problems, and how their rows become `prompt` and `solution`.
 
     A row such as `{"question": "What is 2 + 3?", "answer": "5"}` becomes `{"prompt": [{"role": "user", "content":
     "What is 2 + 3?"}], "solution": "5"}`; other columns go, since TRL hands every column to every reward function. No
     row is left out for its gold: what cannot be judged is found by [`~trl_hybrid.data.usable_tasks.check_tasks`].
 
-    Args:
+    Attributes:
         name: Id of a data set on the Hub, a folder, or a .json, .jsonl, .csv or .parquet file. A single file is one
             split; `split` may name a slice of it (`train[:90%]`) and is not looked at otherwise.
         config: Name of the data set's configuration.
@@ -44,80 +36,92 @@ def load_tasks(
         prompt_column: Where the problem stands, in place of the table in [`~trl_hybrid.data.columns`]. A field inside
             a column is a dotted path, `reward_model.ground_truth`.
         solution_column: The same for the gold answer.
-
-    Returns:
-        Rows of `prompt` and `solution`.
-
-    Raises:
-        InputError: The data set cannot be found or loaded, has no rows, or no column for the problem or the gold
-            answer.
     """
-    opened = open_rows(name, config, split, streaming)
-    tasks = to_tasks(opened, name, system_prompt, max_question_chars, max_rows, prompt_column, solution_column)
-    if isinstance(tasks, Dataset) and len(tasks) == 0:
-        raise InputError(
-            f"The data set {name!r} (split {split!r}) has no rows left. Check the split, max_rows ({max_rows}) and "
-            f"max_question_chars ({max_question_chars})."
-        )
-    return tasks
+
+    name: str
+    config: str | None = None
+    split: str = "train"
+    streaming: bool = False
+    system_prompt: str | None = None
+    max_question_chars: int | None = None
+    max_rows: int | None = None
+    prompt_column: str | None = None
+    solution_column: str | None = None
+
+    def load(self) -> Dataset | IterableDataset:
+        """Load the problems with their gold answers.
+
+        Returns:
+            Rows of `prompt` and `solution`.
+
+        Raises:
+            InputError: The data set cannot be found or loaded, has no rows, or no column for the problem or the gold
+                answer.
+        """
+        tasks = to_tasks(open_rows(self.name, self.config, self.split, self.streaming), self)
+        if isinstance(tasks, Dataset) and len(tasks) == 0:
+            raise InputError(
+                f"The data set {self.name!r} (split {self.split!r}) has no rows left. Check the split, max_rows "
+                f"({self.max_rows}) and max_question_chars ({self.max_question_chars})."
+            )
+        return tasks
+
+    def load_held_out(self) -> Dataset | None:
+        """Load the problems, all into memory, where the data set has this split.
+
+        Of a single file only a slice of its rows is held out, `train[90%:]`. With `streaming` the rows that are kept
+        are fetched and no others.
+
+        Returns:
+            Rows of `prompt` and `solution`, or `None` where there is no such split or `max_rows` is 0.
+
+        Raises:
+            InputError: As for [`load`].
+        """
+        if self.max_rows == 0 or not has_split(self.name, self.config, self.split):
+            return None
+        tasks = self.load()
+        return tasks if isinstance(tasks, Dataset) else Dataset.from_list(list(tasks))
 
 
-def load_test_tasks(
-    name: str,
-    config: str | None = None,
-    split: str = "test",
-    max_rows: int | None = None,
-    streaming: bool = False,
-    **kwargs: Any,
-) -> Dataset | None:
-    """Load held-out problems, all into memory, where the data set has them.
+def load_tasks(name: str, config: str | None = None, split: str = "train", **more: Any) -> Dataset | IterableDataset:
+    """Load maths problems with their gold answers; the arguments are the attributes of [`TaskSource`].
+
+    Example:
+        >>> tasks = load_tasks("data/dummy_math_tasks.jsonl", max_rows=3)
+        >>> tasks.column_names
+        ['prompt', 'solution']
+    """
+    return TaskSource(name, config, split, **more).load()
+
+
+def load_test_tasks(name: str, config: str | None = None, split: str = "test", **more: Any) -> Dataset | None:
+    """Load held-out problems where there are any, see [`TaskSource.load_held_out`]."""
+    return TaskSource(name, config, split, **more).load_held_out()
+
+
+def to_tasks(opened: OpenRows, source: TaskSource) -> Dataset | IterableDataset:
+    """Map rows to `prompt` and `solution`.
 
     Args:
-        name: As for [`load_tasks`]. A single file has no second split but a slice of its rows, `train[90%:]`.
-        config: Name of the data set's configuration.
-        split: The split that training does not see.
-        max_rows: Keep at most so many rows; 0 for none.
-        streaming: Fetch the rows that are kept and no others.
-        **kwargs: Further arguments of [`load_tasks`].
-
-    Returns:
-        Rows of `prompt` and `solution`, or `None` where there is no such split or no row is wanted.
-
-    Raises:
-        InputError: As for [`load_tasks`].
-    """
-    if max_rows == 0 or not has_split(name, config, split):
-        return None
-    tasks = load_tasks(name, config, split, streaming, max_rows=max_rows, **kwargs)
-    return tasks if isinstance(tasks, Dataset) else Dataset.from_list(list(tasks))
-
-
-def to_tasks(
-    opened: OpenRows,
-    name: str,
-    system_prompt: str | None = None,
-    max_question_chars: int | None = None,
-    max_rows: int | None = None,
-    prompt_column: str | None = None,
-    solution_column: str | None = None,
-) -> Dataset | IterableDataset:
-    """Map rows to `prompt` and `solution`; the arguments are those of [`load_tasks`].
+        opened: The rows.
+        source: How.
 
     Raises:
         InputError: No column for the problem or the gold answer.
     """
     rows, first_row = opened.rows, opened.first_row
-    columns = find_columns(opened.paths, first_row, name, prompt_column, solution_column)
+    columns = find_columns(opened.paths, first_row, source.name, source.prompt_column, source.solution_column)
     shared = {"columns": columns, "labels": label_names(rows.features or {}, columns.solution)}
-    if max_question_chars is not None:
-        rows = rows.filter(_is_short, fn_kwargs={"max_chars": max_question_chars, **shared})
-    if max_rows is not None:
-        rows = rows.take(max_rows)
+    if source.max_question_chars is not None:
+        rows = rows.filter(_is_short, fn_kwargs={"max_chars": source.max_question_chars, **shared})
+    if source.max_rows is not None:
+        rows = rows.take(source.max_rows)
     # The cache knows the function by its name: after an upgrade it would give what an older one made.
     anew: dict[str, Any] = {"load_from_cache_file": False} if isinstance(rows, Dataset) else {}
     return rows.map(
         _task,
-        fn_kwargs={"system_prompt": system_prompt, **shared},
+        fn_kwargs={"system_prompt": source.system_prompt, **shared},
         remove_columns=[ROW] if are_text(rows) else [column for column in first_row if column not in TASK],
         features=TASK,
         **anew,

@@ -21,6 +21,7 @@ from peft import PeftConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model.footprint import Need, forward_bytes_per_token, layer_widths
 from trl_hybrid.reward_model.loading import whole_weights
 
@@ -142,6 +143,9 @@ def describe_policy(
         linear_bits: Bits a weight of quantized linear layers, the vocabulary's projection excepted. 4 bits count as
             4.5: each block of 64 weights has an fp32 scale.
         trust_remote_code: Whether the repository's own Python code may run.
+
+    Raises:
+        InputError: The adapter does not fit the model.
     """
     with whole_weights(), torch.device("meta"):
         base: PreTrainedModel = AutoModelForCausalLM.from_config(
@@ -150,7 +154,7 @@ def describe_policy(
         saved = _saved_by_quantization(base, linear_bits, dtype)
         base_bytes = _bytes(base.parameters()) - saved
         head = base.get_output_embeddings()
-        model: nn.Module = base if peft_config is None else get_peft_model(base, copy.deepcopy(peft_config))
+        model: nn.Module = base if peft_config is None else _with_adapter(base, peft_config)
     parameters = list(model.parameters())
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     return Policy(
@@ -165,6 +169,13 @@ def describe_policy(
         trains_head=head is not None and any(parameter is head.weight for parameter in trained),
         adapters=peft_config is not None,
     )
+
+
+def _with_adapter(base: PreTrainedModel, peft_config: PeftConfig) -> nn.Module:
+    try:
+        return get_peft_model(base, copy.deepcopy(peft_config))
+    except ValueError as error:
+        raise InputError(f"The adapter does not fit the model: {error}") from error
 
 
 def estimate_training(policy: Policy, work: Workload) -> TrainingMemory:

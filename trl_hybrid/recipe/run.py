@@ -1,23 +1,26 @@
-"""One run of a recipe, as a `with` block: its settings, its folder, and how it ends."""
+"""What every recipe does around its own lines: checks first, one folder, plain errors, an end that loses nothing."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
+from peft import PeftConfig
 from transformers import ProgressCallback
 from trl import ModelConfig, get_peft_config
 
 from trl_hybrid.errors import hide_known_warnings, plain_errors
 from trl_hybrid.hub.saved import Trained, trained_logits
-from trl_hybrid.recipe.disk import check_writable
+from trl_hybrid.recipe.disk import check_room, check_writable
 from trl_hybrid.recipe.endings import plain_ends, what_is_left
 from trl_hybrid.recipe.folder import RunStart, check_folder, prepare_folder
 from trl_hybrid.recipe.loading import loading_arguments
 from trl_hybrid.recipe.options import TaskArguments
-from trl_hybrid.report.terminal import StepLines
+from trl_hybrid.recipe.parsing import CPU_DEFAULTS, parse_arguments
+from trl_hybrid.report import StepLines
 from trl_hybrid.runs.carried_prompt import save_system_prompt
-from trl_hybrid.runs.folder import RUNS, checkpoint_to_resume
+from trl_hybrid.runs.folder import RUNS, checkpoint_to_resume, goes_on
 from trl_hybrid.runs.history import RunHistory
 from trl_hybrid.runs.settings import settings_of
 from trl_hybrid.training.attention import turn_off_cudnn_attention
@@ -25,100 +28,126 @@ from trl_hybrid.training.stop_signals import StopSignals
 
 
 class Run:
-    """What every recipe does around training.
+    """A run of a recipe; its `with` block holds the whole of it.
 
-    Entering it reads the settings and checks what is cheap to check. Up to training, what the user can mend ends the
-    program with a message and status 2; a run that ends early says why and how to go on.
-
-    Args:
-        defaults: The recipe's own values in place of the dataclasses'.
-        description: For `--help`.
-        epilog: Examples, for `--help`.
+    Until training begins, what a user can mend is said in one message without a trace. What goes wrong later passes,
+    but for interruptions and full disks, which say how to go on.
 
     Attributes:
-        tasks: Which problems.
-        args: The trainer's settings; `output_dir` is the run's folder once that is chosen.
-        model: The policy's.
-        checkpoint: What the run goes on from; `None` for a new one.
-        folder: The run's.
-        recorded: The settings that the run writes into its folder.
+        options: What was parsed, by the names under which a run's folder keeps it.
+        named: The folder that was asked for, `None` where a new one is made.
+        checkpoint: What the run goes on from, `None` where it starts.
+        folder: The run's folder, once it is chosen.
+        cleared: Whether an earlier run there is set aside before training, by a recipe that writes before it trains.
+        started_with: The settings with which training began.
     """
 
-    GROUPS: ClassVar[dict[str, str]] = {}
-    """Groups of the run's settings, each with the attribute that holds it."""
-
-    way_on: Callable[[Path], str] = staticmethod(what_is_left)
+    options: dict[str, Any]
     tasks: TaskArguments
     args: Any
     model: ModelConfig
+    named: Path | None
     checkpoint: str | None
     folder: Path
-    recorded: dict[str, Any]
-
-    def __init__(self, defaults: dict[str, Any], description: str, epilog: str) -> None:
-        self.defaults, self.help = defaults, {"description": description, "epilog": epilog}
-        self.started = time.time()
-        self.trains = False
+    cleared: bool = False
+    started_with: dict[str, Any]
 
     def __enter__(self) -> Self:
+        self.started = time.time()
         turn_off_cudnn_attention()
         hide_known_warnings()
-        with plain_errors():
-            self._read_settings()
+        self._preparation = ExitStack()
+        self._preparation.enter_context(plain_errors())
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is not None and not self.trains:
-            with plain_errors():
-                raise error
+    def __exit__(self, *exception: Any) -> bool | None:
+        return self._preparation.__exit__(*exception)
 
-    def _read_settings(self) -> None:
-        """Parse the command line, and check what is cheap to check."""
-        raise NotImplementedError
+    def _parse(
+        self, defaults: dict[str, Any], text: str | None, short_help: Sequence[str], **classes: type
+    ) -> tuple[Any, ...]:
+        """Parse the command line into one object a class; the text's first paragraph heads `--help`."""
+        summary, _, examples = (text or "").partition("\n\n")
+        parsed = parse_arguments(
+            list(classes.values()),
+            defaults,
+            short_help=short_help,
+            cpu_defaults=CPU_DEFAULTS,
+            description=summary,
+            epilog=examples,
+        )
+        self.options = dict(zip(classes, parsed, strict=True))
+        self.tasks, self.args, self.model = (self.options[name] for name in ("tasks", "training", "model"))
+        return parsed
 
+    @property
     def settings(self) -> dict[str, Any]:
-        """Return the run's settings, as its folder keeps them."""
-        return settings_of(**{group: getattr(self, name) for group, name in self.GROUPS.items()})
+        """The options as a run's folder keeps them, as they are now."""
+        return settings_of(**self.options)
 
-    @property
-    def place(self) -> Path:
-        """The folder that was named, or the one in which a new one will be made."""
-        return self._named or RUNS
+    def _check_folder(self, find: Callable[[str | None, Path, int], str | None] = checkpoint_to_resume) -> None:
+        self.named, self.checkpoint = check_folder(self.args, self.tasks.overwrite_output_dir, self.settings, find)
+        check_writable(self.named or RUNS)
 
-    @property
-    def peft_config(self) -> Any:
-        """The adapter to train; `None` to train all weights. Whoever loads it gets the base that it was trained on."""
-        config: Any = get_peft_config(self.model)
-        if config is not None:
-            config.revision = self.model.model_revision
-        return config
+    def _check_room(self, needed: int) -> None:
+        check_room(self.named or RUNS, needed, resumed=self.checkpoint is not None)
 
-    def _find_folder(self, find: Callable[[str | None, Path, int], str | None] = checkpoint_to_resume) -> None:
-        overwrite = self.tasks.overwrite_output_dir
-        self._named, self.checkpoint = check_folder(self.args, overwrite, self.settings(), find)
-        check_writable(self.place)
-
-    def _make_folder(self, clear: bool = False) -> None:
-        self.folder = prepare_folder(self._named, self.args, clear)
+    def _open_folder(self, before_training: bool = False) -> None:
+        """Choose the folder, and let the trainer's arguments say where it is and how the policy is loaded."""
+        self.cleared = before_training
+        anew = self.tasks.overwrite_output_dir and not goes_on(self.args.resume_from_checkpoint)
+        self.folder = prepare_folder(self.named, self.args, clear=before_training and anew)
         self.args.model_init_kwargs = loading_arguments(self.args, self.model)
 
-    def _train(self, trainer: Any, lines: StepLines, overwrite: bool, stop: StopSignals, *callbacks: Any) -> None:
-        """Train, with a line a step, the history and the signals that save first."""
-        self.recorded = self.settings()
-        start = RunStart(self.folder, self.recorded, self.checkpoint, overwrite)
+    def train(self, trainer: Any) -> None:
+        """Train from the start or from the checkpoint; Ctrl-C saves first."""
         trainer.remove_callback(ProgressCallback)
-        for callback in (lines, start, *callbacks, RunHistory(self.folder)):
-            trainer.add_callback(callback)
-        self.trains = True
+        trainer.add_callback(self._step_lines())
+        self.started_with = self.settings
+        overwrite = self.tasks.overwrite_output_dir and not self.cleared
+        trainer.add_callback(RunStart(self.folder, self.started_with, self.checkpoint, overwrite))
+        self._preparation.close()
+        stop = StopSignals(trainer)
+        self._measure(trainer, stop)
+        trainer.add_callback(RunHistory(self.folder))
         with plain_ends(self.folder, trainer, self.way_on), stop:
             trainer.train(resume_from_checkpoint=self.checkpoint)
 
-    def _save_model(self, trainer: Any) -> Trained:
-        """Save the model with the prompt that it was trained with, and return what it says, to compare."""
+    def _step_lines(self) -> StepLines:
+        return StepLines()
+
+    def _measure(self, trainer: Any, stop: StopSignals) -> None:
+        """Add what is measured beside training; nothing here."""
+
+    def way_on(self, folder: Path) -> str:
+        """Say how to go on with the run in a folder after an interruption."""
+        return what_is_left(folder)
+
+    def save(self, trainer: Any) -> None:
+        """Save the model with its system prompt, check that it is the trained one, and show what the run did."""
+        main_process = trainer.is_world_process_zero()
         with plain_ends(self.folder, trainer, self.way_on):
-            if trainer.is_world_process_zero():
-                (self.folder / "summary.json").unlink(missing_ok=True)  # it describes weights that are written over
+            if main_process:
+                # It describes the weights that are written over now.
+                (self.folder / "summary.json").unlink(missing_ok=True)
             trainer.save_model()
-            if trainer.is_world_process_zero():
+            if main_process:
                 save_system_prompt(self.folder, self.tasks.system_prompt)
-            return trained_logits(trainer)
+            trained = trained_logits(trainer)
+        # A process that leaves while another one still talks to it takes that one down.
+        trainer.accelerator.wait_for_everyone()
+        trainer.end()
+        if main_process:
+            with plain_errors(), plain_ends(self.folder, trainer, self.way_on):
+                self._finish(trainer, trained)
+
+    def _finish(self, trainer: Any, trained: Trained) -> None:
+        raise NotImplementedError
+
+
+def adapter_config(model: ModelConfig) -> PeftConfig | None:
+    """Return the adapter that is asked for: whoever loads it gets the revision of the base model it was trained on."""
+    config: Any = get_peft_config(model)
+    if config is not None:
+        config.revision = model.model_revision
+    return config

@@ -1,13 +1,13 @@
 """The problems that a recipe's settings name: loaded, looked at, and what cannot be used left out."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from trl import ModelConfig
 
-from trl_hybrid.data import load_mixture, load_tasks, load_test_tasks, split_location
+from trl_hybrid.data import TaskSource, load_mixture, split_location
 from trl_hybrid.data.prompt_reader import PromptReader
 from trl_hybrid.data.task_report import WIDTH, shortened
 from trl_hybrid.data.usable_tasks import check_tasks
@@ -40,7 +40,7 @@ def checked_splits(
         The problems to train on, and those to measure on, `None` where there are none.
 
     Raises:
-        InputError: As for `load_tasks` and `check_tasks`.
+        InputError: As for `TaskSource.load` and `check_tasks`.
     """
     train, test = load_splits(tasks, args.seed)
     reader = PromptReader(
@@ -79,26 +79,29 @@ def _measured_before(checkpoint: str | None) -> int | None:
 
 def load_splits(tasks: TaskArguments, seed: int) -> tuple[Dataset | IterableDataset, Dataset | None]:
     """Load the problems to train on, and those to measure on where there are any."""
-    shared = mapping_of(tasks)
+    source = train_source(tasks)
     most = MOST if tasks.max_test_rows is None else tasks.max_test_rows
-    streaming = tasks.dataset_streaming or tasks.streaming
     if tasks.datasets:
-        return load_mixture(tasks.datasets, streaming, tasks.max_rows, tasks.test_split_size, most, seed, **shared)
-    name, config, test_split = tasks.dataset_name, tasks.dataset_config, tasks.dataset_test_split
-    train = load_tasks(name, config, tasks.dataset_train_split, streaming, max_rows=tasks.max_rows, **shared)
-    if test_split == tasks.dataset_train_split:
+        return load_mixture(tasks.datasets, source, tasks.test_split_size, most, seed)
+    train = source.load()
+    if tasks.dataset_test_split == source.split:
         return train, None
-    return train, load_test_tasks(name, config, test_split, most, streaming, **shared)
+    return train, replace(source, split=tasks.dataset_test_split, max_rows=most).load_held_out()
 
 
-def mapping_of(tasks: TaskArguments) -> dict[str, Any]:
-    """Return how rows become problems, as keyword arguments of `load_tasks`."""
-    return {
-        "system_prompt": tasks.system_prompt,
-        "max_question_chars": tasks.max_question_chars,
-        "prompt_column": tasks.dataset_prompt_column,
-        "solution_column": tasks.dataset_solution_column,
-    }
+def train_source(tasks: TaskArguments) -> TaskSource:
+    """Say which problems are trained on; of a mixture only how rows become problems holds."""
+    return TaskSource(
+        tasks.dataset_name,
+        tasks.dataset_config,
+        tasks.dataset_train_split,
+        streaming=tasks.dataset_streaming or tasks.streaming,
+        system_prompt=tasks.system_prompt,
+        max_question_chars=tasks.max_question_chars,
+        max_rows=tasks.max_rows,
+        prompt_column=tasks.dataset_prompt_column,
+        solution_column=tasks.dataset_solution_column,
+    )
 
 
 def train_location(tasks: TaskArguments) -> str:

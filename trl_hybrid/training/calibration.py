@@ -15,6 +15,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from trl_hybrid.errors import InputError
+
 
 class Calibrate(TrainerCallback):
     """Find the calibrated bounds before the first step, where they are asked for and not known yet.
@@ -45,16 +47,16 @@ def calibration_scores(trainer: Any, count: int) -> torch.Tensor:
         Shape (prompts * num_generations,), the same on every process; NaN where the reward model gave `None`.
 
     Raises:
-        ValueError: The training set has no prompt, or the policy has tools or an environment.
+        InputError: The training set has no prompt, or the policy has tools or an environment.
     """
     if trainer.tools or getattr(trainer, "environment_factories", None) is not None:
-        raise ValueError(
+        raise InputError(
             "hybrid_bounds 'calibrated' answers prompts before training, without tools and outside of any "
             "environment. With these, set hybrid_bounds to stratum or group."
         )
     rows = list(itertools.islice(iter(trainer.train_dataset), count))
     if not rows:
-        raise ValueError(
+        raise InputError(
             f"hybrid_bounds 'calibrated' answers the first hybrid_calibration_prompts = {count} prompts of the "
             "training set, and it has none. Give it rows, or set hybrid_bounds to stratum or group."
         )

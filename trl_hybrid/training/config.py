@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig
 
+from trl_hybrid.errors import InputError
 from trl_hybrid.hybrid.bounds import Bounds
 from trl_hybrid.hybrid.combine import HybridSettings, Singleton, check_bands
 from trl_hybrid.hybrid.difficulty import Spread, check_weight
@@ -31,7 +32,7 @@ class HybridGRPOConfig(GRPOConfig):
     `epsilon` its clip; the bands are `hybrid_alpha` and `hybrid_beta`.
 
     Raises:
-        ValueError: One of these fields out of its range; the message names field, value and rule.
+        InputError: One of these fields out of its range; the message names field, value and rule.
     """
 
     reward_mode: RewardMode = field(
@@ -140,9 +141,9 @@ class HybridGRPOConfig(GRPOConfig):
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 allowed = ", ".join(map(repr, choices))
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+                raise InputError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
         if self.hybrid_calibration_prompts < 1:
-            raise ValueError(
+            raise InputError(
                 f"hybrid_calibration_prompts must be at least 1, got {self.hybrid_calibration_prompts}: calibrated "
                 "bounds come from answers to that many prompts. To do without, set hybrid_bounds to stratum or group."
             )
@@ -174,7 +175,7 @@ class HybridGRPOConfig(GRPOConfig):
         rows = self.per_device_train_batch_size * processes * self.gradient_accumulation_steps
         group = self.num_generations or 0
         if group >= 2 and rows % group:
-            raise ValueError(
+            raise InputError(
                 f"num_generations must divide the completions of a step, got {self.num_generations} for {rows} "
                 f"(per_device_train_batch_size {self.per_device_train_batch_size} x {processes} process(es) x "
                 f"gradient_accumulation_steps {self.gradient_accumulation_steps}). Set num_generations to a divisor "

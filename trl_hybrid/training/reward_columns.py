@@ -84,11 +84,11 @@ def check_names(names: list[str]) -> None:
     """Refuse two reward functions of one name.
 
     Raises:
-        ValueError: A name stands more than once.
+        InputError: A name stands more than once.
     """
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:
-        raise ValueError(
+        raise InputError(
             f"Reward functions must have different names, got {sorted(repeated)} more than once among {names}. TRL "
             "logs by name: give each callable its own `__name__`."
         )
@@ -109,12 +109,12 @@ def with_weights(args: HybridGRPOConfig, extras: int) -> HybridGRPOConfig:
         extras: How many of these there are.
 
     Raises:
-        ValueError: Another number of weights, or an aggregation that does not go with the reward mode.
+        InputError: Another number of weights, or an aggregation that does not go with the reward mode.
     """
     check_aggregation(args)
     weights = [1.0] * extras if args.reward_weights is None else list(args.reward_weights)
     if len(weights) != extras:
-        raise ValueError(
+        raise InputError(
             f"reward_weights must have one weight for each of the {extras} further reward functions, got "
             f"{len(weights)}. What the judges and the hybrid reward weigh is reward_mode's."
         )

@@ -10,6 +10,7 @@ from accelerate.logging import get_logger
 from trl import GRPOTrainer
 
 from trl_hybrid.data.columns import check_mapped
+from trl_hybrid.errors import InputError
 from trl_hybrid.hybrid.combine import read_verdicts
 from trl_hybrid.judges import JudgeNames, Scorer, Verifier
 from trl_hybrid.training.calibration import Calibrate, calibration_scores
@@ -79,7 +80,7 @@ class HybridGRPOTrainer(TrainsToTheLastStep, GRPOTrainer):
         **trl_kwargs: Further keyword arguments of [`trl.GRPOTrainer`].
 
     Raises:
-        ValueError: One judge without the other, two reward functions of one name, an aggregation that does not go
+        InputError: One judge without the other, two reward functions of one name, an aggregation that does not go
             with the reward mode, rows without `prompt`, or a version of TRL without what is changed here.
         TypeError: Judges together with `args` that are not a [`HybridGRPOConfig`].
     """
@@ -118,7 +119,7 @@ class HybridGRPOTrainer(TrainsToTheLastStep, GRPOTrainer):
     ) -> None:
         if (verifier is None) != (reward_model is None):
             missing = "verifier" if verifier is None else "reward_model"
-            raise ValueError(f"The hybrid reward needs both judges, got no `{missing}`. Pass it, or pass neither.")
+            raise InputError(f"The hybrid reward needs both judges, got no `{missing}`. Pass it, or pass neither.")
         if verifier is None:
             # What is trained without judges is not to be published as trained by this method.
             self._tag_names, self._name = GRPOTrainer._tag_names, GRPOTrainer._name
@@ -238,7 +239,7 @@ class HybridGRPOTrainer(TrainsToTheLastStep, GRPOTrainer):
         All processes must call it together; training and evaluation do so by themselves.
 
         Raises:
-            ValueError: There are no prompts to answer, or no two finite scores of the answers differ.
+            InputError: There are no prompts to answer, or no two finite scores of the answers differ.
         """
         if self.judgement.needs_calibration:
             self.judgement.bounds.calibrate(calibration_scores(self, self.args.hybrid_calibration_prompts))
