@@ -307,7 +307,7 @@ def test_help_teaches(capsys):
 
 
 def page_rows():
-    """The table of docs/placement.md: GPUs, GB of one, launch config, recipe config and options, placement, GB of GPU and host."""
+    """GPUs, GB of one, launch config, recipe config and options, placement, GB of GPU and host: docs/placement.md."""
     row = r"^\| (\d+) x (\d+) GB.*? \| `(\w+)` \| `(\w+\.yaml)([^`]*)` \| `(\w+)` \| ([\d.]+) \| ([\d.]*) ?\|$"
     return re.findall(row, Path("docs/placement.md").read_text(), re.M)
 
