@@ -3,8 +3,8 @@
     .venv/bin/python recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml
     .venv/bin/python scripts/report_picture.py runs/embedded
 
-It is the page as it is, 1400 pixels wide, but for the charts after the first six, so that the figures, the curves and the
-first completions are on one picture.
+It is the page as it is, 1400 pixels wide, but for the charts after the first six, so that figures, curves and the first
+completions are on one picture.
 """
 
 import argparse
