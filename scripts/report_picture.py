@@ -3,7 +3,7 @@
     .venv/bin/python recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml
     .venv/bin/python scripts/report_picture.py runs/embedded
 
-It is the page as it is, 1400 pixels wide, but for the charts after the first six, so that figures, curves and the first
+It is the page as it is, 1400 pixels wide, without the charts after the first six: figures, curves and the first
 completions are on one picture.
 """
 
