@@ -3,6 +3,7 @@
 `mkdocs.yml` names this file twice. It is imported in .venv-docs, without trl_hybrid and what that needs.
 """
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ ELSEWHERE = re.compile(r"(?<!!)\[([^\]]+)\]\((?!docs/|http|#)[^)]+\)")
 # TRL's style: [`Name`], and [`~package.Name`] where only the last part is to be read.
 REFERENCE = re.compile(r"\[`(~?)([\w.]+)`\](?![\[(])")
 DOCTEST = re.compile(r"^>>> .+(?:\n.+)*", re.M)
+# What the field of a dataclass says of itself on the command line.
+FIELD_HELP = re.compile(r"metadata=\{'help': ((?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\s)+)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -36,7 +39,10 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 class References(griffe.Extension):
-    """In docstrings, names become links where the page has them and code elsewhere, and doctests become blocks."""
+    """In docstrings, names become links where the page has them and code elsewhere, and doctests become blocks.
+
+    A field's docstring is its help.
+    """
 
     def __init__(self) -> None:
         self.public: set[str] = set()
@@ -47,6 +53,8 @@ class References(griffe.Extension):
         self._rewrite(pkg)
 
     def _rewrite(self, part: griffe.Object) -> None:
+        if part.is_attribute and (field_help := FIELD_HELP.search(str(part.value))):
+            part.docstring = griffe.Docstring(ast.literal_eval(f"({field_help[1]})").replace("%%", "%"), parent=part)
         if part.docstring:
             text = DOCTEST.sub("```pycon\n\\g<0>\n```", part.docstring.value)
             part.docstring.value = REFERENCE.sub(self._link, text)
