@@ -1,12 +1,13 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow canary mutants check format clean
+.PHONY: help setup train test test-slow canary mutants check docs format clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up
 CANARY := .venv-canary/bin/python
+DOCS := .venv-docs/bin/python
 # Two processes share the tests out; one that is done takes over from the other.
 TWICE := -n 2 --dist worksteal
 
@@ -33,7 +34,7 @@ test-slow: setup ## Run the tests that launch real training processes
 canary: ## Run the fast tests with the newest versions that pyproject.toml allows, torch excepted, in .venv-canary
 	test -x $(CANARY) || $(PYTHON) -m venv .venv-canary
 	$(CANARY) -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
-		"$$(grep '^torch==' constraints.txt)" -e '.[deepspeed,trackers,dev]'
+		"$$(grep '^torch==' constraints.txt)" -e '.[deepspeed,trackers,docs,dev]'
 	@echo "Versions that differ, constraints.txt < and > here:"
 	@diff <(grep -v '^#' constraints.txt | sort) <($(CANARY) -m pip freeze --exclude-editable | sed 's/+.*//' | sort) \
 		| grep '^[<>]' || echo none
@@ -47,9 +48,15 @@ check: setup ## Lint, check the format and the types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+docs: ## Build the documentation's site strictly into site/, in .venv-docs: the names are read, not imported
+	test -x $(DOCS) || $(PYTHON) -m venv .venv-docs
+	$(DOCS) -m pip install --quiet --disable-pip-version-check -c constraints.txt $$($(DOCS) -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
+	NO_MKDOCS_2_WARNING=1 $(DOCS) -m mkdocs build --strict --site-dir site
+
 format: setup ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## Remove the virtual environment and caches; runs/ stays
-	rm -rf .venv .venv-canary .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-canary .venv-docs site .pytest_cache .ruff_cache .hypothesis

@@ -8,7 +8,7 @@ same questions in the same order and sample the same first answers: their differ
 its own with one thread, and its result one JSON file. What is there already is not trained again, so an interrupted
 benchmark goes on where it was; a result made with other settings is refused.
 
-From the results come `report.md`, `learning_curves.png` and `reward_hacking.png`.
+From the results come `report.md`, `learning_curves.png`, `reward_hacking.png` and `hybrid_and_verifier.png`.
 
 Examples:
   python benchmarks/reward_ablation.py --workers 2                                      everything that is missing

@@ -1,14 +1,18 @@
 """Every command in the documentation is one that its program takes, and every link leads somewhere."""
 
+import ast
+import inspect
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 import torch
+import trl
 from accelerate.commands.launch import launch_command_parser
 from trl import ModelConfig, SFTConfig
 
+import trl_hybrid
 from trl_hybrid.cli import parse
 from trl_hybrid.commands.recipe_options import parse_recipe_options
 from trl_hybrid.recipe.options import TaskArguments
@@ -39,7 +43,7 @@ HUB_COMMANDS = {"plan", "check"}
 
 def test_commands_are_found():
     found = {(page.name, shlex.split(command)[1]) for page, command in COMMANDS}
-    assert {("README.md", "eval"), ("README.md", "push"), ("README.md", "launch")} <= found
+    assert {("README.md", "eval"), ("README.md", "push"), ("options.md", "launch")} <= found
     assert {(name, "recipes/tinyllama_grpo.py") for name in ("README.md", "data.md")} <= found
     assert len(COMMANDS) > 40
 
@@ -86,6 +90,20 @@ def test_links_lead_somewhere(page):
             assert file.exists(), target
             headings = re.findall(r"^#+ (.*)$", file.read_text(), re.M) if anchor else []
             assert not anchor or anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+
+
+def test_three_lines_turn_a_grpo_trainer_into_a_hybrid_one():
+    diff = re.search(r"```diff\n(.*?)```", Path("README.md").read_text(), re.DOTALL)[1].splitlines()
+    before, after = ([line[1:] for line in diff if not line.startswith(sign)] for sign in "+-")
+    assert [sum(line[:1] == sign for line in diff) for sign in "-+"] == [3, 3]
+    names = {"trl": trl, "trl_hybrid": trl_hybrid}
+    for lines, package in ((before, "trl"), (after, "trl_hybrid")):
+        statements = ast.parse("\n".join(lines)).body
+        assert statements[0].module == package
+        assert all(hasattr(names[package], alias.name) for alias in statements[0].names)
+        call = next(node for node in ast.walk(statements[2]) if isinstance(node, ast.Call))
+        trainer = getattr(names[package], call.func.id)
+        inspect.signature(trainer).bind(*call.args, **{keyword.arg: keyword.value for keyword in call.keywords})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -19,7 +19,8 @@ def report(plan: Plan, output: Path) -> None:
     (output / "report.md").write_text(f"# Which reward teaches most\n\n{text}\n", encoding="utf-8")
     draw(found, output / "learning_curves.png", draw_learning)
     draw(found, output / "reward_hacking.png", draw_hacking)
-    print(f"{text}\n\nWritten: report.md, learning_curves.png and reward_hacking.png in {output}")
+    draw(found, output / "hybrid_and_verifier.png", draw_difference)
+    print(f"{text}\n\nWritten: report.md and three pictures in {output}")
 
 
 def regime_report(plan: Plan, regime: str, results: ByArm) -> str:
@@ -132,3 +133,24 @@ def draw_hacking(axes: Any, results: ByArm) -> None:
         (line,) = axes.plot(score, passed, label=arm, alpha=0.8)
         axes.plot(score[-1], passed[-1], "o", color=line.get_color())
     axes.set(xlabel="mean reward model score (dot: the last step)", ylabel="right training answers", ylim=(0, None))
+
+
+def draw_difference(axes: Any, results: ByArm) -> None:
+    """Held-out accuracy of the two arms as bars, with the 95 % interval of their paired difference at the hybrid's."""
+    arms = [arm for arm in ("verifier", "hybrid") if arm in results]
+    means = [100 * mean_of(results[arm].values(), "mean_of_8") for arm in arms]
+    seeds = [f"{arm}\n{len(results[arm])} seeds" for arm in arms]
+    bars = axes.bar(seeds, means, width=0.6, color=["tab:gray", "tab:blue"][: len(arms)], label="mean over seeds")
+    axes.bar_label(bars, fmt="%.1f", label_type="center", color="white", fontsize=14)
+    if len(arms) == 2:
+        gain = compare(results, "hybrid", "verifier", "mean_of_8")
+        axes.errorbar(
+            [1],
+            means[1:],
+            100 * (gain.high - gain.mean),
+            fmt="none",
+            color="black",
+            capsize=6,
+            label=f"hybrid - verifier: {gain}",
+        )
+    axes.set(ylabel="held-out accuracy, %, mean of 8 samples", ylim=(0, 1.4 * max(means)))

@@ -135,7 +135,7 @@ class TestReport:
         assert "hybrid - verifier above 0 (mean of 8): +20.0 [+20.0, +20.0], 3 pairs: met." in text
         assert "within 2 points of the best arm (mean of 8): the best is verifier, the gap -3.0: missed." in text
         assert text.strip().startswith((tmp_path / "report.md").read_text().split("\n\n", 1)[1][:200])
-        for picture in ("learning_curves.png", "reward_hacking.png"):
+        for picture in ("learning_curves.png", "reward_hacking.png", "hybrid_and_verifier.png"):
             assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
 
     def test_without_results_says_how_to_make_them(self, settings, tmp_path):

@@ -71,11 +71,12 @@ def wheel_in(folder):
     return next(folder.glob("trl_hybrid-*.whl"))
 
 
-def test_a_wheel_brings_everything_that_is_copied(tmp_path):
+def test_a_wheel_brings_everything_that_is_copied_and_its_types(tmp_path):
     names = set(zipfile.ZipFile(wheel_in(tmp_path)).namelist())
     copied = {str(target.relative_to("x")) for name in SHIPPED for _, target in shipped_files(name, Path("x"))}
     assert "docs/data.md" in copied
     assert {f"trl_hybrid/shipped/{name}" for name in copied} <= names
+    assert "trl_hybrid/py.typed" in names
 
 
 @pytest.mark.slow

@@ -306,22 +306,22 @@ def test_help_teaches(capsys):
     assert "streamed  in pinned host memory" in out
 
 
-def readme_rows():
-    """The README's table: GPUs, GB of one, launch config, recipe config and options, placement, GB of GPU and host."""
+def page_rows():
+    """GPUs, GB of one, launch config, recipe config and options, placement, GB of GPU and host: docs/placement.md."""
     row = r"^\| (\d+) x (\d+) GB.*? \| `(\w+)` \| `(\w+\.yaml)([^`]*)` \| `(\w+)` \| ([\d.]+) \| ([\d.]*) ?\|$"
-    return re.findall(row, Path("README.md").read_text(), re.M)
+    return re.findall(row, Path("docs/placement.md").read_text(), re.M)
 
 
-def test_the_readme_has_a_row_for_every_size():
-    rows = readme_rows()
+def test_the_page_has_a_row_for_every_size():
+    rows = page_rows()
     assert {int(size) for _, size, *_ in rows} == {16, 24, 40, 80}
     for gpus, _, launch, *_ in rows:
         assert Path("accelerate_configs", f"{launch}.yaml").is_file()
         assert (launch == "single_gpu") == (gpus == "1")
 
 
-@pytest.mark.parametrize(("gpus", "size", "launch", "config", "options", "placement", "gpu", "host"), readme_rows())
-def test_the_readme_s_sizes_are_the_plan_s(models, capsys, gpus, size, launch, config, options, placement, gpu, host):
+@pytest.mark.parametrize(("gpus", "size", "launch", "config", "options", "placement", "gpu", "host"), page_rows())
+def test_the_page_s_sizes_are_the_plan_s(models, capsys, gpus, size, launch, config, options, placement, gpu, host):
     path, added = Path("recipes/configs", config), options.split()
     default_tokens = models[:-2]
     launched = ["--launch_config", f"accelerate_configs/{launch}.yaml", "--gpus", gpus]

@@ -1,4 +1,4 @@
-"""Every tracker that the README names gets the hybrid figures, without network: W&B offline, trackio, TensorBoard."""
+"""Every tracker of docs/options.md gets the hybrid figures, without network: W&B offline, trackio, TensorBoard."""
 
 import importlib.util
 import json

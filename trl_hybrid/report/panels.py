@@ -40,7 +40,7 @@ PANELS = (
             ("hybrid/all_right_groups", "all right"),
             ("hybrid/rescued_groups", "rescued"),
         ),
-        "Rescued: no gradient from a verifier alone, but one here. None where the verdicts alone are paid.",
+        "Rescued: no gradient from a verifier alone, but one here. None where the verdicts alone are the reward.",
         True,
     ),
     Panel(
