@@ -26,7 +26,7 @@ def test_everything_that_a_recipe_needs_is_copied(tmp_path, capsys):
         if path.is_file() and "__pycache__" not in path.parts
     }  # fmt: skip
     assert copied == shipped | {"README.md", ".gitignore"}
-    assert "runs/" in (tmp_path / "mine/.gitignore").read_text().splitlines()
+    assert "/runs/" in (tmp_path / "mine/.gitignore").read_text().splitlines()
     assert "data/embedded_policy/model.safetensors" in copied
     recipe = Path("recipes/tinyllama_grpo.py")
     assert (tmp_path / "mine" / recipe).read_bytes() == recipe.read_bytes()

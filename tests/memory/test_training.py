@@ -275,5 +275,5 @@ def test_checkpointing_takes_less(adapted, work):
 
 
 def test_an_adapter_that_does_not_fit_is_refused():
-    with pytest.raises(InputError, match="The adapter does not fit the model: .*nonsense"):
+    with pytest.raises(InputError, match=r"The adapter does not fit the model: .*nonsense"):
         describe_policy(TINYLLAMA, torch.bfloat16, lora(target_modules=["nonsense"]))
