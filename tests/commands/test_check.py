@@ -43,7 +43,7 @@ def test_everything_is_right_with_the_embedded_models(capsys):
     ok = lines(out, "ok")
     assert "a right answer is right (numeric)" in ok
     assert any(line.startswith("an answer that would take for ever is wrong") for line in ok)
-    assert "verdicts 1 0 0 1 0 and scores 2 1 3 4 2 are paid 0.90 -0.10 0.10 1.10 0.00" in ok
+    assert "verdicts 1 0 0 1 0 and scores 2 1 3 4 2 give the rewards 0.90 -0.10 0.10 1.10 0.00" in ok
     assert any(line.startswith("data/addition: 20 problems load") for line in ok)
     assert any(line.startswith("It answers ") for line in ok)
     assert re.search(r"It scores the gold answers of 10 problems -\d\.\d\d to ", out)

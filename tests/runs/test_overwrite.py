@@ -122,7 +122,9 @@ class TestWhatIsRefused:
 
     def test_a_run_of_which_the_summary_is_left_may_be_written_over(self, run):
         (run / "settings.json").unlink()
-        (run / "summary.json").write_text('{"settings": {"training": {"seed": 1}}, "versions": {"trl": "1.16.0"}, "steps": 6}')
+        (run / "summary.json").write_text(
+            '{"settings": {"training": {"seed": 1}}, "versions": {"trl": "1.16.0"}, "steps": 6}'
+        )
         check_overwrite(run, SETTINGS)
 
     def test_nothing_to_write_over(self, tmp_path):

@@ -8,7 +8,7 @@ from latex2sympy2_extended import latex2sympy
 from trl_hybrid.verifier import equivalence, symbolic
 from trl_hybrid.verifier.equivalence import NeedsAlgebraError, compare, compare_without_algebra
 from trl_hybrid.verifier.symbolic import equal, judge
-from trl_hybrid.verifier.verdict import Judgement
+from trl_hybrid.verifier.verdict import Comparison
 
 
 def no_algebra(gold, answer):
@@ -45,7 +45,7 @@ def no_algebra(gold, answer):
     ],
 )
 def test_strings_numbers_and_parts_decide_without_algebra(gold, answer, reason):
-    assert compare(gold, answer, no_algebra) == Judgement(True, reason)
+    assert compare(gold, answer, no_algebra) == Comparison(True, reason)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_strings_numbers_and_parts_decide_without_algebra(gold, answer, reason):
     ],
 )
 def test_algebra_decides_the_rest(gold, answer):
-    assert compare(gold, answer, equal) == Judgement(True, "symbolic")
+    assert compare(gold, answer, equal) == Comparison(True, "symbolic")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_algebra_decides_the_rest(gold, answer):
     ],
 )
 def test_other_values_are_a_mismatch(gold, answer):
-    assert compare(gold, answer, equal) == Judgement(False, "mismatch")
+    assert compare(gold, answer, equal) == Comparison(False, "mismatch")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_other_values_are_a_mismatch(gold, answer):
     ],
 )
 def test_chains_relations_and_restated_problems_are_not_an_answer(gold, answer):
-    assert compare(gold, answer, equal) == Judgement(False, "not_an_answer")
+    assert compare(gold, answer, equal) == Comparison(False, "not_an_answer")
 
 
 @pytest.mark.parametrize(
@@ -138,11 +138,11 @@ def test_a_hedge_is_never_right(answer):
     "gold", ["", "  ", "None", "nan", "NULL", "not a formula but a sentence", r"\frac{", "2^{10^{11}}"]
 )
 def test_a_gold_that_says_nothing_is_unjudgeable(gold):
-    assert compare(gold, "x + 7", equal) == Judgement(None, "unjudgeable")
+    assert compare(gold, "x + 7", equal) == Comparison(None, "unjudgeable")
 
 
 def test_a_giant_answer_is_refused_by_the_guard():
-    assert compare("7", "2^{10^{11}}", equal) == Judgement(False, "guard")
+    assert compare("7", "2^{10^{11}}", equal) == Comparison(False, "guard")
 
 
 def test_a_gold_expression_may_keep_the_operator_that_an_answer_may_not_bring():

@@ -51,5 +51,5 @@ def check_hybrid_reward() -> Iterator[Finding]:
     by_hand = [0.9, -0.1, 0.1, 1.1, 0.0]
     same = all(math.isclose(one, other, abs_tol=1e-5) for one, other in zip(paid, by_hand, strict=True))
     shown = " ".join(f"{round(reward, 2) + 0.0:.2f}" for reward in paid)
-    text = f"verdicts 1 0 0 1 0 and scores 2 1 3 4 2 are paid {shown}"
+    text = f"verdicts 1 0 0 1 0 and scores 2 1 3 4 2 give the rewards {shown}"
     yield Finding("ok" if same else "problem", text, "Install torch again: it calculates something else.")

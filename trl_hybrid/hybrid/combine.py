@@ -33,7 +33,7 @@ def check_bands(alpha: float, beta: float, eps: float, prefix: str = "") -> None
     if alpha + beta > 1.0 + 1e-9:  # decimals such as 0.7 + 0.3 may add up to a little more than 1 in binary
         raise InputError(
             f"{prefix}alpha + {prefix}beta must be at most 1, got {alpha} + {beta} = {alpha + beta:g}: above 1 a "
-            "wrong answer can be paid more than a right one. Lower one of them."
+            "wrong answer can get a higher reward than a right one. Lower one of them."
         )
     if not 0.0 < eps < math.inf:
         raise InputError(f"{prefix}eps must be a positive finite number, got {eps}. A usual value is 1e-6.")

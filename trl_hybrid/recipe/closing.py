@@ -84,7 +84,7 @@ def show(folder: Path, state: Any, accuracy: dict[str, dict[str, float | None]])
     with _may_fail("A sample of the completions", f"They are in {relative_path(str(table))}."):
         if table.exists():
             samples = sample_completions(pd.read_parquet(table))
-            say(f"\nFrom the last step, best paid to worst paid:\n\n{samples}")
+            say(f"\nFrom the last step, from the highest reward to the lowest:\n\n{samples}")
     alarm = alarm_step(state.log_history)
     if alarm is not None:
         say(

@@ -97,7 +97,7 @@ def percent(share: float | None) -> str:
 
 
 def sample_completions(table: pd.DataFrame, count: int = 3) -> str:
-    """Show the highest paid, the lowest paid and those between, from one step's completions table."""
+    """Show those with the highest and the lowest reward and some between, from one step's completions table."""
     ranked = table.drop_duplicates("completion").sort_values("hybrid_reward", ascending=False).reset_index(drop=True)
     picks = sorted({round(i * (len(ranked) - 1) / max(count - 1, 1)) for i in range(count)})
     return "\n".join(_sample(ranked.loc[pick].to_dict()) for pick in picks)

@@ -48,7 +48,7 @@ class HybridGRPOConfig(GRPOConfig):
     hybrid_alpha: float = field(
         default=0.1,
         metadata={
-            "help": "Half width of the wrong band: wrong answers are paid between -hybrid_alpha and hybrid_alpha, by "
+            "help": "Half width of the wrong band: wrong answers get between -hybrid_alpha and hybrid_alpha, by "
             "the reward model's score. In (0, 1]. It sets how much groups without a right answer speak: at 2 %% right "
             "answers about 5 %% of the squared advantage at 0.05, 16 %% at 0.1, 72 %% at 0.5."
         },
@@ -56,7 +56,7 @@ class HybridGRPOConfig(GRPOConfig):
     hybrid_beta: float = field(
         default=0.1,
         metadata={
-            "help": "Half width of the right band: right answers are paid between 1 - hybrid_beta and "
+            "help": "Half width of the right band: right answers get between 1 - hybrid_beta and "
             "1 + hybrid_beta. In (0, 1]; hybrid_alpha + hybrid_beta at most 1, so that no wrong answer outranks a "
             "right one. Not TRL's `beta`, which is the KL coefficient."
         },

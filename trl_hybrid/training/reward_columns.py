@@ -127,7 +127,7 @@ def with_weights(args: HybridGRPOConfig, extras: int) -> HybridGRPOConfig:
 
 
 def order_warnings(args: HybridGRPOConfig, names: Sequence[str], hybrid_column: int, group_size: int) -> Iterator[str]:
-    """Say what lets a wrong answer be paid more than a right one, or push as hard, where the reward is hybrid.
+    """Say what gives a wrong answer a higher reward than a right one, or push as hard, where the reward is hybrid.
 
     Args:
         args: What is optimised and how advantages are scaled.
@@ -141,7 +141,7 @@ def order_warnings(args: HybridGRPOConfig, names: Sequence[str], hybrid_column: 
     if extras:
         yield (
             f"The reward functions {', '.join(extras)} are added to the hybrid reward: where they differ by more than "
-            "the gap between the bands, a wrong answer can be paid more than a right one."
+            "the gap between the bands, a wrong answer can get a higher reward than a right one."
         )
     if args.scale_rewards == "group":
         yield (

@@ -13,7 +13,7 @@ from trl_hybrid.verifier.latex import PLAIN_NUMBER, key, normalize
 from trl_hybrid.verifier.numeric import IN_BASE, Number, parse_number, same_number, with_decimal_point
 from trl_hybrid.verifier.parts import RULES
 from trl_hybrid.verifier.plaintext import to_latex
-from trl_hybrid.verifier.verdict import MISMATCH, NOT_AN_ANSWER, UNJUDGEABLE, Judgement, Reason
+from trl_hybrid.verifier.verdict import MISMATCH, NOT_AN_ANSWER, UNJUDGEABLE, Comparison, Reason
 from trl_hybrid.verifier.words import number_in_words
 
 
@@ -38,7 +38,7 @@ def is_blank(gold: str) -> bool:
     return gold.strip().lower() in BLANK_GOLDS
 
 
-def compare(gold: str, answer: str, algebra: Algebra) -> Judgement:
+def compare(gold: str, answer: str, algebra: Algebra) -> Comparison:
     r"""Judge one extracted answer against one gold answer.
 
     Args:
@@ -48,7 +48,7 @@ def compare(gold: str, answer: str, algebra: Algebra) -> Judgement:
 
     Example:
         >>> compare("1,000", "1000.0", algebra=lambda gold, answer: False)
-        Judgement(correct=True, reason='numeric')
+        Comparison(correct=True, reason='numeric')
     """
     if is_blank(gold):
         return UNJUDGEABLE
@@ -56,7 +56,7 @@ def compare(gold: str, answer: str, algebra: Algebra) -> Judgement:
         return judgement
     gold, answer = _read(gold), _read(answer)
     if key(gold) == key(answer):
-        return Judgement(True, "exact")
+        return Comparison(True, "exact")
     if shapes.is_prose(gold):
         return UNJUDGEABLE
     gold_label, gold_value = shapes.labelled_choice(gold)
@@ -74,19 +74,19 @@ def _read(text: str) -> str:
     return to_latex(normalize(text))
 
 
-def _compare_plain(gold: str, answer: str) -> Judgement | None:
+def _compare_plain(gold: str, answer: str) -> Comparison | None:
     """The commonest pair, two numbers in plain digits: they have no other spelling, unit or part."""
     if not (PLAIN_NUMBER.fullmatch(gold) and PLAIN_NUMBER.fullmatch(answer)):
         return None
     if gold == answer:
-        return Judgement(True, "exact")
+        return Comparison(True, "exact")
     gold_number, answer_number = parse_number(gold), parse_number(answer)
     if gold_number is None or answer_number is None:  # too many digits
         return None
     return _right_or_wrong(same_number(gold_number, answer_number), "numeric")
 
 
-def compare_without_algebra(gold: str, answer: str) -> Judgement | None:
+def compare_without_algebra(gold: str, answer: str) -> Comparison | None:
     r"""The judgement where strings and numbers decide it, else `None`.
 
     Example:
@@ -106,7 +106,7 @@ def _no_algebra(gold: str, answer: str) -> bool:
     raise NeedsAlgebraError
 
 
-def compare_strings(gold: str, answer: str) -> Judgement:
+def compare_strings(gold: str, answer: str) -> Comparison:
     r"""Judge by the normalised string alone.
 
     Example:
@@ -118,17 +118,17 @@ def compare_strings(gold: str, answer: str) -> Judgement:
     return _right_or_wrong(key(normalize(gold)) == key(normalize(answer)), "exact")
 
 
-def _compare_normal(gold: str, answer: str, algebra: Algebra, depth: int) -> Judgement:
+def _compare_normal(gold: str, answer: str, algebra: Algebra, depth: int) -> Comparison:
     """`compare` for parts of answers, which are already normalised."""
     if key(gold) == key(answer):
-        return Judgement(True, "exact")
+        return Comparison(True, "exact")
     if (judgement := _compare_numbers(gold, answer)) is not None:
         return judgement
 
-    def part(gold: str, answer: str) -> Judgement:
+    def part(gold: str, answer: str) -> Comparison:
         return _compare_normal(gold, answer, algebra, depth + 1)
 
-    def whole(gold: str, answer: str) -> Judgement:
+    def whole(gold: str, answer: str) -> Comparison:
         return _by_algebra(gold, answer, algebra)
 
     for rule in RULES if depth < MAX_DEPTH else ():
@@ -145,7 +145,7 @@ def _number(text: str) -> Number | None:
     return number
 
 
-def _compare_numbers(gold: str, answer: str) -> Judgement | None:
+def _compare_numbers(gold: str, answer: str) -> Comparison | None:
     if (same := units.same_time(gold, answer)) is not None:
         return _right_or_wrong(same, "numeric")
     gold_number, answer_number = _number(gold), _number(answer)
@@ -156,11 +156,11 @@ def _compare_numbers(gold: str, answer: str) -> Judgement | None:
     return _right_or_wrong(same_number(gold_number, answer_number), "numeric")
 
 
-def _right_or_wrong(correct: bool, reason: Reason) -> Judgement:
-    return Judgement(True, reason) if correct else MISMATCH
+def _right_or_wrong(correct: bool, reason: Reason) -> Comparison:
+    return Comparison(True, reason) if correct else MISMATCH
 
 
-def _by_algebra(gold: str, answer: str, algebra: Algebra) -> Judgement:
+def _by_algebra(gold: str, answer: str, algebra: Algebra) -> Comparison:
     if shapes.restates_problem(gold, answer):
         return NOT_AN_ANSWER
     if shapes.SIDE_BY_SIDE.search(answer):  # equal strings are right already
@@ -173,7 +173,7 @@ def _by_algebra(gold: str, answer: str, algebra: Algebra) -> Judgement:
     if is_too_large(gold):
         return UNJUDGEABLE
     if is_too_large(answer):
-        return Judgement(False, "guard")
+        return Comparison(False, "guard")
     correct = algebra(units.without_unit(gold), units.without_unit(answer))
     if correct is None:
         return UNJUDGEABLE

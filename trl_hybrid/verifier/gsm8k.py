@@ -11,7 +11,7 @@ from trl_hybrid.verifier.answers import ExtractedAnswer
 from trl_hybrid.verifier.cleaning import clean
 from trl_hybrid.verifier.equivalence import is_blank
 from trl_hybrid.verifier.numeric import parse_number
-from trl_hybrid.verifier.verdict import MISMATCH, UNJUDGEABLE, Judgement
+from trl_hybrid.verifier.verdict import MISMATCH, UNJUDGEABLE, Comparison
 
 
 STRICT = re.compile(r"####\s{0,9}\\?\$?\s?(-?\s?\\?\$?[0-9.,]+)")
@@ -45,7 +45,7 @@ def _last_number(tokens: list[str]) -> str | None:
     return next((token for token in reversed(tokens) if any(char.isdigit() for char in token)), None)
 
 
-def compare_numbers(gold: str, answer: str) -> Judgement:
+def compare_numbers(gold: str, answer: str) -> Comparison:
     """Compare as verl does, by string, and as numbers.
 
     Example:
@@ -56,8 +56,8 @@ def compare_numbers(gold: str, answer: str) -> Judgement:
         return UNJUDGEABLE
     plain = answer.replace(",", "")
     if gold in (plain, answer):
-        return Judgement(True, "exact")
+        return Comparison(True, "exact")
     gold_number, number = parse_number(gold.lstrip("$ ")), parse_number(plain.rstrip("."))
     if gold_number is not None and number is not None and gold_number.value == number.value:
-        return Judgement(True, "numeric")
+        return Comparison(True, "numeric")
     return MISMATCH

@@ -10,16 +10,16 @@ from itertools import chain
 from trl_hybrid.verifier import intervals, shapes
 from trl_hybrid.verifier.latex import key, split_top
 from trl_hybrid.verifier.numeric import parse_number
-from trl_hybrid.verifier.verdict import MISMATCH, NOT_AN_ANSWER, Judgement
+from trl_hybrid.verifier.verdict import MISMATCH, NOT_AN_ANSWER, Comparison
 
 
-Judge = Callable[[str, str], Judgement]
-Rule = Callable[[str, str, Judge, Judge], Judgement | None]
+Judge = Callable[[str, str], Comparison]
+Rule = Callable[[str, str, Judge, Judge], Comparison | None]
 
 MAX_UNORDERED = 64
 
 
-def compare_lists(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
+def compare_lists(gold: str, answer: str, part: Judge, whole: Judge) -> Comparison | None:
     """Several answers side by side, in any order: as many as the gold has, each matched by one."""
     gold, answer = shapes.named_values(gold), shapes.named_values(answer)
     golds, answers = shapes.container(gold), shapes.container(answer)
@@ -54,7 +54,7 @@ def _once(items: list[str]) -> list[str]:
     return list({key(item) if item.startswith("(") else number: item for number, item in enumerate(items)}.values())
 
 
-def _match(golds: Sequence[str], answers: Sequence[str], part: Judge, ordered: bool) -> Judgement:
+def _match(golds: Sequence[str], answers: Sequence[str], part: Judge, ordered: bool) -> Comparison:
     if len(golds) != len(answers):
         return MISMATCH
     if ordered or len(golds) > MAX_UNORDERED:
@@ -69,18 +69,18 @@ def _match(golds: Sequence[str], answers: Sequence[str], part: Judge, ordered: b
         if found[1].correct is None:
             return found[1]
         left.remove(found[0])
-    return Judgement(True, "symbolic")
+    return Comparison(True, "symbolic")
 
 
-def _worst(judgements: list[Judgement]) -> Judgement:
+def _worst(judgements: list[Comparison]) -> Comparison:
     for bad in (False, None):
         for judgement in judgements:
             if judgement.correct is bad:
                 return judgement
-    return Judgement(True, "symbolic")
+    return Comparison(True, "symbolic")
 
 
-def compare_equations(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
+def compare_equations(gold: str, answer: str, part: Judge, whole: Judge) -> Comparison | None:
     """Take x = 2 for 2, and the last member of an equation; but never one of several different values."""
     if _is_bare_list(gold) or _is_bare_list(answer):
         return None
@@ -107,14 +107,14 @@ def compare_equations(gold: str, answer: str, part: Judge, whole: Judge) -> Judg
     return part(gold_values[-1], answer_values[-1])
 
 
-def _compare_identities(gold: str, answer: str, part: Judge) -> Judgement | None:
+def _compare_identities(gold: str, answer: str, part: Judge) -> Comparison | None:
     r"""Equations between constants, such as \log_8 4 = \frac23: the same statement, member by member in any order.
 
     All true equations are equal to algebra, so that it is not asked: 1 = 1 states something else.
     """
     members = [split_top(text, shapes.EQUALS) for text in (gold, answer)]
     if len(members[0]) > 1 and sorted(map(key, members[0])) == sorted(map(key, members[1])):
-        return Judgement(True, "exact")
+        return Comparison(True, "exact")
     gold_states, answer_states = (len(own) > 1 and all(own) and not any(map(shapes.letters, own)) for own in members)
     if gold_states and len(members[1]) == 1:
         return _compare_with_result(members[0], answer, part)
@@ -134,11 +134,11 @@ def _compare_identities(gold: str, answer: str, part: Judge) -> Judgement | None
     return _match(stated[0][0], stated[1][0], part, ordered=False)
 
 
-def _compare_with_result(gold: list[str], answer: str, part: Judge) -> Judgement | None:
+def _compare_with_result(gold: list[str], answer: str, part: Judge) -> Comparison | None:
     """A single value against an identity: its result, a number by value, an expression such as 2^3 * 5 as such."""
     if parse_number(gold[-1]) is not None:
         return part(gold[-1], answer)
-    return Judgement(True, "exact") if shapes.as_written(gold[-1]) == shapes.as_written(answer) else None
+    return Comparison(True, "exact") if shapes.as_written(gold[-1]) == shapes.as_written(answer) else None
 
 
 def _is_bare_list(text: str) -> bool:
@@ -152,7 +152,7 @@ def _same_name(gold: str, answer: str) -> bool:
     return heads[0] == heads[1] or (bare[0] == bare[1] and bare[0] in heads)  # x_1 for one of the roots x
 
 
-def compare_relations(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
+def compare_relations(gold: str, answer: str, part: Judge, whole: Judge) -> Comparison | None:
     r"""Inequalities and unions of intervals: x < 3 or x > 5 is (-\infty,3)\cup(5,\infty)."""
     conditions = intervals.condition(gold), intervals.condition(answer)
     if conditions != (gold, answer):
@@ -196,7 +196,7 @@ def _is_interval_like(parts: list[str]) -> bool:
     return all(shapes.container(part).opening != "" for part in parts)
 
 
-def compare_residues(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
+def compare_residues(gold: str, answer: str, part: Judge, whole: Judge) -> Comparison | None:
     """A remainder with its modulus or without: 3 (mod 7) is 3, but not 3 (mod 8)."""
     (gold_value, modulus), (value, answer_modulus) = shapes.residue(gold), shapes.residue(answer)
     if modulus is None and answer_modulus is None:
@@ -206,7 +206,7 @@ def compare_residues(gold: str, answer: str, part: Judge, whole: Judge) -> Judge
     return part(gold_value, value)
 
 
-def compare_ratios(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
+def compare_ratios(gold: str, answer: str, part: Judge, whole: Judge) -> Comparison | None:
     """Ratios of three and more, term by term; a ratio of two is a quotient, but no whole number."""
     gold_terms, terms = split_top(gold, shapes.COLON), split_top(answer, shapes.COLON)
     if {len(gold_terms), len(terms)} == {1, 2}:
@@ -217,7 +217,7 @@ def compare_ratios(gold: str, answer: str, part: Judge, whole: Judge) -> Judgeme
     return _match(gold_terms, terms, part, ordered=True)
 
 
-def compare_containers(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
+def compare_containers(gold: str, answer: str, part: Judge, whole: Judge) -> Comparison | None:
     """Tuples, intervals and sets, item by item."""
     golds, answers = shapes.container(gold), shapes.container(answer)
     if not golds.opening and not answers.opening:
@@ -244,7 +244,7 @@ def _brackets_agree(gold: shapes.Container, answer: shapes.Container) -> bool:
     return (gold.opening, gold.closing) == (answer.opening, answer.closing)
 
 
-def compare_matrices(gold: str, answer: str, part: Judge, whole: Judge) -> Judgement | None:
+def compare_matrices(gold: str, answer: str, part: Judge, whole: Judge) -> Comparison | None:
     """Matrices of the same shape, cell by cell."""
     gold_rows, answer_rows = shapes.matrix_rows(gold), shapes.matrix_rows(answer)
     if gold_rows is None or answer_rows is None:

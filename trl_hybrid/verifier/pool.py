@@ -12,7 +12,7 @@ from typing import NamedTuple
 from trl_hybrid.verifier.faults import report_fault
 from trl_hybrid.verifier.numeric import parse_number
 from trl_hybrid.verifier.process import WorkerProcess
-from trl_hybrid.verifier.verdict import UNJUDGEABLE, Judgement, Reason
+from trl_hybrid.verifier.verdict import UNJUDGEABLE, Comparison, Reason
 
 
 # An innocent answer: where even this one fails, it is the gold that cannot be handled.
@@ -26,7 +26,7 @@ class Job(NamedTuple):
 
     gold: str
     answer: str
-    future: "Future[Judgement]"
+    future: "Future[Comparison]"
 
 
 class WorkerPool:
@@ -53,9 +53,9 @@ class WorkerPool:
         # Also where nobody closes the pool: when it is collected, or at the interpreter's end.
         self._finalizer = weakref.finalize(self, _shut_down, self._workers, self._jobs, self._closed)
 
-    def submit(self, gold: str, answer: str) -> "Future[Judgement]":
+    def submit(self, gold: str, answer: str) -> "Future[Comparison]":
         """Queue one pair; the future holds its judgement, or the error that keeps workers from starting."""
-        future: Future[Judgement] = Future()
+        future: Future[Comparison] = Future()
         self._jobs.put(Job(gold, answer, future))
         return future
 
@@ -94,7 +94,7 @@ def _serve(worker: WorkerProcess, jobs: "queue.SimpleQueue[Job | None]", closed:
     worker.kill()
 
 
-def _judge(worker: WorkerProcess, gold: str, answer: str) -> Judgement:
+def _judge(worker: WorkerProcess, gold: str, answer: str) -> Comparison:
     start = time.perf_counter()
     judgement = _ask(worker, gold, answer)
     # Is it the answer's fault, which is wrong then, or the gold's, which nobody could meet? Never a number's.
@@ -103,10 +103,10 @@ def _judge(worker: WorkerProcess, gold: str, answer: str) -> Judgement:
         if probe.correct is None or probe.reason in UNFINISHED:
             judgement = UNJUDGEABLE
     milliseconds = 1000 * (time.perf_counter() - start)
-    return Judgement(judgement.correct, judgement.reason, milliseconds)
+    return Comparison(judgement.correct, judgement.reason, milliseconds)
 
 
-def _ask(worker: WorkerProcess, gold: str, answer: str) -> Judgement:
+def _ask(worker: WorkerProcess, gold: str, answer: str) -> Comparison:
     """One judgement, asked for again where the first failure may not be the answer's fault.
 
     A deadline that passed while hardly any CPU time was used says that the machine is busy; a dead worker may have
@@ -119,8 +119,8 @@ def _ask(worker: WorkerProcess, gold: str, answer: str) -> Judgement:
     if "error" in reply.record:
         report_fault(reply.record["error"], gold, answer)
     if reply.status == "ok":
-        return Judgement(reply.record["correct"], reply.record["reason"])
-    return Judgement(False, FAILURES[reply.status])
+        return Comparison(reply.record["correct"], reply.record["reason"])
+    return Comparison(False, FAILURES[reply.status])
 
 
 def _shut_down(workers: list[WorkerProcess], jobs: "queue.SimpleQueue[Job | None]", closed: threading.Event) -> None:

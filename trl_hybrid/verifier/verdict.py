@@ -24,18 +24,18 @@ Reason = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """`correct` is `None` when the gold cannot be judged; `milliseconds` is what the judgement took."""
+class Comparison:
+    """An answer against a gold: `correct` is `None` when the gold cannot be judged; `milliseconds` is what it took."""
 
     correct: bool | None
     reason: Reason
     milliseconds: float = field(default=0.0, compare=False, repr=False)
 
 
-MISMATCH = Judgement(False, "mismatch")
-NOT_AN_ANSWER = Judgement(False, "not_an_answer")
-ERROR = Judgement(False, "error")
-UNJUDGEABLE = Judgement(None, "unjudgeable")
+MISMATCH = Comparison(False, "mismatch")
+NOT_AN_ANSWER = Comparison(False, "not_an_answer")
+ERROR = Comparison(False, "error")
+UNJUDGEABLE = Comparison(None, "unjudgeable")
 
 
 @dataclass(frozen=True, slots=True)

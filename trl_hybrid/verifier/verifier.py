@@ -17,7 +17,7 @@ from trl_hybrid.verifier.gsm8k import compare_numbers, flexible_answer, strict_a
 from trl_hybrid.verifier.logs import log_columns, log_rates, warn_of_form
 from trl_hybrid.verifier.pool import WorkerPool, default_num_workers
 from trl_hybrid.verifier.rows import completion_texts, prompt_texts, solution_texts
-from trl_hybrid.verifier.verdict import ERROR, UNJUDGEABLE, AnswerForm, Judgement, Verdict
+from trl_hybrid.verifier.verdict import ERROR, UNJUDGEABLE, AnswerForm, Comparison, Verdict
 
 
 Method = Literal["math_verify", "boxed", "strict", "flexible"]
@@ -29,7 +29,7 @@ DEMANDED_FORMS: dict[Method, tuple[AnswerForm, ...]] = {
     "flexible": ("phrase",),
 }
 # What decides without algebra; `None` where it does not.
-QUICK_RULES: dict[Method, Callable[[str, str], Judgement | None]] = {
+QUICK_RULES: dict[Method, Callable[[str, str], Comparison | None]] = {
     "math_verify": compare_without_algebra,
     "boxed": compare_strings,
     "strict": compare_numbers,
@@ -158,7 +158,7 @@ class MathVerifier:
         with self._lock:
             pool, self._pool = self._pool, None
             self._memo = OrderedDict(
-                (pair, known) for pair, known in self._memo.items() if isinstance(known, Judgement) or known.done()
+                (pair, known) for pair, known in self._memo.items() if isinstance(known, Comparison) or known.done()
             )
         if pool is not None:
             pool.close()
@@ -203,13 +203,13 @@ class MathVerifier:
     def _forget(self) -> None:
         self._owner = os.getpid()
         self._pool: WorkerPool | None = None
-        self._memo: OrderedDict[tuple[str, str], Judgement | Future[Judgement]] = OrderedDict()
+        self._memo: OrderedDict[tuple[str, str], Comparison | Future[Comparison]] = OrderedDict()
         self._lock = threading.Lock()
         self._warned_of_form = False
 
     def _begin(
         self, completions: Any, solutions: Any, prompts: Any, truncated: Sequence[bool] | None = None
-    ) -> list[tuple[str, ExtractedAnswer | None, Judgement | Future[Judgement]]]:
+    ) -> list[tuple[str, ExtractedAnswer | None, Comparison | Future[Comparison]]]:
         """Extract every row's answers and start what has to be judged; nothing is waited for."""
         if self._owner != os.getpid():  # a fork has the pool but not its threads, and pairs that nobody will judge
             self._forget()
@@ -235,15 +235,15 @@ class MathVerifier:
         answer = contained(extract_answer, completion, prompt, finished, instead=UNREAD)
         return None if self.method == "boxed" and answer is not None and answer.form != "box" else answer
 
-    def _start(self, gold: str, answer: ExtractedAnswer | None) -> Judgement | Future[Judgement]:
+    def _start(self, gold: str, answer: ExtractedAnswer | None) -> Comparison | Future[Comparison]:
         if is_blank(gold) or len(gold) > MAX_LENGTH:
             return UNJUDGEABLE
         if answer is None:
-            return Judgement(False, "no_answer")
+            return Comparison(False, "no_answer")
         if answer is UNREAD:
             return ERROR
         if len(answer.text) > MAX_LENGTH:
-            return Judgement(False, "guard")
+            return Comparison(False, "guard")
         pair = gold, answer.text
         with self._lock:
             known = self._memo.get(pair)
@@ -253,24 +253,24 @@ class MathVerifier:
                     self._memo.popitem(last=False)
         return known
 
-    def _judge(self, gold: str, answer: str) -> Judgement | Future[Judgement]:
+    def _judge(self, gold: str, answer: str) -> Comparison | Future[Comparison]:
         start = time.perf_counter()
         judgement = contained(QUICK_RULES[self.method], gold, answer, instead=ERROR)
         if judgement is None or (judgement is ERROR and self.method == "math_verify"):
             return self._in_worker(gold, answer)  # which also finds out whether the gold is to blame
-        return Judgement(judgement.correct, judgement.reason, 1000 * (time.perf_counter() - start))
+        return Comparison(judgement.correct, judgement.reason, 1000 * (time.perf_counter() - start))
 
-    def _in_worker(self, gold: str, answer: str) -> Judgement | Future[Judgement]:
+    def _in_worker(self, gold: str, answer: str) -> Comparison | Future[Comparison]:
         if self.num_workers == 0:
             from trl_hybrid.verifier.symbolic import judge
 
-            return Judgement(**judge(gold, answer))
+            return Comparison(**judge(gold, answer))
         if self._pool is None:
             self._pool = WorkerPool(self.num_workers, self.timeout, self.memory_limit_mb)
         return self._pool.submit(gold, answer)
 
-    def _verdict(self, gold: str, answer: ExtractedAnswer | None, started: Judgement | Future[Judgement]) -> Verdict:
-        judgement = started if isinstance(started, Judgement) else started.result()
+    def _verdict(self, gold: str, answer: ExtractedAnswer | None, started: Comparison | Future[Comparison]) -> Verdict:
+        judgement = started if isinstance(started, Comparison) else started.result()
         text = None if answer is None else answer.text
         reward = None
         if judgement.correct is not None:
