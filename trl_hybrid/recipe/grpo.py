@@ -17,7 +17,7 @@ from trl_hybrid.recipe.options import JudgeArguments, TaskArguments
 from trl_hybrid.recipe.outlook import outlook, work_of
 from trl_hybrid.recipe.parsing import SHORT_HELP
 from trl_hybrid.recipe.preflight import check_judges, check_push, check_run_length
-from trl_hybrid.recipe.run import Run
+from trl_hybrid.recipe.run import RecipeRun
 from trl_hybrid.recipe.say import say
 from trl_hybrid.recipe.splits import checked_splits
 from trl_hybrid.reward_model import RewardModel
@@ -30,7 +30,7 @@ from trl_hybrid.training.stop_signals import StopSignals
 from trl_hybrid.verifier import MathVerifier
 
 
-class GRPORun(Run):
+class GRPORun(RecipeRun):
     """A run of GRPO: `parse`, `load_tasks`, `check_judges`, `train` and `save`, in this order."""
 
     verifier: MathVerifier

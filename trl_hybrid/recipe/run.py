@@ -27,7 +27,7 @@ from trl_hybrid.training.attention import turn_off_cudnn_attention
 from trl_hybrid.training.stop_signals import StopSignals
 
 
-class Run:
+class RecipeRun:
     """A run of a recipe; its `with` block holds the whole of it.
 
     Until training begins, what a user can mend is said in one message without a trace. What goes wrong later passes,

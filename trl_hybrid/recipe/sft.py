@@ -27,7 +27,7 @@ from trl_hybrid.policy.transformers_sampler import TransformersSampler
 from trl_hybrid.recipe.asked_for import check_installed
 from trl_hybrid.recipe.disk import run_bytes
 from trl_hybrid.recipe.options import TaskArguments
-from trl_hybrid.recipe.run import Run
+from trl_hybrid.recipe.run import RecipeRun
 from trl_hybrid.recipe.say import say
 from trl_hybrid.recipe.splits import train_location, train_source
 from trl_hybrid.report import StepLines, cold_start_line
@@ -90,7 +90,7 @@ class ColdStartTrainer(TrainsToTheLastStep, SFTTrainer):
     """TRL's trainer; a run that is resumed after its last step is only saved and merged."""
 
 
-class SFTRun(Run):
+class SFTRun(RecipeRun):
     """A cold start: `parse`, `load_tasks`, `answer`, `examples`, `train` and `save`, in this order."""
 
     sampling: SamplingArguments

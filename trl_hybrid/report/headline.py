@@ -3,7 +3,7 @@
 from typing import Any
 
 from trl_hybrid.report.curves import alarm_step, curve
-from trl_hybrid.report.run import Run
+from trl_hybrid.report.run import ReportedRun
 from trl_hybrid.report.terminal import percent
 from trl_hybrid.runs.record import RunRecord
 
@@ -21,7 +21,7 @@ def subtitle(record: RunRecord) -> str:
     return f"{learned}, judged by the verifier and {record.reward_model}"
 
 
-def headline(run: Run) -> list[tuple[str, str]]:
+def headline(run: ReportedRun) -> list[tuple[str, str]]:
     """Name the figures that a run is first asked for, each with its value as text."""
     until = "" if run.finished else f", until step {run.record.steps}"
     figures = [

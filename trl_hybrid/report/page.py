@@ -17,7 +17,7 @@ from trl_hybrid.report.curves import alarm_step, curve
 from trl_hybrid.report.headline import PARTS, headline, seconds_by_part, subtitle, time_rows
 from trl_hybrid.report.panels import Panel, accuracy_panel, named_panels
 from trl_hybrid.report.rows import page_rows, verdicts
-from trl_hybrid.report.run import Run, read_run
+from trl_hybrid.report.run import ReportedRun, read_run
 from trl_hybrid.report.terminal import percent
 from trl_hybrid.runs.folder import write_text
 
@@ -42,7 +42,7 @@ def write_report(folder: Path, output: Path | None = None, max_completions: int 
     return output
 
 
-def render(run: Run) -> str:
+def render(run: ReportedRun) -> str:
     """Make the page's HTML."""
     loader = PackageLoader("trl_hybrid.report", "template")
     template = Environment(

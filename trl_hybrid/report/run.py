@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Run:
+class ReportedRun:
     """A run as its page shows it.
 
     Attributes:
@@ -45,7 +45,7 @@ class Run:
         return self.record.steps == self.step
 
 
-def read_run(folder: Path, max_completions: int) -> Run:
+def read_run(folder: Path, max_completions: int) -> ReportedRun:
     """Read a run's folder.
 
     Args:
@@ -64,7 +64,7 @@ def read_run(folder: Path, max_completions: int) -> Run:
             f"There is no run in {str(folder)!r}: it holds neither settings.json, history.jsonl, summary.json, a "
             "whole checkpoint nor completions/. Give the --output_dir of a training run."
         )
-    return Run(record, history, completions, count)
+    return ReportedRun(record, history, completions, count)
 
 
 def read_completions(folder: Path, limit: int, until: int | None = None) -> tuple[pd.DataFrame, int]:

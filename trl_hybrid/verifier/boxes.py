@@ -9,7 +9,6 @@ from trl_hybrid.verifier.numeric import parse_number
 # Begins with letters that are rare in a text, so that a search for it is a search for them; `find_boxes` looks around.
 BOX = re.compile(r"box(?:ed)?(?![a-zA-Z])")
 COMMAND_BEFORE = re.compile(r"\\[a-z]*$")
-LETTER = re.compile("[a-zA-Z]")
 BRACE_AFTER = re.compile(r"\s*\{")
 OPERAND = r"[-+]?\d+(?:\.\d+)?\s*(?:\\cdot|\\times|[-+*/])?"
 FACTOR_BEFORE = re.compile(rf"(?:(?:=|\$|\\\(|\\\[)\s*|(?<!\S)(?=[-+]$))([-+]|{OPERAND})\s*$")
