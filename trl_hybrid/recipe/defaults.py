@@ -34,23 +34,3 @@ RECIPE_DEFAULTS: dict[str, Any] = {
     "num_completions_to_print": 0,
     "report_to": "none",
 }
-
-SHARED = (
-    "model_name_or_path", "dtype", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules",
-    "system_prompt", "max_grad_norm", "report_to",
-)  # fmt: skip
-
-COLD_START_DEFAULTS: dict[str, Any] = {
-    **{name: RECIPE_DEFAULTS[name] for name in SHARED},
-    "run_name": "tinyllama-sft",
-    # As the paper: two passes over the answers.
-    "num_train_epochs": 2,
-    "per_device_train_batch_size": 8,
-    "gradient_accumulation_steps": 4,
-    "learning_rate": 1e-4,
-    "warmup_steps": 10,
-    "save_strategy": "epoch",
-    "save_total_limit": 2,
-    "logging_steps": 1,
-}
-"""The same for the cold start's recipe."""
