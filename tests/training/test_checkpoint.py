@@ -25,6 +25,7 @@ from trl_hybrid.training.checkpoint import (
     SaveBetweenGenerations,
     TrainsToTheLastStep,
     check_save_strategy,
+    checkpoint_folder,
     load_state,
     replay_shuffles,
     save_state,
@@ -328,6 +329,26 @@ def test_each_process_keeps_its_own_scores(tmp_path):
         save_state(trainer, tmp_path)
     found = {file.name: json.loads(file.read_text()) for file in tmp_path.iterdir()}
     assert found == {f"reward_model_state_{rank}.json": {"rank": rank} for rank in (0, 1)}
+
+
+class TestWhereARunGoesOnFrom:
+    def test_is_the_folder_that_transformers_finds(self, tmp_path):
+        for step in (2, 10):
+            (tmp_path / f"checkpoint-{step}").mkdir()
+        assert checkpoint_folder(True, str(tmp_path)) == tmp_path / "checkpoint-10"
+        assert checkpoint_folder(str(tmp_path / "checkpoint-2"), str(tmp_path)) == tmp_path / "checkpoint-2"
+
+    @pytest.mark.parametrize("resume", [None, False, True])
+    def test_is_nowhere_where_nothing_is_asked_for_or_found(self, tmp_path, resume):
+        assert checkpoint_folder(resume, str(tmp_path)) is None
+        (tmp_path / "checkpoint-2").mkdir()
+        assert checkpoint_folder(resume, None) is None
+        assert (checkpoint_folder(resume, str(tmp_path)) is not None) is (resume is True)
+
+
+def test_a_checkpoint_of_a_folder_that_is_not_there_yet_makes_both(tmp_path):
+    save_state(make_trainer(tmp_path), tmp_path / "run-3" / "checkpoint-1")
+    assert (tmp_path / "run-3" / "checkpoint-1" / "reward_model_state_0.json").exists()
 
 
 class TestReplayedShuffles:
