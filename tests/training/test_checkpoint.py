@@ -316,6 +316,8 @@ def test_a_reward_model_without_a_state_goes_without(tmp_path):
     save_state(trainer, tmp_path)
     assert not list(tmp_path.glob("reward_model_state_*"))
     (tmp_path / "reward_model_state_0.json").write_text('{"model": "another"}')
+    judges = {"judgement": {}, "generation_step": 0}
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"stateful_callbacks": {"hybrid_judges": judges}}))
     load_state(trainer, tmp_path)
 
 
@@ -380,6 +382,13 @@ class TestOrderOfThePrompts:
         state = SimpleNamespace(global_step=13, max_steps=20, epoch=2.1)
         callback.on_train_begin(None, state, None, train_dataloader=resumed)
         assert torch.cat(list(resumed)).tolist() == orders[2]
+
+    @pytest.mark.parametrize(("epoch", "said"), [(0.5, False), (1.5, True)])
+    def test_a_stream_has_no_order_to_go_back_to_which_is_said_past_its_first_pass(self, caplog, epoch, said):
+        state = SimpleNamespace(global_step=3, max_steps=20, epoch=epoch)
+        callback = JudgesState(SimpleNamespace())
+        callback.on_train_begin(None, state, None, train_dataloader=SimpleNamespace(batch_sampler=None))
+        assert ("its prompts come in another order than in an unbroken run" in caplog.text) is said
 
 
 class TestSaveBetweenGenerations:
