@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import venv
@@ -37,6 +38,15 @@ def test_everything_that_a_recipe_needs_is_copied(tmp_path, capsys):
     launcher, script, option, config = command.split()
     assert (launcher, option) == ("python", "--config")
     assert {script, config} <= copied
+
+
+def test_the_readme_leads_nowhere_that_was_not_copied(tmp_path):
+    main(["init", str(tmp_path)])
+    text = (tmp_path / "README.md").read_text()
+    links = [link for link in re.findall(r"\]\(([^()#]+)", text) if not link.startswith("http")]
+    assert "docs/method.md" in links
+    assert all((tmp_path / link).exists() for link in links)
+    assert "how to cite: CITATION.cff" in text
 
 
 def test_what_was_changed_stays(tmp_path, capsys):

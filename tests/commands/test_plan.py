@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from transformers import LlamaConfig, Qwen2Config
+from known_shapes import TINYLLAMA
+from transformers import Qwen2Config
 
 from trl_hybrid.cli import main
 
@@ -25,15 +26,7 @@ def _plain(monkeypatch):
 def models(tmp_path_factory):
     """Configurations in the shapes of TinyLlama and AceMath-7B-RM, without weights."""
     folder = tmp_path_factory.mktemp("models")
-    LlamaConfig(
-        hidden_size=2048,
-        num_hidden_layers=22,
-        num_attention_heads=32,
-        num_key_value_heads=4,
-        intermediate_size=5632,
-        vocab_size=32000,
-        architectures=["LlamaForCausalLM"],
-    ).save_pretrained(folder / "policy")
+    TINYLLAMA.save_pretrained(folder / "policy")
     Qwen2Config(
         hidden_size=3584,
         num_hidden_layers=28,

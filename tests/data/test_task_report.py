@@ -52,6 +52,15 @@ def test_form_of_the_answers(prompts, has_system, says):
     assert answer_form(prompts, has_system).startswith(says)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [("1 + 1?", "WARNING: verifier_method strict reads"), ("In \\boxed{}. 1 + 1?", "WARNING: verifier_method strict"),
+     ("End with #### 2. 1 + 1?", "behind ####, as the prompts ask")],
+)  # fmt: skip
+def test_a_verifier_that_reads_another_form_than_the_prompts_ask_for_is_warned_of(prompt, says):
+    assert answer_form([prompt], has_system=True, method="strict").startswith(says)
+
+
 def test_the_recipes_own_system_prompt_does_not_warn():
     assert answer_form([RECIPE_DEFAULTS["system_prompt"]], has_system=True) == "in \\boxed{}, as the prompts ask"
 

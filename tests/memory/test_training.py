@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from known_shapes import TINYLLAMA
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.integrations import HfDeepSpeedConfig
@@ -26,14 +27,6 @@ from trl_hybrid.memory.training import (
 )
 
 
-TINYLLAMA = LlamaConfig(
-    hidden_size=2048,
-    num_hidden_layers=22,
-    num_attention_heads=32,
-    num_key_value_heads=4,
-    intermediate_size=5632,
-    vocab_size=32000,
-)
 # q, o 2048 x 2048; k, v 2048 x 256; three of 2048 x 5632; two norms: 44,044,288 a layer. 22 of them, two tables of
 # 32000 x 2048 and the last norm:
 PARAMETERS = 22 * (2 * 2048**2 + 2 * 2048 * 256 + 3 * 2048 * 5632 + 2 * 2048) + 2 * 32000 * 2048 + 2048

@@ -8,8 +8,8 @@ import torch
 from accelerate import DeepSpeedPlugin
 from hypothesis import given
 from hypothesis import strategies as st
+from known_shapes import TINYLLAMA
 from peft import LoraConfig
-from transformers import LlamaConfig
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.memory.estimates import Launch, launched_sharing, read_launch
@@ -17,14 +17,6 @@ from trl_hybrid.memory.training import Workload, activation_bytes, describe_poli
 from trl_hybrid.memory.zero import Sharing, estimate_shared_training
 
 
-TINYLLAMA = LlamaConfig(
-    hidden_size=2048,
-    num_hidden_layers=22,
-    num_attention_heads=32,
-    num_key_value_heads=4,
-    intermediate_size=5632,
-    vocab_size=32000,
-)
 PARAMETERS, ADAPTERS = 1_100_048_384, 25_231_360  # tests/memory/test_training.py
 OWN = PARAMETERS // 4
 assert 4 * OWN == PARAMETERS

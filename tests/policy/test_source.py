@@ -139,3 +139,13 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name, tmp_path,
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=f"The folder '{name}' does not exist"):
         find_policy(name)
+
+
+def test_a_base_that_was_a_folder_where_the_run_began_is_told_from_an_id(adapter, tmp_path, monkeypatch):
+    run = shutil.copytree(adapter, tmp_path / "run")
+    told = {"settings": {"model": {"model_name_or_path": BASE}}, "versions": {}, "local": [BASE]}
+    (run / "settings.json").write_text(json.dumps(told))
+    assert find_policy(str(run)).base == BASE
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"was the folder 'data/embedded_policy' where the run began"):
+        find_policy("run")

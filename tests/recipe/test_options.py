@@ -219,3 +219,10 @@ def test_plain_errors_let_bugs_through(monkeypatch):
 def test_a_mistyped_option_is_refused_with_the_one_that_was_meant(option):
     with pytest.raises(InputError, match=r"Unknown option '--learning.rat.*Did you mean --learning_rate\b"):
         parse(option, *([] if "=" in option else ["3"]))
+
+
+def test_a_second_configuration_file_is_refused(tmp_path):
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text("max_rows: 5\n")
+    with pytest.raises(InputError, match="--config takes one YAML file"):
+        parse("--config", str(tmp_path / "a.yaml"), "--config", str(tmp_path / "b.yaml"))

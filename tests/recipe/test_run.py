@@ -1,9 +1,10 @@
 """What a recipe's `with` block does: plain errors before training, traces in it, an end that loses nothing."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from trl import ModelConfig
+from trl import ModelConfig, SFTConfig
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.recipe.grpo import GRPORun
@@ -70,6 +71,15 @@ def test_an_interruption_while_saving_leaves_no_summary_of_other_weights(run, ca
     said = capsys.readouterr().out
     assert "Interrupted at step 3." in said
     assert way_on in said
+
+
+def test_where_the_run_lies_is_said_before_anything_is_loaded(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    run.named, run.model, run.args = None, ModelConfig(), SFTConfig(run_name="mine", use_cpu=True)
+    run._open_folder()
+    assert run.folder == Path("runs/mine-2")
+    assert "Everything that this run makes lies in runs/mine-2." in capsys.readouterr().out
 
 
 def test_an_adapter_names_the_revision_of_its_base():

@@ -108,6 +108,14 @@ class TestResuming:
             checkpoint_to_resume(resume, tmp_path)
 
 
+def test_only_a_folder_that_is_there_is_written_over(tmp_path):
+    with pytest.raises(InputError, match="add --overwrite_output_dir"):
+        checkpoint_to_resume("latest", tmp_path)
+    with pytest.raises(InputError, match="which is no folder") as error:
+        checkpoint_to_resume("latest", tmp_path / "none")
+    assert "overwrite" not in str(error.value)
+
+
 def test_paths_below_the_working_folder_are_relative(tmp_path):
     (tmp_path / "data").mkdir()
     assert relative_path(str(tmp_path / "data")) == "data"

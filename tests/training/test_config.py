@@ -30,6 +30,7 @@ def test_defaults_are_the_stratified_weighted_hybrid_reward_without_kl(tmp_path)
         ({"hybrid_eps": 0.0}, r"hybrid_eps must be a positive finite number, got 0\.0"),
         ({"hybrid_w_min": 2.0, "hybrid_w_max": 1.0}, r"hybrid_w_max .* at least hybrid_w_min, got 1\.0 .* = 2\.0"),
         ({"hybrid_w_min": 0.0}, r"hybrid_w_min must be a positive finite number, got 0\.0"),
+        ({"num_generations": 1}, r"num_generations must be at least 2, got 1"),
         ({"hybrid_k": -1.0}, r"hybrid_k must be finite and not negative, got -1\.0"),
         ({"hybrid_singleton": "top"}, r"hybrid_singleton must be one of 'middle', 'floor', got 'top'"),
         ({"hybrid_bounds": "batch"}, r"hybrid_bounds must be one of 'stratum', 'group', 'calibrated', got 'batch'"),

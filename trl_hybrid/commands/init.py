@@ -1,6 +1,7 @@
 """`trl-hybrid init`: a folder with recipes, configurations, tiny models and documentation, to run and to change."""
 
 import argparse
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -43,10 +44,26 @@ def run(args: argparse.Namespace) -> int:
     for source, target in new:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
+    readme = args.folder / "README.md"
+    if readme in [target for _, target in new]:
+        readme.write_text(without_dead_links(readme.read_text(encoding="utf-8"), args.folder), encoding="utf-8")
     kept = f"; {len(files) - len(new)} were there already and stay as they are" if len(new) < len(files) else ""
     print(f"Copied {len(new)} files into {args.folder}{kept}.")
     print(NEXT.format(folder=shlex.quote(str(args.folder))))
     return 0
+
+
+def without_dead_links(text: str, folder: Path) -> str:
+    """Leave of links and pictures whose files a folder does not have their words.
+
+    >>> without_dead_links("[Tests](NO_SUCH_FILE.md), [TRL](https://github.com/huggingface/trl)", Path())
+    'Tests, [TRL](https://github.com/huggingface/trl)'
+    """
+
+    def kept(link: re.Match[str]) -> str:
+        return link[0] if link[2].startswith("http") or (folder / link[2]).exists() else link[1]
+
+    return re.sub(r"!?\[([^\[\]]*)\]\(([^()#]+)(?:#[^()]*)?\)", kept, text)
 
 
 def shipped_files(name: str, into: Path) -> list[tuple[Path, Path]]:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median_low
 
+from trl_hybrid.verifier.verifier import Method
+
 
 BOXED = "\\boxed"
 # Further forms in which the verifier finds an answer, as prompts ask for them.
@@ -42,6 +44,7 @@ class TaskReport:
         rendered: The first prompts as the policy reads them.
         golds: Their golds, as many as are shown.
         has_system: Whether a prompt has a system message.
+        method: The verifier's, which says in which form it reads answers.
     """
 
     name: str
@@ -54,6 +57,7 @@ class TaskReport:
     rendered: Sequence[str]
     golds: Sequence[str]
     has_system: bool
+    method: Method = "math_verify"
 
     def text(self, examples: bool = True) -> str:
         """Return a short block for a person to read."""
@@ -61,7 +65,7 @@ class TaskReport:
         lines += [f"            {part.text()}" for part in self.left_out]
         lines.append(f"  prompts   {self._prompts()}")
         if examples:
-            lines.append(f"  answers   {answer_form(self.rendered, self.has_system)}")
+            lines.append(f"  answers   {answer_form(self.rendered, self.has_system, self.method)}")
             for number, (prompt, gold) in enumerate(zip(self.rendered, self.golds, strict=False), 1):
                 lines.append(f"  {number}         {shortened(prompt, WIDTH)}")
                 lines.append(f"            gold: {shortened(gold, GOLD_WIDTH)}")
@@ -81,7 +85,7 @@ class TaskReport:
         return f"{counted}; room for {self.context - self.completion} (context {self.context} - {self.completion})"
 
 
-def answer_form(prompts: Sequence[str], has_system: bool) -> str:
+def answer_form(prompts: Sequence[str], has_system: bool, method: Method = "math_verify") -> str:
     r"""Say in which form the prompts ask for the answer, and warn where the judges expect another.
 
     What half of the prompts contain is asked for.
@@ -89,7 +93,16 @@ def answer_form(prompts: Sequence[str], has_system: bool) -> str:
     Example:
         >>> answer_form(["Answer in \\boxed{}. What is 1 + 1?"], has_system=True)
         'in \\boxed{}, as the prompts ask'
+        >>> answer_form(["End with #### and the number. What is 1 + 1?"], has_system=True, method="strict")
+        'behind ####, as the prompts ask and verifier_method strict reads'
     """
+    if method == "strict":
+        if _asked(HASH, prompts):
+            return "behind ####, as the prompts ask and verifier_method strict reads"
+        return (
+            "WARNING: verifier_method strict reads the number behind #### alone, for which the prompts do not ask: "
+            "answers in \\boxed{} are wrong. Leave verifier_method out, or ask for ####"
+        )
     if _asked(BOXED, prompts) and _asked(HASH, prompts):
         return "WARNING: the prompts ask for \\boxed{} and for ####. Ask for \\boxed{} alone"
     if _asked(BOXED, prompts):

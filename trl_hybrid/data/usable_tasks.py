@@ -63,6 +63,7 @@ def check_tasks(tasks: Tasks, verifier: MathVerifier, reader: PromptReader, name
         completion=reader.completion,
         rendered=[reader.render(prompt) for prompt in rows.select(kept[:100])["prompt"]],
         golds=rows.select(kept[:GOLDS_SHOWN])["solution"][:],
+        method=verifier.method,
         has_system=any(prompt[0]["role"] == "system" for prompt in rows.select(kept[:100])["prompt"]),
     )
     if isinstance(tasks, Dataset):

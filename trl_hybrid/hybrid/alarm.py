@@ -20,6 +20,9 @@ class RecentAuc:
     Args:
         window: Steps looked at.
 
+    Raises:
+        ValueError: Fewer than one step.
+
     >>> recent, verdicts = RecentAuc(window=2), torch.tensor([1.0, 0.0])
     >>> [recent.update(verdicts, torch.tensor(scores), group_size=2) for scores in ([2.0, 1.0], [1.0, 2.0])]
     [(1.0, 1.0), (0.5, 2.0)]
@@ -58,6 +61,9 @@ class ScoreDrift:
 
     Args:
         steps: Steps whose mean score is the reference.
+
+    Raises:
+        ValueError: Fewer than one step.
 
     >>> drift = ScoreDrift(steps=2)
     >>> [drift.update(torch.tensor([score, score])) for score in (1.0, 3.0, 7.0)]

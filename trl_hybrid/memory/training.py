@@ -175,7 +175,10 @@ def _with_adapter(base: PreTrainedModel, peft_config: PeftConfig) -> nn.Module:
     try:
         return get_peft_model(base, copy.deepcopy(peft_config))
     except ValueError as error:
-        raise InputError(f"The adapter does not fit the model: {error}") from error
+        raise InputError(
+            f"The adapter does not fit the model: {error} Set lora_target_modules to all-linear, or to names of the "
+            "model's layers."
+        ) from error
 
 
 def estimate_training(policy: Policy, work: Workload) -> TrainingMemory:

@@ -12,6 +12,7 @@ from trl_hybrid.models.check import check_model
 from trl_hybrid.models.files import check_adapter_folder
 from trl_hybrid.reward_model.placement import local_device
 from trl_hybrid.runs.folder import RUNS, newest_whole_checkpoint, read_json, relative_path
+from trl_hybrid.runs.record import record_of_model
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,12 @@ def find_policy(name: str, revision: str | None = None) -> PolicySource:
     base = adapter["base_model_name_or_path"]
     if not base:
         raise InputError(f"The adapter {name!r} must say its base model as base_model_name_or_path, got {base!r}.")
+    if folder.is_dir() and base in record_of_model(name).local and not Path(base).exists():
+        raise InputError(
+            f"The base model of the adapter {name!r} was the folder {base!r} where the run began, and there is none "
+            f"below {Path.cwd()}. Start from the folder in which the run was started, or write the base's whole path into "
+            f"{adapter_file}."
+        )
     check_model(base, f"base model of the adapter {name!r},", adapter.get("revision"))
     if folder.is_dir():
         check_adapter_folder(folder)

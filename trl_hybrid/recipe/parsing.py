@@ -127,6 +127,8 @@ def _take_config(parser: TrlParser, args: list[str], known: set[str]) -> dict[st
         raise InputError("--config needs the name of a YAML file after it.")
     path = Path(args[place + 1])
     del args[place : place + 2]
+    if "--config" in args:
+        raise InputError("--config takes one YAML file, got a second one. Put the settings of both into one file.")
     settings = _read_yaml(path, known)
     os.environ.update({name: str(value) for name, value in (settings.pop("env", None) or {}).items()})
     texts = {action.dest for action in parser._actions if action.type is str or _names_texts(action.choices)}

@@ -18,9 +18,10 @@ from trl_hybrid.recipe.folder import RunStart, check_folder, prepare_folder
 from trl_hybrid.recipe.loading import loading_arguments
 from trl_hybrid.recipe.options import TaskArguments
 from trl_hybrid.recipe.parsing import CPU_DEFAULTS, parse_arguments
+from trl_hybrid.recipe.say import say
 from trl_hybrid.report import StepLines
 from trl_hybrid.runs.carried_prompt import save_system_prompt
-from trl_hybrid.runs.folder import RUNS, checkpoint_to_resume, goes_on
+from trl_hybrid.runs.folder import RUNS, checkpoint_to_resume, goes_on, relative_path
 from trl_hybrid.runs.history import RunHistory
 from trl_hybrid.runs.settings import settings_of
 from trl_hybrid.training.attention import turn_off_cudnn_attention
@@ -97,6 +98,7 @@ class RecipeRun:
         self.cleared = before_training
         anew = self.tasks.overwrite_output_dir and not goes_on(self.args.resume_from_checkpoint)
         self.folder = prepare_folder(self.named, self.args, clear=before_training and anew)
+        say(f"Everything that this run makes lies in {relative_path(str(self.folder))}.")
         self.args.model_init_kwargs = loading_arguments(self.args, self.model)
 
     def train(self, trainer: Any) -> None:

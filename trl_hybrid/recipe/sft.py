@@ -197,7 +197,7 @@ class SFTRun(RecipeRun):
         start = self.folder
         shutil.rmtree(self.folder / MERGED, ignore_errors=True)  # an earlier run's
         say("Checking that the saved model is the trained one.")
-        check_saved_model(self.folder, trained)
+        check_saved_model(self.folder, trained, self.args.trust_remote_code)
         say("Saved model checked: ok")
         if self.model.use_peft:
             start = merge(self.folder, self.model.dtype)

@@ -164,9 +164,11 @@ def checkpoint_to_resume(resume: str | None, folder: Path, max_steps: int = -1) 
     if resume.lower() in ("latest", "true"):
         found = newest_whole_checkpoint(folder) if folder.is_dir() else None
         if found is None:
+            anew = " and add --overwrite_output_dir" if folder.is_dir() else ""
             raise InputError(
-                f"There is no whole checkpoint to resume from in {str(folder)!r}. Start anew: leave "
-                "resume_from_checkpoint out and add --overwrite_output_dir."
+                f"There is no whole checkpoint to resume from in {str(folder)!r}"
+                f"{'' if folder.is_dir() else ', which is no folder'}. Check the name; to start anew, leave "
+                f"resume_from_checkpoint out{anew}."
             )
         resume = str(found)
     elif not is_whole(Path(resume)):

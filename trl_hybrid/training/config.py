@@ -168,13 +168,18 @@ class HybridGRPOConfig(GRPOConfig):
         )
 
     def _check_whole_groups(self) -> None:
-        """Say what to change when a step would hold part of a group; TRL's own message names derived fields only."""
+        """Say what to change where a group would not be whole; TRL's own messages name derived fields only."""
+        if self.num_generations is not None and self.num_generations < 2:
+            raise InputError(
+                f"num_generations must be at least 2, got {self.num_generations}: advantages compare the answers to "
+                "one prompt. A usual value is 8."
+            )
         if self.steps_per_generation is not None or self.generation_batch_size is not None:
             return
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         rows = self.per_device_train_batch_size * processes * self.gradient_accumulation_steps
-        group = self.num_generations or 0
-        if group >= 2 and rows % group:
+        group = self.num_generations or 1
+        if rows % group:
             raise InputError(
                 f"num_generations must divide the completions of a step, got {self.num_generations} for {rows} "
                 f"(per_device_train_batch_size {self.per_device_train_batch_size} x {processes} process(es) x "

@@ -107,7 +107,7 @@ class Judgement:
             training: Whether the rows are trained on. Evaluation leaves the state as it is and has no weights.
 
         Raises:
-            ValueError: More than one row and 1 % of the judged rows' scores are not finite.
+            InputError: More than one row and 1 % of the judged rows' scores are not finite.
         """
         settings = self.args.hybrid_settings(self.bounds.value)
         broken = count_non_finite(scores[~verdicts.isnan()])
