@@ -10,6 +10,9 @@ from contextlib import contextmanager
 
 TRACEBACK_VARIABLE = "TRL_HYBRID_TRACEBACK"
 
+LIBRARIES = ("accelerate", "datasets", "peft", "transformers", "trl")
+"""Whose `ValueError`s are about settings that were handed on to them."""
+
 EMBEDDED_COMMAND = "python recipes/tinyllama_grpo.py --config recipes/configs/embedded.yaml"
 
 
@@ -26,8 +29,9 @@ def hide_known_warnings() -> None:
 def plain_errors() -> Iterator[None]:
     """Show bad input as one message on standard error and exit with status 2.
 
-    Only what a person can mend is caught: `InputError`, `OSError` (files, network, the Hub's errors) and `ImportError`
-    (packages that a setting asks for). A `TypeError` or a plain `ValueError` is a mistake in code and shows its trace.
+    Only what a person can mend is caught: `InputError`, `OSError` (files, network, the Hub's errors), `ImportError`
+    (packages that a setting asks for), and a `ValueError` by which a library refuses a setting. Any other error, also
+    a plain `ValueError` of this package, is a mistake in code and shows its trace.
     Wrap the preparation of a run in it, not the run. With the environment variable `TRL_HYBRID_TRACEBACK` set, the
     exception goes on with its stack trace. What the terminal's encoding does not have is shown by its number.
 
@@ -42,8 +46,9 @@ def plain_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.stderr.write("\nInterrupted.\n")
         raise SystemExit(130) from None
-    except (InputError, OSError, ImportError) as error:
-        if os.environ.get(TRACEBACK_VARIABLE):
+    except (ValueError, OSError, ImportError) as error:
+        mendable = isinstance(error, InputError | OSError | ImportError) or _is_refused_by_a_library(error)
+        if os.environ.get(TRACEBACK_VARIABLE) or not mendable:
             raise
         rank = os.environ.get("RANK", "0")
         sys.stderr.write(f"\n{'' if rank == '0' else f'[process {rank}] '}error: {error}\n")
@@ -51,3 +56,11 @@ def plain_errors() -> Iterator[None]:
             sys.stderr.write(f"(set {TRACEBACK_VARIABLE}=1 to see where)\n")
         sys.stderr.flush()
         raise SystemExit(2) from None
+
+
+def _is_refused_by_a_library(error: Exception) -> bool:
+    """Say whether an error was raised in code that checks what users ask for, and not in ours."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in LIBRARIES

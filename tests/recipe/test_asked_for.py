@@ -23,6 +23,7 @@ def config(**settings):
         ({"min_p": 1.5}, "min_p must be between 0 and 1"),
         ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0"),
         ({"max_completion_length": 0}, "max_completion_length must be 1 or more"),
+        ({"num_iterations": 0}, "num_iterations must be 1 or more; got 0"),
     ],
 )
 def test_sampling_that_generation_would_refuse(setting, rule):

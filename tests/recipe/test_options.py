@@ -7,7 +7,7 @@ from dataclasses import asdict
 from types import MappingProxyType
 
 import pytest
-from trl import ModelConfig
+from trl import GRPOConfig, ModelConfig
 from trl.scripts.utils import DatasetConfig
 
 from trl_hybrid import HybridGRPOConfig, MathVerifier
@@ -206,11 +206,21 @@ def test_plain_errors_show_one_message_and_exit_with_2(capsys, monkeypatch):
     assert capsys.readouterr().err == "\nerror: the rule, the value, the fix\n"
 
 
+def test_what_a_library_refuses_is_one_message_too(capsys, monkeypatch):
+    monkeypatch.delenv("TRL_HYBRID_TRACEBACK", raising=False)
+    with pytest.raises(SystemExit) as stop, plain_errors():
+        GRPOConfig("x", num_generations=1, use_cpu=True, bf16=False)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("\nerror: GRPO requires at least 2 generations")
+
+
 def test_plain_errors_let_bugs_through(monkeypatch):
     for bug in (KeyError, TypeError, ValueError, RuntimeError):
         with pytest.raises(bug), plain_errors():
             raise bug("a bug")
     monkeypatch.setenv("TRL_HYBRID_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="at least 2"), plain_errors():
+        GRPOConfig("x", num_generations=1, use_cpu=True, bf16=False)
     with pytest.raises(InputError), plain_errors():
         raise InputError("shown with its trace")
 

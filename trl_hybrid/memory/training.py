@@ -176,8 +176,8 @@ def _with_adapter(base: PreTrainedModel, peft_config: PeftConfig) -> nn.Module:
         return get_peft_model(base, copy.deepcopy(peft_config))
     except ValueError as error:
         raise InputError(
-            f"The adapter does not fit the model: {error} Set lora_target_modules to all-linear, or to names of the "
-            "model's layers."
+            f"The adapter does not fit the model: {str(error).rstrip('.')}. Check the lora_ options; "
+            "lora_target_modules takes all-linear, or names of the model's layers."
         ) from error
 
 

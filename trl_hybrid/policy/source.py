@@ -76,8 +76,8 @@ def find_policy(name: str, revision: str | None = None) -> PolicySource:
     if folder.is_dir() and base in record_of_model(name).local and not Path(base).exists():
         raise InputError(
             f"The base model of the adapter {name!r} was the folder {base!r} where the run began, and there is none "
-            f"below {Path.cwd()}. Start from the folder in which the run was started, or write the base's whole path into "
-            f"{adapter_file}."
+            f"below {Path.cwd()}. Start from the folder in which the run was started, or write the base's whole path "
+            f"into {adapter_file}."
         )
     check_model(base, f"base model of the adapter {name!r},", adapter.get("revision"))
     if folder.is_dir():

@@ -30,10 +30,10 @@ def check_asked_for(args: HybridGRPOConfig, model: ModelConfig, judges: JudgeArg
 
 
 def check_sampling(args: HybridGRPOConfig) -> None:
-    """Refuse ways of sampling that transformers refuses at the first generation; held-out answers are always its own.
+    """Refuse what fails at the first generation only: transformers answers, if only the held-out problems.
 
     Args:
-        args: How completions are sampled.
+        args: How completions are sampled, and how often they are trained on.
 
     Raises:
         InputError: A setting is out of its range.
@@ -44,6 +44,7 @@ def check_sampling(args: HybridGRPOConfig) -> None:
         "top_p": (0 < args.top_p <= 1, "above 0 and at most 1; 1 for all tokens"),
         "min_p": (args.min_p is None or 0 <= args.min_p <= 1, "between 0 and 1; leave it out for all tokens"),
         "repetition_penalty": (args.repetition_penalty > 0, "above 0; 1 for none"),
+        "num_iterations": (args.num_iterations >= 1, "1 or more"),
         "max_completion_length": ((args.max_completion_length or 0) >= 1, "1 or more"),
     }
     for name, (kept, rule) in rules.items():
