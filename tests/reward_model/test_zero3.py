@@ -19,6 +19,7 @@ from trl_hybrid.shipped import shipped_folder
 
 PROGRAM = """
 import json, sys
+from accelerate import PartialState
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, TrainingArguments
 reward_model, policy, folder, placement = sys.argv[1:]
 arguments = TrainingArguments(folder, use_cpu=True, bf16=False, report_to="none")
@@ -42,6 +43,9 @@ report = {
 }
 with open(f"{folder}/{arguments.process_index}.json", "w") as file:
     json.dump(report, file)
+PartialState().wait_for_everyone()
+# gloo's threads must be gone before Python is: one that still frees a tensor then takes the process down.
+PartialState().destroy_process_group()
 """
 DATA_PARALLEL = {
     "compute_environment": "LOCAL_MACHINE",
