@@ -25,6 +25,7 @@ from trl.extras.profiling import ProfilingContext
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
 from trl_hybrid.training.attention import turn_off_cudnn_attention
+from trl_hybrid.training.leaving import leave_together
 
 
 NAMES = {"transformers.generate": "generation", "reward_model": "reward model", "math_verifier": "verifier"}
@@ -140,8 +141,7 @@ def main(settings_file: Path, output: Path) -> None:
         if trainer.accelerator.is_main_process:
             output.write_text(json.dumps(found))
         trainer.verifier.close()
-        # A process that leaves while another one still talks to it takes that one down.
-        trainer.accelerator.wait_for_everyone()
+        leave_together()
         trainer.end()
 
 

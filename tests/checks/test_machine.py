@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trl_hybrid.checks.machine import check_machine
-from trl_hybrid.reward_model import packing
+from trl_hybrid.packing import attention
 from trl_hybrid.training.attention import prefers_cudnn_attention, turn_off_cudnn_attention
 
 
@@ -51,7 +51,7 @@ def test_a_torch_without_cudnn_does_not_prefer_it(gpu):
 
 
 def test_how_packed_rows_are_attended_is_said(gpu, monkeypatch):
-    monkeypatch.setattr(packing, "varlen_attn", lambda query, key, value, *, window_size: None)
+    monkeypatch.setattr(attention, "varlen_attn", lambda query, key, value, *, window_size: None)
     gpu((8, 0))
     assert "GPU 0: packed rows are scored with torch's varlen attention" in said("ok")
     gpu((7, 5))

@@ -23,6 +23,7 @@ from trl_hybrid.data import load_tasks
 from trl_hybrid.hub.saved import check_saved_model, trained_logits
 from trl_hybrid.policy.generation import Decoding
 from trl_hybrid.training.held_out_accuracy import accuracy
+from trl_hybrid.training.leaving import leave_together
 
 
 FIXED_IDS = [[1, 5, 9, 14, 20, 7, 3, 11], [1, 8, 8, 30, 2, 6, 12, 4]]
@@ -131,8 +132,7 @@ def main(folder: Path, placement: str, how: str) -> None:
         (folder / "report.json").write_text(json.dumps({**paid, "each": reports}))
         (folder / "logits.json").write_text(json.dumps({"input_ids": FIXED_IDS, "logits": logits.tolist()}))
     trainer.verifier.close()
-    # A process that leaves while another one still talks to it takes that one down.
-    trainer.accelerator.wait_for_everyone()
+    leave_together()
     trainer.end()
 
 

@@ -12,6 +12,7 @@ from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, Reward
 from trl_hybrid.data import load_tasks
 from trl_hybrid.policy.generation import Decoding
 from trl_hybrid.training.held_out_accuracy import accuracy
+from trl_hybrid.training.leaving import leave_together
 from trl_hybrid.training.reward_columns import REWARD_MODEL, VERIFIER
 
 
@@ -68,8 +69,7 @@ def main(output, folder):
         with open(output, "w") as file:
             json.dump(result, file)
     trainer.verifier.close()
-    # A process that leaves while another one still talks to it takes that one down.
-    trainer.accelerator.wait_for_everyone()
+    leave_together()
     trainer.end()
 
 

@@ -17,6 +17,8 @@ from transformers import (
     Qwen3Config,
 )
 
+from trl_hybrid.packing.attention import ATTENTION, can_pack, packed_attention
+from trl_hybrid.packing.segments import Segments
 from trl_hybrid.reward_model import RewardModel, forwards
 from trl_hybrid.reward_model.first_scores import worked_rows
 from trl_hybrid.reward_model.forwards import (
@@ -24,11 +26,10 @@ from trl_hybrid.reward_model.forwards import (
     PaddedForward,
     agree,
     apply_head,
-    can_pack,
     choose_forward,
     fault_of,
 )
-from trl_hybrid.reward_model.packing import ATTENTION, Segments, pack_rows, packed_attention
+from trl_hybrid.reward_model.packed_rows import pack_rows
 from trl_hybrid.reward_model.plan import Family, rows_of
 
 

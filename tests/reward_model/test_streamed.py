@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AttentionInterface, AutoModelForSequenceClassification, MistralConfig
 
+from trl_hybrid.packing.attention import ATTENTION, packed_attention
 from trl_hybrid.reward_model import RewardModel
 from trl_hybrid.reward_model.layer_stream import LayerStream
-from trl_hybrid.reward_model.packing import ATTENTION, packed_attention
 
 
 COMPLETIONS = ["x" * length for length in (0, 3, 40, 41, 42, 90, 91, 200)]

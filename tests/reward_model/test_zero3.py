@@ -19,11 +19,11 @@ from trl_hybrid.shipped import shipped_folder
 
 PROGRAM = """
 import json, sys
-from accelerate import PartialState
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, TrainingArguments
 reward_model, policy, folder, placement = sys.argv[1:]
 arguments = TrainingArguments(folder, use_cpu=True, bf16=False, report_to="none")
 from trl_hybrid.reward_model import RewardModel
+from trl_hybrid.training.leaving import leave_together
 
 scorer = RewardModel(reward_model, placement=placement, token_budget=60, cache_size=0)
 # The first process has four rows, the second one, then none.
@@ -43,9 +43,7 @@ report = {
 }
 with open(f"{folder}/{arguments.process_index}.json", "w") as file:
     json.dump(report, file)
-PartialState().wait_for_everyone()
-# gloo's threads must be gone before Python is: one that still frees a tensor then takes the process down.
-PartialState().destroy_process_group()
+leave_together()
 """
 DATA_PARALLEL = {
     "compute_environment": "LOCAL_MACHINE",

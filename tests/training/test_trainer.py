@@ -25,7 +25,7 @@ from trl.trainer.utils import RepeatSampler
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
 from trl_hybrid.errors import InputError
 from trl_hybrid.hybrid.combine import combine_hybrid_score
-from trl_hybrid.reward_model.forwards import PACKABLE
+from trl_hybrid.packing.attention import PACKABLE
 from trl_hybrid.training.config import judged_config
 from trl_hybrid.training.reward_columns import REWARD_MODEL, VERIFIER, order_warnings, with_weights
 from trl_hybrid.training.seams import HANDED_ON, METHODS, TESTED, check_methods

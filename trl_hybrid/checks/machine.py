@@ -43,7 +43,7 @@ def check_attention(index: int) -> Iterator[Finding]:
     """Say which attention training and the reward model use on a GPU."""
     import torch
 
-    from trl_hybrid.reward_model.packing import kernel_options
+    from trl_hybrid.packing.attention import kernel_options
     from trl_hybrid.training.attention import prefers_cudnn_attention
 
     if prefers_cudnn_attention(index):

@@ -25,6 +25,7 @@ from trl_hybrid.runs.folder import RUNS, checkpoint_to_resume, goes_on, relative
 from trl_hybrid.runs.history import RunHistory
 from trl_hybrid.runs.settings import settings_of
 from trl_hybrid.training.attention import turn_off_cudnn_attention
+from trl_hybrid.training.leaving import leave_together
 from trl_hybrid.training.stop_signals import StopSignals
 
 
@@ -136,8 +137,7 @@ class RecipeRun:
             if main_process:
                 save_system_prompt(self.folder, self.tasks.system_prompt)
             trained = trained_logits(trainer)
-        # A process that leaves while another one still talks to it takes that one down.
-        trainer.accelerator.wait_for_everyone()
+        leave_together()
         trainer.end()
         if main_process:
             with plain_errors(), plain_ends(self.folder, trainer, self.way_on):

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from trl_hybrid.errors import InputError
-from trl_hybrid.reward_model.forwards import can_pack
+from trl_hybrid.packing.attention import can_pack
 from trl_hybrid.reward_model.host_embedding import PIECE_ROWS, PIECES
 from trl_hybrid.reward_model.loading import whole_weights
 

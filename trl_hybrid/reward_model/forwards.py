@@ -10,20 +10,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from trl_hybrid.reward_model.packing import ATTENTION, pack_rows
+from trl_hybrid.packing.attention import ATTENTION, can_pack
+from trl_hybrid.reward_model.packed_rows import pack_rows
 from trl_hybrid.reward_model.plan import Batch, Family, Row, cut_batches, pack, rows_of, share_starts
 from trl_hybrid.reward_model.torch_settings import scoring_settings
 
 
 logger = logging.getLogger(__name__)
-
-PACKABLE = ("qwen2", "qwen3", "llama")
-"""Model types whose layers see other rows through attention alone, so that attention can keep rows apart."""
-
-LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
-"""Position encodings that change with the longest row of a forward."""
 
 PADDING_BUDGET = {"cpu": 128, "cuda": 2048}
 """Padding tokens that cost about as much as one more forward, by kind of device."""
@@ -145,17 +140,6 @@ def at_tokens(mlp: nn.Module, chosen: torch.Tensor, tokens: int) -> Iterator[Non
 
     with mlp.register_forward_pre_hook(choose), mlp.register_forward_hook(spread):
         yield
-
-
-def can_pack(config: PreTrainedConfig) -> bool:
-    """Return whether rows of this architecture can be packed and still be scored as if alone."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    layer_types = getattr(config, "layer_types", None) or []
-    return (
-        config.model_type in PACKABLE
-        and rope.get("rope_type") not in LENGTH_DEPENDENT_ROPE
-        and all(kind == "full_attention" for kind in layer_types)
-    )
 
 
 def choose_forward(body: PreTrainedModel, head: nn.Linear, samples: Sequence[Row]) -> Forward:

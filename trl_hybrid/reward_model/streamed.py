@@ -17,12 +17,12 @@ from torch.func import functional_call
 from transformers import PreTrainedConfig
 
 from trl_hybrid.errors import InputError
+from trl_hybrid.packing.attention import can_pack
 from trl_hybrid.reward_model.footprint import BATCHES_PER_PASS
 from trl_hybrid.reward_model.forwards import (
     PackedForward,
     apply_head,
     at_tokens,
-    can_pack,
     fault_of,
     plain_scores,
     score_tolerance,
@@ -31,7 +31,7 @@ from trl_hybrid.reward_model.host_embedding import HostEmbedding
 from trl_hybrid.reward_model.layer_stream import LayerStream
 from trl_hybrid.reward_model.loading import Source, load_model, split_model, whole_weights
 from trl_hybrid.reward_model.out_of_memory import score_what_fits, smaller_budget
-from trl_hybrid.reward_model.packing import PackedRows, pack_rows
+from trl_hybrid.reward_model.packed_rows import PackedRows, pack_rows
 from trl_hybrid.reward_model.plan import Batch, Row, rows_of
 from trl_hybrid.reward_model.torch_settings import own_share_of_cores, scoring_settings
 

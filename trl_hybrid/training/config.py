@@ -27,9 +27,9 @@ CHOICES = {
 class HybridGRPOConfig(GRPOConfig):
     """Settings of [`HybridGRPOTrainer`]: [`trl.GRPOConfig`], what is optimised and the shape of the hybrid reward.
 
-    The only changes with respect to [`trl.GRPOConfig`] are `reward_mode`, the `hybrid_*` fields, `scale_rewards`
-    (`"none"` here) and `bf16`, which is off where no device computes in it. `beta` stays TRL's KL coefficient and
-    `epsilon` its clip; the bands are `hybrid_alpha` and `hybrid_beta`.
+    The only changes with respect to [`trl.GRPOConfig`] are `reward_mode`, the `hybrid_*` fields, `shared_prompts`,
+    `scale_rewards` (`"none"` here) and `bf16`, which is off where no device computes in it. `beta` stays TRL's KL
+    coefficient and `epsilon` its clip; the bands are `hybrid_alpha` and `hybrid_beta`.
 
     Raises:
         InputError: One of these fields out of its range; the message names field, value and rule.
@@ -124,6 +124,14 @@ class HybridGRPOConfig(GRPOConfig):
     hybrid_weight_mean_one: bool = field(
         default=False,
         metadata={"help": "Whether to divide the difficulty weights by their mean over each step's prompts."},
+    )
+    shared_prompts: bool = field(
+        default=True,
+        metadata={
+            "help": "Whether the update computes a prompt once for all its completions, and no padding: the same "
+            "log-probabilities and gradients in less time and memory. The first batch is computed both ways and "
+            "compared; where they differ, or where the policy's attention cannot do it, TRL's way is taken."
+        },
     )
     scale_rewards: str = field(
         default="none",

@@ -20,6 +20,16 @@ TESTED = {"transformers": "5.24.0", "trl": "1.16.0"}
 HANDED_ON = {
     "_calculate_rewards": ("inputs", "prompts", "completions", "completion_ids_list"),
     "_generate_and_score_completions": ("inputs",),
+    "_get_per_token_logps_and_entropies": (
+        "model",
+        "input_ids",
+        "attention_mask",
+        "logits_to_keep",
+        "batch_size",
+        "compute_entropy",
+        "compute_aux_loss",
+    ),
+    "_prepare_inputs": ("generation_batch",),
 }
 """Methods of `GRPOTrainer` that are overridden, with their first parameters; further arguments are handed on."""
 

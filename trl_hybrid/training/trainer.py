@@ -36,6 +36,7 @@ from trl_hybrid.training.reward_columns import (
     with_weights,
 )
 from trl_hybrid.training.seams import check_attributes, check_methods
+from trl_hybrid.training.shared_prompts import SharesPrompts
 from trl_hybrid.training.step_times import StepTimes
 
 
@@ -44,7 +45,7 @@ logger = get_logger(__name__)
 RewardFunction = Callable[..., Sequence[float | None]]
 
 
-class HybridGRPOTrainer(TrainsToTheLastStep, GRPOTrainer):
+class HybridGRPOTrainer(SharesPrompts, TrainsToTheLastStep, GRPOTrainer):
     """[`trl.GRPOTrainer`] whose reward combines a rule-based verifier with a reward model (HERO, arXiv 2510.07242).
 
     The only changes with respect to [`trl.GRPOTrainer`] are:
@@ -63,10 +64,12 @@ class HybridGRPOTrainer(TrainsToTheLastStep, GRPOTrainer):
       bit. The judges' state stands in `trainer_state.json`, among the states of callbacks.
     - `_save_rng_state` waits for the other processes: the trainer's state comes next and makes a checkpoint whole, and
       no callback is called in between.
+    - `_get_per_token_logps_and_entropies` and `_prepare_inputs` compute a prompt once for all its completions, with
+      `args.shared_prompts` also without judges; see [`~trl_hybrid.training.shared_prompts.SharesPrompts`].
     - `get_batch_samples` gives no batch after the last step; see
       [`~trl_hybrid.training.checkpoint.TrainsToTheLastStep`].
 
-    Without judges it is a [`trl.GRPOTrainer`].
+    Without judges, and without a [`HybridGRPOConfig`], it is a [`trl.GRPOTrainer`].
 
     Args:
         model: As in [`trl.GRPOTrainer`].
@@ -125,6 +128,8 @@ class HybridGRPOTrainer(TrainsToTheLastStep, GRPOTrainer):
             self._tag_names, self._name = GRPOTrainer._tag_names, GRPOTrainer._name
             self._paper = GRPOTrainer._paper
             super().__init__(model, reward_funcs, args, *trl_args, **trl_kwargs)
+            if getattr(self.args, "shared_prompts", False):
+                self.share_prompts()
             return
 
         self.verifier, self.reward_model = verifier, reward_model
@@ -140,6 +145,8 @@ class HybridGRPOTrainer(TrainsToTheLastStep, GRPOTrainer):
         args = with_weights(judged_config(args, model), len(extras))
         super().__init__(model, columns, args, *trl_args, **trl_kwargs)
         check_attributes(self)
+        if self.args.shared_prompts:
+            self.share_prompts()
         check_names(self.reward_func_names)
         self.judgement = Judgement(self.args)
         self.times = StepTimes(self)

@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from trl_hybrid.reward_model import packing
-from trl_hybrid.reward_model.packing import kernel_options, pack_rows, packed_attention, varlen_options
+from trl_hybrid.packing import attention
+from trl_hybrid.packing.attention import kernel_options, packed_attention, varlen_options
+from trl_hybrid.reward_model.packed_rows import pack_rows
 from trl_hybrid.reward_model.plan import Family
 
 
@@ -71,7 +72,7 @@ def attend(query, key, value, seen, scale):
     return torch.einsum("hqk,khd->qhd", products.masked_fill(~seen, -math.inf).softmax(-1), value)
 
 
-@pytest.fixture(params=["segment by segment", *KERNELS])
+@pytest.fixture(params=["in blocks", *KERNELS])
 def path(request, monkeypatch):
     """A way to attend, and how often its kernel was called."""
     calls = []
@@ -87,8 +88,8 @@ def path(request, monkeypatch):
             assert (device, dtype) == (torch.device("cpu"), torch.float32)
             return varlen_options(counted, size, scaling)
 
-        monkeypatch.setattr(packing, "varlen_attn", counted)
-        monkeypatch.setattr(packing, "kernel_options", on_any_device)
+        monkeypatch.setattr(attention, "varlen_attn", counted)
+        monkeypatch.setattr(attention, "kernel_options", on_any_device)
     return request.param, calls
 
 
@@ -117,14 +118,14 @@ def test_each_row_sees_itself_up_to_each_token(path, scaling):
 
 
 def test_a_shared_start_is_seen_in_half_precision_too(monkeypatch):
-    attend_once = packing.F.scaled_dot_product_attention
+    attend_once = attention.F.scaled_dot_product_attention
 
     def strict(query, key, value, attn_mask=None, **more):
         """As on a GPU, which refuses masks of another type."""
         assert attn_mask is None or attn_mask.dtype == query.dtype
         return attend_once(query, key, value, attn_mask=attn_mask, **more)
 
-    monkeypatch.setattr(packing.F, "scaled_dot_product_attention", strict)
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", strict)
     torch.manual_seed(0)
     packed = pack_rows(ROWS, BATCH)
     query = torch.randn(1, HEADS, len(packed.ids), SIZE)
@@ -175,7 +176,7 @@ def test_each_torch_version_is_asked_in_its_own_words(kernel, scaling, expected)
 )
 def test_the_kernel_is_used_where_flash_attention_runs(monkeypatch, kernel, change, fits):
     case = {"device": "cuda:1", "dtype": torch.bfloat16, "size": 128, "capability": (8, 0), **change}
-    monkeypatch.setattr(packing, "varlen_attn", kernel)
+    monkeypatch.setattr(attention, "varlen_attn", kernel)
     capability = {"cuda:1": case["capability"]}
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability[str(device)])
     scaling = case["size"] ** -0.5
@@ -183,19 +184,19 @@ def test_the_kernel_is_used_where_flash_attention_runs(monkeypatch, kernel, chan
     assert options == (varlen_options(kernel, case["size"], scaling) if fits else None)
 
 
-def test_without_a_kernel_each_segment_is_attended_by_itself(monkeypatch):
-    monkeypatch.setattr(packing, "varlen_attn", None)  # as before torch 2.10
+def test_without_a_kernel_segments_are_attended_in_blocks(monkeypatch):
+    monkeypatch.setattr(attention, "varlen_attn", None)  # as before torch 2.10
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert kernel_options(torch.device("cuda"), torch.bfloat16, 128) is None
 
 
 def test_the_installed_torch_takes_what_it_is_given(monkeypatch):
     """On the meta device the kernel checks its arguments and gives a tensor of the right shape."""
-    if packing.varlen_attn is None:
+    if attention.varlen_attn is None:
         pytest.skip("torch has no varlen attention before 2.10")
-    options = varlen_options(packing.varlen_attn, SIZE, SIZE**-0.5)
+    options = varlen_options(attention.varlen_attn, SIZE, SIZE**-0.5)
     assert options is not None
-    monkeypatch.setattr(packing, "kernel_options", lambda *case: options)
+    monkeypatch.setattr(attention, "kernel_options", lambda *case: options)
     packed = pack_rows(ROWS, BATCH).to(torch.device("meta"))
     tokens = len(packed.ids)
     query = torch.empty(1, HEADS, tokens, SIZE, device="meta", dtype=torch.bfloat16)
