@@ -707,7 +707,11 @@ class TestDropIn:
     def test_without_judges_every_aggregation_is_trls(self, tmp_path):
         results = []
         for trainer_class in (GRPOTrainer, HybridGRPOTrainer):
-            args = config(tmp_path / trainer_class.__name__, multi_objective_aggregation="normalize_then_sum")
+            args = config(
+                tmp_path / trainer_class.__name__,
+                multi_objective_aggregation="normalize_then_sum",
+                shared_prompts=False,  # sums in another order
+            )
             first, second = Judge("first", SCORES), Judge("second", VERDICTS)
             trainer = trainer_class(model=POLICY, reward_funcs=[first, second], args=args, train_dataset=tasks())
             trainer.train()

@@ -130,9 +130,8 @@ class SharesPrompts:
                 found = torch.full_like(expected, torch.inf)
         error = distance(found, expected, mask[:, -width:].bool())
         worst = self.accelerator.gather(error).max().item()
-        autocast = self.accelerator.mixed_precision
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(autocast) or expected.dtype
-        tolerance = TOLERANCE[dtype]
+        dtype = self._computes_in(model)
+        tolerance = TOLERANCE.get(dtype, TOLERANCE[torch.bfloat16])
         if worst <= tolerance:
             return True
         logger.warning(
@@ -142,6 +141,13 @@ class SharesPrompts:
             worst, tolerance, str(dtype).removeprefix("torch."),
         )  # fmt: skip
         return False
+
+    def _computes_in(self, model: Any) -> torch.dtype:
+        device = self.accelerator.device.type
+        with self.accelerator.autocast():
+            if torch.is_autocast_enabled(device):
+                return torch.get_autocast_dtype(device)
+        return self.accelerator.unwrap_model(model).dtype
 
 
 def distance(found: torch.Tensor, expected: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
