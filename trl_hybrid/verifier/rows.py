@@ -1,10 +1,30 @@
 """What a trainer or a file hands over, checked and made into plain strings."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 
-Completion = str | Sequence[dict[str, Any]]
+class Row(NamedTuple):
+    """What there is to judge: texts, and whether a length limit cut the completion off."""
+
+    completion: str
+    solution: str
+    prompt: str
+    truncated: bool
+
+
+def row_texts(completions: Any, solutions: Any, prompts: Any, truncated: Sequence[bool] | None) -> list[Row]:
+    """The rows of columns; what is missing of prompts and truncated is empty and false.
+
+    Raises:
+        TypeError: A completion, solution or prompt is of another kind, or there is no `solution` column.
+        ValueError: The columns are not equally long.
+    """
+    texts = completion_texts(completions)
+    count = len(texts)
+    cut_off = [False] * count if truncated is None else truncated
+    columns = texts, solution_texts(solutions, count), prompt_texts(prompts, count), cut_off
+    return [Row(*row) for row in zip(*columns, strict=True)]
 
 
 def completion_texts(completions: Any) -> list[str]:

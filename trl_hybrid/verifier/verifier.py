@@ -16,7 +16,7 @@ from trl_hybrid.verifier.faults import contained
 from trl_hybrid.verifier.gsm8k import compare_numbers, flexible_answer, strict_answer
 from trl_hybrid.verifier.logs import log_columns, log_rates, warn_of_form
 from trl_hybrid.verifier.pool import WorkerPool, default_num_workers
-from trl_hybrid.verifier.rows import completion_texts, prompt_texts, solution_texts
+from trl_hybrid.verifier.rows import Row, row_texts
 from trl_hybrid.verifier.verdict import ERROR, UNJUDGEABLE, AnswerForm, Comparison, Verdict
 
 
@@ -37,6 +37,8 @@ QUICK_RULES: dict[Method, Callable[[str, str], Comparison | None]] = {
 }
 UNREAD = ExtractedAnswer("", "text")
 """Stands for the answer of a completion on which the rules failed."""
+Begun = tuple[str, ExtractedAnswer | None, Comparison | Future[Comparison]]
+"""A row's gold and answer, and how they compare, perhaps later."""
 MEMO_SIZE = 50_000
 MAX_LENGTH = 10_000  # characters; a longer answer is refused unread, a longer gold cannot be judged
 
@@ -111,13 +113,18 @@ class MathVerifier:
             prompts: Prompts, whose echo does not count.
             truncated: Whether each completion was cut off by a length limit: its last number is then no answer.
         """
-        return [self._verdict(*row) for row in self._begin(completions, solutions, prompts, truncated)]
+        return [self._verdict(*row) for row in self._begin(row_texts(completions, solutions, prompts, truncated))]
 
     def prefetch(
-        self, completions: Sequence[Any], solutions: Sequence[Any], prompts: Sequence[Any] | None = None
+        self,
+        completions: Sequence[Any],
+        solutions: Sequence[Any],
+        prompts: Sequence[Any] | None = None,
+        completion_truncated: Sequence[bool] | None = None,
     ) -> None:
-        """Hand the rows to the worker processes and return at once; judging the same rows later only collects."""
-        self._begin(completions, solutions, prompts)
+        """Hand the rows to the worker processes and return at once; judging the same rows next only collects."""
+        rows = row_texts(completions, solutions, prompts, completion_truncated)
+        self._ahead = rows, self._begin(rows)
 
     def __call__(
         self,
@@ -157,6 +164,7 @@ class MathVerifier:
             return
         with self._lock:
             pool, self._pool = self._pool, None
+            self._ahead = [], []
             self._memo = OrderedDict(
                 (pair, known) for pair, known in self._memo.items() if isinstance(known, Comparison) or known.done()
             )
@@ -174,7 +182,8 @@ class MathVerifier:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_pool", "_memo", "_lock", "_owner")}
+        own = {"_pool", "_memo", "_ahead", "_lock", "_owner"}
+        return {name: value for name, value in vars(self).items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -204,29 +213,22 @@ class MathVerifier:
         self._owner = os.getpid()
         self._pool: WorkerPool | None = None
         self._memo: OrderedDict[tuple[str, str], Comparison | Future[Comparison]] = OrderedDict()
+        self._ahead: tuple[list[Row], list[Begun]] = [], []
         self._lock = threading.Lock()
         self._warned_of_form = False
 
-    def _begin(
-        self, completions: Any, solutions: Any, prompts: Any, truncated: Sequence[bool] | None = None
-    ) -> list[tuple[str, ExtractedAnswer | None, Comparison | Future[Comparison]]]:
-        """Extract every row's answers and start what has to be judged; nothing is waited for."""
+    def _begin(self, rows: list[Row]) -> list[Begun]:
+        """Extract every row's answers and start what has to be judged, unless that was done ahead; do not wait."""
         if self._owner != os.getpid():  # a fork has the pool but not its threads, and pairs that nobody will judge
             self._forget()
-        texts = completion_texts(completions)
-        distinct = set(solution_texts(solutions, len(texts)))
+        (rows_ahead, begun), self._ahead = self._ahead, ([], [])
+        if rows == rows_ahead:
+            return begun
+        distinct = {row.solution for row in rows}
         golds = {solution: contained(extract_gold, solution, instead="") for solution in distinct}  # "": unjudgeable
-        rows = []
-        for text, solution, prompt, cut_off in zip(
-            texts,
-            solution_texts(solutions, len(texts)),
-            prompt_texts(prompts, len(texts)),
-            [False] * len(texts) if truncated is None else truncated,
-            strict=True,
-        ):
-            gold, answer = golds[solution], self._extract(text, prompt, not cut_off)
-            rows.append((gold, answer, self._start(gold, answer)))
-        return rows
+        answers = [self._extract(row.completion, row.prompt, not row.truncated) for row in rows]
+        pairs = zip((golds[row.solution] for row in rows), answers, strict=True)
+        return [(gold, answer, self._start(gold, answer)) for gold, answer in pairs]
 
     def _extract(self, completion: str, prompt: str, finished: bool) -> ExtractedAnswer | None:
         if self.method in ("strict", "flexible"):
