@@ -17,7 +17,7 @@ from trl_hybrid.verifier.gsm8k import compare_numbers, flexible_answer, strict_a
 from trl_hybrid.verifier.logs import log_columns, log_rates, warn_of_form
 from trl_hybrid.verifier.pool import WorkerPool, default_num_workers
 from trl_hybrid.verifier.rows import Row, row_texts
-from trl_hybrid.verifier.verdict import ERROR, UNJUDGEABLE, AnswerForm, Comparison, Verdict
+from trl_hybrid.verifier.verdict import AnswerForm, Reason, TimedReason, Verdict, is_right
 
 
 Method = Literal["math_verify", "boxed", "strict", "flexible"]
@@ -29,7 +29,7 @@ DEMANDED_FORMS: dict[Method, tuple[AnswerForm, ...]] = {
     "flexible": ("phrase",),
 }
 # What decides without algebra; `None` where it does not.
-QUICK_RULES: dict[Method, Callable[[str, str], Comparison | None]] = {
+QUICK_RULES: dict[Method, Callable[[str, str], Reason | None]] = {
     "math_verify": compare_without_algebra,
     "boxed": compare_strings,
     "strict": compare_numbers,
@@ -37,8 +37,9 @@ QUICK_RULES: dict[Method, Callable[[str, str], Comparison | None]] = {
 }
 UNREAD = ExtractedAnswer("", "text")
 """Stands for the answer of a completion on which the rules failed."""
-Begun = tuple[str, ExtractedAnswer | None, Comparison | Future[Comparison]]
-"""A row's gold and answer, and how they compare, perhaps later."""
+Started = TimedReason | Future[TimedReason]
+Begun = tuple[str, ExtractedAnswer | None, Started]
+"""A row's gold and answer, and what comes of them, perhaps later."""
 MEMO_SIZE = 50_000
 MAX_LENGTH = 10_000  # characters; a longer answer is refused unread, a longer gold cannot be judged
 
@@ -166,7 +167,7 @@ class MathVerifier:
             pool, self._pool = self._pool, None
             self._ahead = [], []
             self._memo = OrderedDict(
-                (pair, known) for pair, known in self._memo.items() if isinstance(known, Comparison) or known.done()
+                (pair, known) for pair, known in self._memo.items() if isinstance(known, tuple) or known.done()
             )
         if pool is not None:
             pool.close()
@@ -212,7 +213,7 @@ class MathVerifier:
     def _forget(self) -> None:
         self._owner = os.getpid()
         self._pool: WorkerPool | None = None
-        self._memo: OrderedDict[tuple[str, str], Comparison | Future[Comparison]] = OrderedDict()
+        self._memo: OrderedDict[tuple[str, str], Started] = OrderedDict()
         self._ahead: tuple[list[Row], list[Begun]] = [], []
         self._lock = threading.Lock()
         self._warned_of_form = False
@@ -237,15 +238,15 @@ class MathVerifier:
         answer = contained(extract_answer, completion, prompt, finished, instead=UNREAD)
         return None if self.method == "boxed" and answer is not None and answer.form != "box" else answer
 
-    def _start(self, gold: str, answer: ExtractedAnswer | None) -> Comparison | Future[Comparison]:
+    def _start(self, gold: str, answer: ExtractedAnswer | None) -> Started:
         if is_blank(gold) or len(gold) > MAX_LENGTH:
-            return UNJUDGEABLE
+            return "unjudgeable", 0.0
         if answer is None:
-            return Comparison(False, "no_answer")
+            return "no_answer", 0.0
         if answer is UNREAD:
-            return ERROR
+            return "error", 0.0
         if len(answer.text) > MAX_LENGTH:
-            return Comparison(False, "guard")
+            return "guard", 0.0
         pair = gold, answer.text
         with self._lock:
             known = self._memo.get(pair)
@@ -255,28 +256,27 @@ class MathVerifier:
                     self._memo.popitem(last=False)
         return known
 
-    def _judge(self, gold: str, answer: str) -> Comparison | Future[Comparison]:
+    def _judge(self, gold: str, answer: str) -> Started:
         start = time.perf_counter()
-        judgement = contained(QUICK_RULES[self.method], gold, answer, instead=ERROR)
-        if judgement is None or (judgement is ERROR and self.method == "math_verify"):
+        reason: Reason | None = contained(QUICK_RULES[self.method], gold, answer, instead="error")
+        if reason is None or (reason == "error" and self.method == "math_verify"):
             return self._in_worker(gold, answer)  # which also finds out whether the gold is to blame
-        return Comparison(judgement.correct, judgement.reason, 1000 * (time.perf_counter() - start))
+        return reason, 1000 * (time.perf_counter() - start)
 
-    def _in_worker(self, gold: str, answer: str) -> Comparison | Future[Comparison]:
+    def _in_worker(self, gold: str, answer: str) -> Started:
         if self.num_workers == 0:
             from trl_hybrid.verifier.symbolic import judge
 
-            return Comparison(**judge(gold, answer))
+            return judge(gold, answer)["reason"], 0.0
         if self._pool is None:
             self._pool = WorkerPool(self.num_workers, self.timeout, self.memory_limit_mb)
         return self._pool.submit(gold, answer)
 
-    def _verdict(self, gold: str, answer: ExtractedAnswer | None, started: Comparison | Future[Comparison]) -> Verdict:
-        judgement = started if isinstance(started, Comparison) else started.result()
-        text = None if answer is None else answer.text
-        reward = None
-        if judgement.correct is not None:
-            in_form = answer is not None and answer.form in DEMANDED_FORMS[self.method]
-            reward = self.correct_reward if judgement.correct else self.format_reward if in_form else 0.0
-        form = None if answer is None else answer.form
-        return Verdict(judgement.correct, reward, text, judgement.reason, gold, judgement.milliseconds, form)
+    def _verdict(self, gold: str, answer: ExtractedAnswer | None, started: Started) -> Verdict:
+        reason, milliseconds = started if isinstance(started, tuple) else started.result()
+        correct, reward = is_right(reason), None
+        text, form = (None, None) if answer is None else (answer.text, answer.form)
+        if correct is not None:
+            in_form = form in DEMANDED_FORMS[self.method]
+            reward = self.correct_reward if correct else self.format_reward if in_form else 0.0
+        return Verdict(correct, reward, text, reason, gold, milliseconds, form)
