@@ -69,7 +69,8 @@ class WorkerProcess:
             start_new_session=True,  # the terminal's Ctrl-C does not reach it, not even while it starts
         )
         # A worker that does not read lets a long line stand in the pipe: the deadline must count there too.
-        os.set_blocking(_stdin(self._process).fileno(), False)
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
         return self._process
 
     def kill(self) -> None:
@@ -145,7 +146,8 @@ class WorkerProcess:
 
 def _write(process: subprocess.Popen[bytes], line: bytes, deadline: float) -> bool:
     """Whether a process took a line before the deadline; a pipe holds 64 KB, more has to be read."""
-    descriptor = _stdin(process).fileno()
+    assert process.stdin is not None
+    descriptor = process.stdin.fileno()
     while line:
         if not _is_ready(descriptor, selectors.EVENT_WRITE, deadline):
             return False
@@ -162,7 +164,8 @@ def _is_ready(descriptor: int, event: int, deadline: float) -> bool:
 
 def _read(process: subprocess.Popen[bytes], deadline: float) -> Reply:
     """The next JSON line of a process."""
-    descriptor = _stdout(process).fileno()
+    assert process.stdout is not None
+    descriptor = process.stdout.fileno()
     line = b""
     while not line.endswith(b"\n"):
         if not _is_ready(descriptor, selectors.EVENT_READ, deadline):
@@ -172,18 +175,6 @@ def _read(process: subprocess.Popen[bytes], deadline: float) -> Reply:
             return Reply("dead")
         line += chunk
     return Reply("ok", json.loads(line))
-
-
-def _stdin(process: subprocess.Popen[bytes]) -> Any:
-    if process.stdin is None:
-        raise OSError("the worker process has no standard input")
-    return process.stdin
-
-
-def _stdout(process: subprocess.Popen[bytes]) -> Any:
-    if process.stdout is None:
-        raise OSError("the worker process has no standard output")
-    return process.stdout
 
 
 def _cpu_seconds(pid: int) -> float:
