@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from trl_hybrid.verifier.faults import report_fault
 from trl_hybrid.verifier.numeric import parse_number
-from trl_hybrid.verifier.process import WorkerProcess
+from trl_hybrid.verifier.process import Failure, WorkerProcess
 from trl_hybrid.verifier.verdict import Reason, TimedReason
 
 
 # An innocent answer: where even this one fails, it is the gold that cannot be handled.
 PROBE = "7919"
-FAILURES: dict[str, Reason] = {"late": "timeout", "starved": "timeout", "dead": "crash"}
+FAILURES: dict[Failure, Reason] = {"late": "timeout", "starved": "timeout", "dead": "crash"}
 UNFINISHED: frozenset[Reason] = frozenset({"timeout", "memory", "crash", "error"})
 
 
@@ -113,13 +113,13 @@ def _ask(worker: WorkerProcess, gold: str, answer: str) -> Reason:
     """
     task = {"gold": gold, "answer": answer}
     reply = worker.ask(task)
-    if reply.status in ("starved", "dead"):
+    if reply in ("starved", "dead"):
         reply = worker.ask(task)
-    if "error" in reply.record:
-        report_fault(reply.record["error"], gold, answer)
-    if reply.status == "ok":
-        return reply.record["reason"]
-    return FAILURES[reply.status]
+    if isinstance(reply, str):
+        return FAILURES[reply]
+    if "error" in reply:
+        report_fault(reply["error"], gold, answer)
+    return reply["reason"]
 
 
 def _shut_down(workers: list[WorkerProcess], jobs: "queue.SimpleQueue[Job | None]", closed: threading.Event) -> None:

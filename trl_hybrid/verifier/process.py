@@ -7,7 +7,6 @@ import selectors
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
@@ -17,20 +16,10 @@ STARVED = 0.2  # share of the deadline in CPU time below which the machine, not 
 BOOTSTRAP = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from trl_hybrid.verifier.worker import run; "
 
 Failure = Literal["late", "starved", "dead"]
+"""The deadline passed; it passed, but the task hardly got any CPU time; the process ended."""
 
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came of one task: the worker's record, or how the worker failed.
-
-    Attributes:
-        status: "late": the deadline passed; "starved": it passed, but the task hardly got any CPU time; "dead": the
-            process ended.
-        record: The worker's JSON object, empty unless `status` is "ok".
-    """
-
-    status: Literal["ok"] | Failure
-    record: dict[str, Any] = field(default_factory=dict)
+Reply = dict[str, Any] | Failure
+"""What came of one task: the worker's JSON object, or how the worker failed."""
 
 
 class WorkerProcess:
@@ -100,10 +89,10 @@ class WorkerProcess:
         process = self._ready_process()
         cpu_before = _cpu_seconds(process.pid)
         reply = self._exchange(process, task)
-        if reply.status == "ok":
+        if isinstance(reply, dict):
             return reply
-        if reply.status == "late" and _cpu_seconds(process.pid) - cpu_before < STARVED * self.timeout:
-            reply = Reply("starved")
+        if reply == "late" and _cpu_seconds(process.pid) - cpu_before < STARVED * self.timeout:
+            reply = "starved"
         self.kill()
         if not self._interrupted:
             self.start()  # without waiting: it gets ready while the caller deals with the failure
@@ -113,9 +102,9 @@ class WorkerProcess:
         deadline = time.monotonic() + self.timeout
         try:
             if not _write(process, json.dumps(task).encode() + b"\n", deadline):
-                return Reply("late")
+                return "late"
         except BrokenPipeError:
-            return Reply("dead")
+            return "dead"
         return _read(process, deadline)
 
     def _ready_process(self) -> subprocess.Popen[bytes]:
@@ -129,15 +118,15 @@ class WorkerProcess:
             self.kill()
             process = self.start()
         reply = _read(process, time.monotonic() + START_TIMEOUT)
-        if reply.status != "ok":  # once more: a busy machine, or somebody killed it
+        if isinstance(reply, str):  # once more: a busy machine, or somebody killed it
             self.kill()
             process = self.start()
             reply = _read(process, time.monotonic() + START_TIMEOUT)
-        if reply.status == "ok" and "error" not in reply.record:
+        if isinstance(reply, dict) and "error" not in reply:
             self._ready = True
             return process
         self.kill()
-        why = reply.record.get("error", f"the process was {reply.status} before it was ready")
+        why = f"the process was {reply} before it was ready" if isinstance(reply, str) else reply["error"]
         raise RuntimeError(
             f"A worker of the verifier cannot start with {sys.executable}: {why}. Fix: pip install "
             f"'math-verify>=0.9', and memory_limit_mb of at least 256 (it is {self.memory_limit_mb})."
@@ -169,12 +158,12 @@ def _read(process: subprocess.Popen[bytes], deadline: float) -> Reply:
     line = b""
     while not line.endswith(b"\n"):
         if not _is_ready(descriptor, selectors.EVENT_READ, deadline):
-            return Reply("late")
+            return "late"
         chunk = os.read(descriptor, 65536)
         if not chunk:
-            return Reply("dead")
+            return "dead"
         line += chunk
-    return Reply("ok", json.loads(line))
+    return json.loads(line)
 
 
 def _cpu_seconds(pid: int) -> float:
