@@ -128,7 +128,7 @@ def add_plans(ways: dict[str, Result], setting: Setting) -> None:
     footprint = measure_footprint(AutoConfig.from_pretrained(setting.folder), setting.dtype)
     for name, placement in OURS.items():
         if "peak_bytes" in ways.get(name, {}):
-            ways[name]["planned_bytes"] = footprint.gpu_bytes(placement)
+            ways[name]["planned_bytes"] = footprint.on_gpu(placement).total
 
 
 def quotient(ways: dict[str, Result], rival: str, way: str, key: str = "median_seconds") -> float | None:

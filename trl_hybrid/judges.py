@@ -46,7 +46,11 @@ class Verifier(Protocol):
         ...
 
     def prefetch(
-        self, completions: Sequence[Any], solutions: Sequence[Any], prompts: Sequence[Any] | None = None
+        self,
+        completions: Sequence[Any],
+        solutions: Sequence[Any],
+        prompts: Sequence[Any] | None = None,
+        completion_truncated: Sequence[bool] | None = None,
     ) -> None:
         """Start the work on rows that will be judged next, and return at once: it then goes on while they are scored.
 
@@ -54,6 +58,7 @@ class Verifier(Protocol):
             completions: As in `__call__`.
             solutions: The data set's column `solution`; without that column nothing is prefetched.
             prompts: As in `__call__`.
+            completion_truncated: As in `__call__`; `None` where the trainer does not tell.
         """
         return
 

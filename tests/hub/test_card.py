@@ -1,12 +1,13 @@
 """The card says what was paid, what came of it and what may be done with it, and nothing that it cannot know."""
 
 import json
+import re
 
 import pytest
 from hub_run import SYSTEM_PROMPT, make_run
 from huggingface_hub import HfApi, ModelCard
 
-from trl_hybrid.hub.card import make_card, snippet
+from trl_hybrid.hub.card import make_card
 from trl_hybrid.hub.origin import licence_of
 from trl_hybrid.policy.source import weights_digest
 from trl_hybrid.runs.record import read_record
@@ -150,10 +151,13 @@ def test_system_prompt_keeps_its_place_in_code_and_tables(make):
     assert f'{{"role": "system", "content": {SYSTEM_PROMPT!r}}},' in text
 
 
-def test_snippet_without_system_prompt_is_code():
-    code = snippet("me/tiny", None, 40, adapter=False)
+@pytest.mark.parametrize("adapter", [True, False])
+def test_snippet_without_system_prompt_is_code(make, adapter):
+    (code,) = re.findall(r"```python\n(.*?)```", make(adapter=adapter, max_completion_length=40).text, re.DOTALL)
     compile(code, "card", "exec")
     assert "system" not in code
+    assert ("from peft import AutoPeftModelForCausalLM\n" in code) is adapter
+    assert "name = 'me/tiny'\n" in code
     assert "max_new_tokens=40" in code
 
 

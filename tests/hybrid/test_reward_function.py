@@ -91,10 +91,12 @@ class TestReward:
         reward.verifier.prefetch = lambda *arguments: order.append(arguments)
         reward.reward_model = lambda **kwargs: order.append("score") or SCORES
         call(reward, solution=["1"] * 8)
-        assert order == [(["an answer"] * 8, ["1"] * 8, PROMPTS), "score"]
+        assert order == [(["an answer"] * 8, ["1"] * 8, PROMPTS, None), "score"]
         call(reward)
         call(reward, solution=None)
         assert order[2:] == ["score", "score"]  # nothing to verify against
+        call(reward, solution=["1"] * 8, completion_truncated=[True] * 8)
+        assert order[4] == (["an answer"] * 8, ["1"] * 8, PROMPTS, [True] * 8)
 
     def test_trls_loggers_reach_the_judges_where_trl_gives_them(self):
         reward, given = reward_of(), {"log_extra": lambda *_: None, "log_metric": lambda *_: None}

@@ -186,7 +186,7 @@ def test_many_rows_share_one_tile_of_logits(adapted):
 def test_activations_and_generation_take_turns(adapted):
     parts = estimate_training(adapted, WORK)
     lasting = parts.weights + parts.optimizer + parts.gradients + parts.context
-    assert parts.total == lasting + max(parts.activations, parts.generation)
+    assert parts.need.total == lasting + max(parts.activations, parts.generation)
 
 
 def test_tiles_are_those_of_trl():
@@ -258,7 +258,7 @@ WORKLOADS = st.builds(
 def test_more_work_never_takes_less(adapted, whole, work, field, more, peft):
     policy = adapted if peft else whole
     larger = replace(work, **{field: getattr(work, field) + more})
-    assert estimate_training(policy, work).total <= estimate_training(policy, larger).total
+    assert estimate_training(policy, work).need.total <= estimate_training(policy, larger).need.total
 
 
 @given(WORKLOADS)

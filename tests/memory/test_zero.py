@@ -116,14 +116,14 @@ def test_deepspeed_s_settings_may_be_incomplete():
 @given(st.integers(1, 63), st.integers(0, 3))
 def test_more_processes_never_take_more(full_precision, processes, stage):
     def total(number):
-        return estimate_shared_training(full_precision, replace(WORK, processes=number), Sharing(stage)).total
+        return estimate_shared_training(full_precision, replace(WORK, processes=number), Sharing(stage)).need.total
 
     assert total(processes + 1) <= total(processes)
 
 
 def test_sharing_takes_less_than_each_gpu_by_itself(full_precision):
-    alone = estimate_training(full_precision, WORK).total
-    assert estimate_shared_training(full_precision, WORK, Sharing(2)).total < alone
+    alone = estimate_training(full_precision, WORK).need.total
+    assert estimate_shared_training(full_precision, WORK, Sharing(2)).need.total < alone
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from trl import ModelConfig
 
 from trl_hybrid import HybridGRPOConfig
 from trl_hybrid.errors import InputError
-from trl_hybrid.recipe.asked_for import check_asked_for, check_sampling
+from trl_hybrid.recipe.asked_for import check_installed, check_sampling
 from trl_hybrid.recipe.options import JudgeArguments
 
 
@@ -52,11 +52,11 @@ def test_packages_that_are_not_installed(monkeypatch, settings, model, judges, s
     installed = ("tensorboard",)
     monkeypatch.setattr("trl_hybrid.recipe.asked_for.find_spec", lambda name: name if name in installed else None)
     with pytest.raises(InputError, match=said):
-        check_asked_for(config(**settings), ModelConfig(**model), JudgeArguments(**judges))
+        check_installed(config(**settings), ModelConfig(**model), JudgeArguments(**judges))
 
 
 def test_plain_settings_ask_for_no_package(monkeypatch):
     monkeypatch.setattr("trl_hybrid.recipe.asked_for.find_spec", lambda name: None)
-    check_asked_for(config(), ModelConfig(), JudgeArguments())
+    check_installed(config(), ModelConfig(), JudgeArguments())
     with pytest.raises(InputError, match="report_to tensorboard needs the package tensorboard"):
-        check_asked_for(config(report_to="tensorboard"), ModelConfig(), JudgeArguments())
+        check_installed(config(report_to="tensorboard"), ModelConfig(), JudgeArguments())

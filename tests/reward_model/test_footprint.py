@@ -72,8 +72,8 @@ def test_acemath_on_a_gpu_by_hand():
     # Only norm and head last: two layers and the embedding are gathered for a forward of 1000 x 137,216 bytes.
     assert found.on_gpu("zero3", 1000) == Need(21_504, 2 * 466_115_584 + 1_089_994_752 + 137_216_000)
     assert found.on_gpu("cpu") == Need(0, 0)
-    assert found.gpu_bytes("streamed") == 1_398_368_256 + 1_627_389_952
-    assert found.gpu_bytes("resident", 1000) == 14_141_252_608 + 137_216_000
+    assert found.on_gpu("streamed").total == 1_398_368_256 + 1_627_389_952
+    assert found.on_gpu("resident", 1000).total == 14_141_252_608 + 137_216_000
 
 
 def test_a_forward_is_short_on_a_cpu():
@@ -310,7 +310,7 @@ def test_more_memory_never_gives_a_slower_placement(footprint, free, more, token
 @given(FOOTPRINTS, st.integers(1, 10**5), st.integers(0, 10**5))
 def test_more_tokens_never_take_less(footprint, tokens, more):
     for placement in PLACEMENTS:
-        assert footprint.gpu_bytes(placement, tokens) <= footprint.gpu_bytes(placement, tokens + more)
+        assert footprint.on_gpu(placement, tokens).total <= footprint.on_gpu(placement, tokens + more).total
 
 
 def test_weights_are_counted_while_the_policy_s_zero3_settings_are_alive():

@@ -194,7 +194,7 @@ def resolved(qwen2, monkeypatch, free, **settings):
 
 def test_auto_asks_its_own_gpu_for_what_is_free_and_says_why(qwen2, monkeypatch, caplog):
     found = measure_footprint(load_config(Source(qwen2.path)))
-    needed = found.gpu_bytes("resident", 100)
+    needed = found.on_gpu("resident", 100).total
     with caplog.at_level(logging.WARNING):
         assert resolved(qwen2, monkeypatch, needed, token_budget=100) == "resident"
         assert caplog.messages[-1].startswith("Reward model placement: resident: needs ")

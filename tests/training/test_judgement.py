@@ -171,14 +171,14 @@ class TestOneStep:
             tensor([1.0, 0.0, 0.0, 0.0]), tensor([2.0, 9.0, 1.0, 3.0]), LENGTHS, 4, training
         )
         assert judged.warnings == ()
-        assert torch.equal(judged.weights, torch.ones(4, dtype=torch.float64)) is not training
-        assert judged.disagreements.shape == (4,)
-        assert not judged.disagreements[0]  # a right answer
+        assert torch.equal(judged.columns["difficulty_weight"], torch.ones(4, dtype=torch.float64)) is not training
+        assert judged.columns["disagreement"].shape == (4,)
+        assert not judged.columns["disagreement"][0]  # a right answer
 
     def test_the_weights_are_handed_on_and_what_they_stand_on_is_told(self, tmp_path):
         made, rows = judgement(tmp_path), (tensor([1.0, 0.0, 0.0, 0.0]), tensor([2.0, 9.0, 1.0, 3.0]))
         judged = made.judge(*rows, LENGTHS, 4, True)
-        assert torch.equal(judged.weights, judgement(tmp_path).weight.weigh(*rows, 4))
+        assert torch.equal(judged.columns["difficulty_weight"], judgement(tmp_path).weight.weigh(*rows, 4))
         assert judged.figures["sigma_bar"] == made.weight.sigma_bar is not None
         assert judged.figures["weight_saturated"] == made.weight.at_ends
         # Nothing is known of the spread before a group has been judged.

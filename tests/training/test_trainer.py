@@ -173,10 +173,24 @@ class TestHybridColumn:
         for column, name in ((REWARD_MODEL, "score"), (VERIFIER, "collect")):
             answers = trainer.reward_funcs[column].answers
             trainer.reward_funcs[column] = lambda name=name, answers=answers, **kwargs: order.append(name) or answers
-        calculate(trainer, 8)
+        calculate(trainer, 8, ids=[[7, trainer.eos_token_ids[0]]] * 7 + [[7]])
         completions = [[{"role": "assistant", "content": f"answer {i}"}] for i in range(8)]
         prompts = [[{"role": "user", "content": f"question {i // 4}"}] for i in range(8)]
-        assert order == [("prefetch", completions, ["1"] * 8, prompts), "score", "collect"]
+        ahead = ("prefetch", completions, ["1"] * 8, prompts, [False] * 7 + [True])
+        assert order == [ahead, "score", "collect"]
+
+    def test_each_answer_is_extracted_once(self, tmp_path, monkeypatch):
+        from trl_hybrid.verifier import verifier
+
+        finished, extract = [], verifier.extract_answer
+        monkeypatch.setattr(
+            verifier, "extract_answer", lambda *row: (finished.append((row[0], row[2])), extract(*row))[1]
+        )
+        trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
+        with MathVerifier(num_workers=1) as trainer.verifier:
+            trainer.reward_funcs[VERIFIER] = trainer.verifier
+            calculate(trainer, 4, ids=[[7, trainer.eos_token_ids[0]]] * 3 + [[7]])
+        assert finished == [("answer 0", True), ("answer 1", True), ("answer 2", True), ("answer 3", False)]
 
     def test_without_solutions_nothing_is_verified_ahead(self, tmp_path):
         trainer = hybrid_trainer(tmp_path, VERDICTS, SCORES)
@@ -188,7 +202,7 @@ class TestHybridColumn:
     def test_a_process_may_have_a_single_row(self, tmp_path):
         args = config(tmp_path, num_generations_eval=1)
         trainer, asked = hybrid_trainer(tmp_path, [1.0], [3.0], args=args), []
-        trainer.verifier.prefetch = lambda completions, solutions, prompts: asked.append(solutions)
+        trainer.verifier.prefetch = lambda completions, solutions, *more: asked.append(solutions)
         trainer.model.eval()
         assert calculate(trainer, 1).tolist() == [[3.0, 1.0, 1.0]]
         assert asked == [["1"]]

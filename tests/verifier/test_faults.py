@@ -55,7 +55,7 @@ def test_a_fault_inside_the_worker_has_its_reason(monkeypatch):
 
     monkeypatch.setattr(symbolic, "compare", lambda gold, answer, algebra: broken("poison"))
     reply = symbolic.judge("x+y", "y+x")
-    assert (reply["correct"], reply["reason"]) == (False, "error")
+    assert reply["reason"] == "error"
     assert "a rule of ours" in reply["error"]
 
 

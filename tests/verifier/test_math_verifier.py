@@ -85,10 +85,59 @@ def test_prefetch_returns_at_once_and_the_batch_only_collects():
         assert time.perf_counter() - start < 0.5
 
 
+@pytest.fixture
+def extracted(monkeypatch):
+    """The completions that an answer was extracted from, and whether they counted as finished."""
+    from trl_hybrid.verifier import verifier
+
+    found, extract = [], verifier.extract_answer
+
+    def watched(completion, prompt="", finished=True):
+        found.append((completion, finished))
+        return extract(completion, prompt, finished)
+
+    monkeypatch.setattr(verifier, "extract_answer", watched)
+    return found
+
+
+def test_what_was_begun_ahead_is_extracted_once_and_serves_one_call(extracted):
+    columns = ["So it is 42", "So it is 42"], ["42", "42"], [messages("What?"), messages("What?")], [False, True]
+    with MathVerifier(num_workers=1) as verifier:
+        verifier.prefetch(*columns)
+        assert extracted == [("So it is 42", True), ("So it is 42", False)]
+        completions, solution, prompts, cut_off = columns
+        for expected in (2, 4):
+            assert verifier(prompts, completions, solution, completion_truncated=cut_off) == [1.0, 0.0]
+            assert len(extracted) == expected
+
+
+def test_what_was_begun_ahead_is_of_no_use_to_other_rows(extracted):
+    completions, golds = [messages("So it is 42")], ["42"]
+    with MathVerifier(num_workers=1) as verifier:
+        verifier.prefetch(completions, golds)
+        assert verifier(None, completions, golds, completion_truncated=[True]) == [0.0]
+        verifier.prefetch(completions, golds)
+        assert verifier(None, completions, ["41"]) == [0.0]
+        verifier.prefetch(completions, golds)
+        completions[0][-1]["content"] = "So it is 43"
+        assert verifier(None, completions, golds) == [0.0]
+        assert verifier(["So it is 43"], completions, golds) == [0.0]
+        assert [text for text, _ in extracted[-3:]] == ["So it is 42", "So it is 43", "So it is 43"]
+
+
+def test_what_was_begun_ahead_ends_with_the_workers():
+    rows = [r"\boxed{\binom{9999}{5000}^{20000}}", r"\boxed{y+x}"], ["7", "x+y"]
+    with MathVerifier(num_workers=1, timeout=1.0) as verifier:
+        verifier.prefetch(*rows)
+        verifier.close()
+        assert [verdict.reason for verdict in verifier.verify_batch(*rows)] == ["timeout", "symbolic"]
+
+
 def test_it_is_picklable_before_and_after_use(verifier):
     fresh = pickle.loads(pickle.dumps(MathVerifier(method="strict", format_reward=0.1)))
     assert fresh(None, ["#### 4", "#### 5"], ["4", "4"]) == [1.0, 0.1]
     verifier.verify(None, r"\boxed{y+x}", "x+y")
+    verifier.prefetch([r"\boxed{y+2x}"], ["2x+y"])
     with pickle.loads(pickle.dumps(verifier)) as copy:
         assert copy.worker_pids() == []
         assert copy.verify(None, r"\boxed{y+x}", "x+y").correct

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from trl_hybrid.verifier import extract_answer, extract_gold
 from trl_hybrid.verifier.equivalence import compare_without_algebra
 from trl_hybrid.verifier.symbolic import judge
+from trl_hybrid.verifier.verdict import is_right
 from trl_hybrid.verifier.words import NUMBER_WORDS, number_in_words
 
 
@@ -25,8 +26,7 @@ LETTERS = st.sampled_from("ABCDEFGHIJ")
 def verdict(gold, answer):
     """What the rules say of an answer in a box, with algebra only where nothing else decides."""
     pair = extract_gold(gold), extract_answer(rf"So \boxed{{{answer}}}").text
-    judgement = compare_without_algebra(*pair)
-    return judge(*pair)["correct"] if judgement is None else judgement.correct
+    return is_right(compare_without_algebra(*pair) or judge(*pair)["reason"])
 
 
 def right(gold, *answers):
@@ -306,8 +306,8 @@ def test_number_in_words(words):
 )
 def test_every_place_of_an_answer(n, place):
     text = f"First 3 + 4 = 7, so 7. {place.format(n)}"
-    assert compare_without_algebra(str(n), extract_answer(text).text).correct is True
-    assert compare_without_algebra(str(n + 1), extract_answer(text).text).correct is False
+    assert is_right(compare_without_algebra(str(n), extract_answer(text).text)) is True
+    assert is_right(compare_without_algebra(str(n + 1), extract_answer(text).text)) is False
     assert extract_answer(text, finished=False).form == extract_answer(text).form != "text"
 
 

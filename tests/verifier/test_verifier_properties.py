@@ -11,6 +11,7 @@ from trl_hybrid.verifier import MathVerifier, extract_answer, extract_gold
 from trl_hybrid.verifier.equivalence import NeedsAlgebraError, compare
 from trl_hybrid.verifier.latex import key, normalize
 from trl_hybrid.verifier.numeric import parse_number
+from trl_hybrid.verifier.verdict import is_right
 
 
 ATOMS = [
@@ -67,13 +68,13 @@ def test_no_text_breaks_extraction_and_comparison(gold, answer):
     assert found is None or found.text.strip()
     with contextlib.suppress(NeedsAlgebraError):
         judgement = compare(extract_gold(gold), answer, no_algebra)
-        assert judgement.correct is not True or answer.strip()
+        assert not is_right(judgement) or answer.strip()
 
 
 @given(latex)
 def test_an_answer_equals_itself_unless_it_says_nothing(text):
     judgement = compare(text, text, no_algebra)
-    assert judgement.correct in (True, None)
+    assert is_right(judgement) is not False
 
 
 @given(latex)
@@ -91,27 +92,27 @@ def test_integers_are_read_with_and_without_separators(value):
 def test_fractions_equal_their_reduced_form(numerator, denominator):
     value = Fraction(numerator, denominator)
     reduced = rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
-    assert compare(reduced, f"{numerator}/{denominator}", no_algebra).correct
+    assert is_right(compare(reduced, f"{numerator}/{denominator}", no_algebra))
 
 
 @given(st.integers(-(10**9), 10**9), st.integers(-(10**9), 10**9))
 def test_different_integers_are_never_equal(gold, answer):
-    assert bool(compare(str(gold), str(answer), no_algebra).correct) == (gold == answer)
+    assert bool(is_right(compare(str(gold), str(answer), no_algebra))) == (gold == answer)
 
 
 @given(st.lists(st.integers(-50, 50), min_size=2, max_size=6, unique=True), st.randoms())
 def test_a_list_may_be_given_in_any_order_but_a_tuple_may_not(values, random):
     shuffled = random.sample(values, len(values))
     listed = [", ".join(map(str, items)) for items in (values, shuffled)]
-    assert compare(listed[0], listed[1], no_algebra).correct
-    assert bool(compare(f"({listed[0]})", f"({listed[1]})", no_algebra).correct) == (values == shuffled)
+    assert is_right(compare(listed[0], listed[1], no_algebra))
+    assert bool(is_right(compare(f"({listed[0]})", f"({listed[1]})", no_algebra))) == (values == shuffled)
 
 
 @given(st.integers(0, 99), st.integers(0, 99))
 def test_a_second_candidate_makes_an_answer_wrong(gold, other):
     if gold != other:
         for hedge in (f"{gold} or {other}", f"{other}, {gold}", f"{gold} = {other}", rf"{other} \approx {gold}"):
-            assert compare(str(gold), hedge, no_algebra).correct is False
+            assert is_right(compare(str(gold), hedge, no_algebra)) is False
 
 
 @pytest.mark.slow

@@ -105,12 +105,12 @@ def test_a_deadline_that_passes_without_cpu_time_is_tried_again(one_worker):
 def test_a_task_that_a_stopped_worker_does_not_read_ends_at_the_deadline():
     worker = WorkerProcess(timeout=1.0, memory_limit_mb=512)
     try:
-        assert worker.ask({"gold": "x", "answer": "y"}).status == "ok"
+        assert "reason" in worker.ask({"gold": "x", "answer": "y"})
         os.kill(worker.pid, signal.SIGSTOP)
         start = time.monotonic()
-        assert worker.ask({"gold": "x" * 1_000_000, "answer": "y"}).status == "starved"  # more than a pipe holds
+        assert worker.ask({"gold": "x" * 1_000_000, "answer": "y"}) == "starved"  # more than a pipe holds
         assert time.monotonic() - start < 5.0
-        assert worker.ask({"gold": "x", "answer": "y"}).status == "ok"
+        assert "reason" in worker.ask({"gold": "x", "answer": "y"})
     finally:
         worker.kill()
 

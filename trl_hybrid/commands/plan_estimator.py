@@ -71,7 +71,7 @@ class Estimator:
             "gpus": self.launch.processes,
             "policy": {"name": model.model_name_or_path, **_sizes(policy, work)},
             "reward_model": {"name": judges.reward_model_name_or_path, "weights": footprint.weight_bytes},
-            "training": {**asdict(parts), "total": parts.total},
+            "training": {**asdict(parts), "total": parts.need.total},
             "placements": _placements(footprint, parts, tokens, self.launch.processes, quantized),
             "free": _free_bytes(self.gpu_bytes, training),
             "host": self._host_bytes(),

@@ -8,6 +8,7 @@ from trl_hybrid.verifier import MathVerifier, extract_answer, is_blank
 from trl_hybrid.verifier.equivalence import compare_without_algebra
 from trl_hybrid.verifier.latex import normalize
 from trl_hybrid.verifier.shapes import is_prose
+from trl_hybrid.verifier.verdict import is_right
 from trl_hybrid.verifier.verifier import MAX_LENGTH
 
 
@@ -43,7 +44,7 @@ def gold_fault(gold: str) -> str | None:
         return NO_FINAL_ANSWER
     given_back = extract_answer(boxed(gold))
     same = compare_without_algebra(gold, given_back.text) if given_back else None
-    return None if same is not None and same.correct else "the gold in a box does not match itself"
+    return None if same is not None and is_right(same) else "the gold in a box does not match itself"
 
 
 def find_faults(verifier: MathVerifier, golds: Iterable[str]) -> dict[str, str]:

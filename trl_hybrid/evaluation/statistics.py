@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from trl_hybrid.evaluation.metrics import best_of, bootstrap_interval, pass_at_k, steps_of_k, vote
 from trl_hybrid.verifier.equivalence import compare_strings, compare_without_algebra
+from trl_hybrid.verifier.verdict import is_right
 
 
 FIELDS = {"lenient": "correct", "strict": "strict"}
@@ -49,8 +50,8 @@ def same_answer(one: str, other: str) -> bool:
     >>> same_answer("1,000", "1000.0"), same_answer(r"\frac12", "0.5"), same_answer("x+1", "1+x")
     (True, True, False)
     """
-    judgement = compare_without_algebra(one, other)
-    return one == other or (judgement is not None and bool(judgement.correct))
+    reason = compare_without_algebra(one, other)
+    return one == other or (reason is not None and bool(is_right(reason)))
 
 
 def same_text(one: str, other: str) -> bool:
@@ -59,7 +60,7 @@ def same_text(one: str, other: str) -> bool:
     >>> same_text(r"\dfrac12", r"\frac{1}{2}"), same_text(r"\frac12", "0.5")
     (True, False)
     """
-    return one == other or bool(compare_strings(one, other).correct)
+    return one == other or compare_strings(one, other) == "exact"
 
 
 SAME = {"lenient": same_answer, "strict": same_text}

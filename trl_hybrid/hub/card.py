@@ -46,10 +46,12 @@ def make_card(record: RunRecord, name: str, licences: dict[str, str | None]) -> 
         card_metadata(record, name, adapter),
         template_path=str(TEMPLATE),
         title=name.split("/")[-1],
+        name=name,
         adapter=adapter,
         base=model_link(base, record.commits.get("model") or record["model_revision"]),
         base_folder=base if adapter and not on_hub(base) else None,
-        snippet=snippet(name, record.asked.get("system_prompt"), record["max_completion_length"], adapter),
+        system_prompt=record.asked.get("system_prompt"),
+        max_new_tokens=record["max_completion_length"],
         figures=[
             (key.replace("_", " "), percent(before), percent(after))
             for key, (before, after) in record.accuracy.items()
@@ -106,40 +108,4 @@ def card_metadata(record: RunRecord, name: str, adapter: bool) -> ModelCardData:
         datasets=[part for part in data if on_hub(part)] or None,
         tags=TAGS,
         eval_results=results or None,
-    )
-
-
-def snippet(name: str, system_prompt: str | None, max_new_tokens: int, adapter: bool) -> str:
-    """Return code that loads what was pushed and answers as in training.
-
-    Args:
-        name: The repository.
-        system_prompt: Put before each problem in training.
-        max_new_tokens: The longest completion of training.
-        adapter: Whether the repository holds an adapter and not a whole model.
-    """
-    loader = "AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM"
-    imports = (
-        ["from peft import AutoPeftModelForCausalLM", "from transformers import AutoTokenizer"]
-        if adapter
-        else ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
-    )
-    system = [f'    {{"role": "system", "content": {system_prompt!r}}},'] if system_prompt else []
-    return "\n".join(
-        [
-            *imports,
-            "",
-            f"name = {name!r}",
-            f'model = {loader}.from_pretrained(name, dtype="auto", device_map="auto")',
-            "tokenizer = AutoTokenizer.from_pretrained(name)",
-            "messages = [",
-            *system,
-            '    {"role": "user", "content": "What is 12 + 30?"},',
-            "]",
-            "inputs = tokenizer.apply_chat_template(",
-            '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
-            ").to(model.device)",
-            f"output = model.generate(**inputs, max_new_tokens={max_new_tokens}, do_sample=False)",
-            'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
-        ]
     )

@@ -93,7 +93,8 @@ class HybridReward:
         loggers = {"log_extra": log_extra, "log_metric": log_metric}
         arguments = {**kwargs, **{name: logger for name, logger in loggers.items() if logger is not None}}
         if hasattr(self.verifier, "prefetch") and kwargs.get("solution") is not None:
-            self.verifier.prefetch(completions, kwargs["solution"], prompts)  # pyright: ignore[reportFunctionMemberAccess]
+            ahead = kwargs["solution"], prompts, kwargs.get("completion_truncated")
+            self.verifier.prefetch(completions, *ahead)  # pyright: ignore[reportFunctionMemberAccess]
         scores = _column(self.reward_model(prompts=prompts, completions=completions, **arguments))
         paid = _column(self.verifier(prompts=prompts, completions=completions, **arguments))
         verdicts = read_verdicts(paid, getattr(self.verifier, "correct_reward", Verifier.correct_reward))

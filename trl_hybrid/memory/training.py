@@ -121,11 +121,6 @@ class TrainingMemory:
         lasting = self.weights + self.reference + self.optimizer + self.gradients + self.context
         return Need(lasting, max(self.activations, self.generation))
 
-    @property
-    def total(self) -> int:
-        """The peak."""
-        return self.need.total
-
 
 def describe_policy(
     config: PreTrainedConfig,

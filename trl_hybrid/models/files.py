@@ -4,7 +4,8 @@ import json
 from collections.abc import Collection, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from trl_hybrid.errors import InputError
 
@@ -50,7 +51,7 @@ def check_model_folder(folder: Path, role: str, scores: bool = False) -> None:
     if (folder / ADAPTER_CONFIG).is_file() or not (folder / "config.json").is_file():
         raise InputError(_no_model(folder, role, scores))
     files = _loaded_files(folder, role, scores)
-    names = {name for file in files for name in _checked_header(file, folder, role)}
+    names = {name for file in files for name in _names_of_weights(file, folder, role)}
     _check_tokenizer(folder, role)
     if scores and not any(name.endswith(SCORE_HEAD) for name in names):
         raise InputError(
@@ -73,7 +74,7 @@ def check_adapter_folder(folder: Path) -> None:
             f"The weights of the adapter {str(folder)!r} must lie in {ADAPTER_WEIGHTS}; there are {found}. Copy them "
             "there, or save the adapter again by PEFT."
         )
-    _checked_header(file, folder, "adapter")
+    _names_of_weights(file, folder, "adapter")
 
 
 def check_listing(files: Collection[str], name: str, role: str, scores: bool = False) -> None:
@@ -114,45 +115,18 @@ def adapter_message(name: str, role: str, base: str | None, scores: bool = False
     return f"The {role} must be a whole model; {name!r} is an adapter{on}. {way_on}"
 
 
-def read_header(file: Path) -> dict[str, Any]:
-    """Read which tensors a safetensors file holds.
-
-    The format: eight bytes, little-endian, say how long the header is; the header is JSON; then come the tensors,
-    whose places the header says.
-
-    Returns:
-        The header: `{name: {"dtype": ..., "shape": [...], "data_offsets": [start, end]}}`.
-
-    Raises:
-        ValueError: The file is shorter or longer than its header says, or is no safetensors file.
-    """
-    size = file.stat().st_size
-    with file.open("rb") as content:
-        start = content.read(len(POINTER))
-        if start == POINTER:
-            raise ValueError("it is Git LFS's pointer to the file and not the file (run `git lfs pull`)")
-        length = int.from_bytes(start[:8], "little")
-        if size < 8 or length > size - 8:
-            raise ValueError(f"its {size:,} bytes end within its header")
-        content.seek(8)
-        try:
-            header = json.loads(content.read(length))
-            tensors = {name: value for name, value in header.items() if name != "__metadata__"}
-            end = 8 + length + max((value["data_offsets"][1] for value in tensors.values()), default=0)
-        except (ValueError, AttributeError, TypeError, KeyError) as error:
-            raise ValueError("it is no safetensors file: its header cannot be read") from error
-    if size != end:
-        raise ValueError(f"it has {size:,} bytes, and its header says {end:,}")
-    return tensors
-
-
-def _checked_header(file: Path, folder: Path, role: str) -> dict[str, Any]:
+def _names_of_weights(file: Path, folder: Path, role: str) -> list[str]:
+    """List the tensors of a safetensors file, which says in its header how long it must be."""
     try:
-        return read_header(file)
-    except ValueError as error:
+        with safe_open(file, framework="numpy") as weights:
+            return list(weights.keys())
+    except SafetensorError as error:
+        with file.open("rb") as content:
+            is_pointer = content.read(len(POINTER)) == POINTER
+        why = "Git LFS's pointer to the file and not the file (run `git lfs pull`)" if is_pointer else str(error)
         raise InputError(
-            f"The weights of the {role} {str(folder)!r} are not whole: {file.name}: {error}. Copy or download the "
-            "file again; `hf download` goes on where it stopped."
+            f"The weights of the {role} {str(folder)!r} are not whole: {file.name}: {why}. Copy or download the file "
+            "again; `hf download` goes on where it stopped."
         ) from error
 
 

@@ -23,12 +23,6 @@ TRACKERS = {
 BNB_OPTIMIZERS = ("adamw_bnb_8bit", "adamw_8bit", "ademamix", "lion_", "paged_", "rmsprop_bnb")
 
 
-def check_asked_for(args: HybridGRPOConfig, model: ModelConfig, judges: JudgeArguments) -> None:
-    """Look at what the settings ask for, before anything is loaded; see [`check_sampling`] and [`check_installed`]."""
-    check_sampling(args)
-    check_installed(args, model, judges)
-
-
 def check_sampling(args: HybridGRPOConfig) -> None:
     """Refuse what fails at the first generation only: transformers answers, if only the held-out problems.
 

@@ -10,7 +10,7 @@ from trl_hybrid.hub.saved import Trained
 from trl_hybrid.hub.upload import push_run
 from trl_hybrid.memory.estimates import policy_of, reserved_bytes
 from trl_hybrid.models.check import check_model, check_reward_model
-from trl_hybrid.recipe.asked_for import check_asked_for
+from trl_hybrid.recipe.asked_for import check_installed, check_sampling
 from trl_hybrid.recipe.closing import finish
 from trl_hybrid.recipe.disk import run_bytes
 from trl_hybrid.recipe.options import JudgeArguments, TaskArguments
@@ -52,7 +52,8 @@ class GRPORun(RecipeRun):
         _, judges, model, args = self._parse(defaults, text, SHORT_HELP, tasks=TaskArguments, **classes)
         check_aggregation(args)
         check_save_strategy(args)
-        check_asked_for(args, model, judges)
+        check_sampling(args)
+        check_installed(args, model, judges)
         check_models(judges, args, model)
         self.push, self.token = args.push_to_hub, args.hub_token
         if self.push:

@@ -127,10 +127,6 @@ class Footprint:
             return Need(self.other_bytes, gathered + workspace)
         return Need(0)
 
-    def gpu_bytes(self, placement: Placement, tokens: int | None = None) -> int:
-        """Return the peak of `on_gpu`, as where nothing else is on the GPU."""
-        return self.on_gpu(placement, tokens).total
-
     def host_bytes(self, placement: Placement, processes: int = 1) -> int:
         """Return what one process holds in the machine's memory, pinned unless the placement is "cpu".
 

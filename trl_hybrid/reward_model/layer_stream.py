@@ -80,7 +80,7 @@ class LayerStream:
 def _into_slab(layer: nn.Module, pinned: bool) -> torch.Tensor:
     """Move a layer's weights into one flat tensor, which frees the ones that they were in."""
     first = next(layer.parameters())
-    size = _slab_size(layer)
+    size = sum(-(-parameter.numel() // ALIGNMENT) * ALIGNMENT for parameter in layer.parameters())
     try:
         slab = torch.empty(size, dtype=first.dtype, pin_memory=pinned)
     except RuntimeError as error:  # not torch's own for memory: the CUDA driver refuses
@@ -95,10 +95,6 @@ def _into_slab(layer: nn.Module, pinned: bool) -> torch.Tensor:
         view.copy_(parameter)
         parameter.data = view  # else the weights would be there twice
     return slab
-
-
-def _slab_size(layer: nn.Module) -> int:
-    return sum(-(-parameter.numel() // ALIGNMENT) * ALIGNMENT for parameter in layer.parameters())
 
 
 def _views(layer: nn.Module, slab: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:

@@ -94,7 +94,7 @@ def choose_placement(
         if free_bytes is None and placement != "cpu":
             continue
         if placement == "streamed" and not footprint.streamable:
-            shared = footprint.gpu_bytes("zero3", tokens)
+            shared = footprint.on_gpu("zero3", tokens).total
             advice = ": choose that" if shared <= left else ""
             passed_over.append(
                 f"this architecture cannot be streamed (zero3 would need {gigabytes(shared)} on the GPU{advice})"

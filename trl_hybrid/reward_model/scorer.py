@@ -95,7 +95,8 @@ class RewardModel:
             system_prompt = preset.system_prompt if preset is not None else None
 
         config = load_config(source)
-        limit = _length_limit(max_length, getattr(config.get_text_config(), "max_position_embeddings", None))
+        limits = max_length, getattr(config.get_text_config(), "max_position_embeddings", None)
+        limit = min((limit for limit in limits if limit is not None), default=None)
         self.renderer = RowRenderer(load_tokenizer(source), system_prompt, limit)
         self.cache = ScoreCache(cache_size)
 
@@ -263,11 +264,6 @@ class AceRewardModel(RewardModel):
         if system_prompt == PRESET:
             system_prompt = ACEMATH_SYSTEM_PROMPT
         super().__init__(model_name_or_path, system_prompt=system_prompt, **kwargs)
-
-
-def _length_limit(max_length: int | None, positions: int | None) -> int | None:
-    limits = [limit for limit in (max_length, positions) if limit is not None]
-    return min(limits, default=None)
 
 
 @cache

@@ -20,31 +20,17 @@ class Judged:
 
     Attributes:
         rewards: Hybrid rewards, shape (N,), float64; NaN where a row cannot be judged.
-        weights: Factors of the advantages, shape (N,), float64.
-        disagreements: Shape (N,), bool: wrong answers that the reward model likes best.
+        columns: What the completions' table tells of each row, each of shape (N,): `verdict` and `score` as they were
+            given, `disagreement` (bool: wrong answers that the reward model likes best) and `difficulty_weight`
+            (float64: the factor of the advantage).
         figures: What the step tells, without the figures that nothing speaks for.
         warnings: What somebody should hear now: each is said once in a run.
-        verdicts: As they were given, shape (N,).
-        scores: As they were given, shape (N,).
     """
 
     rewards: torch.Tensor
-    weights: torch.Tensor
-    disagreements: torch.Tensor
+    columns: dict[str, torch.Tensor]
     figures: dict[str, float]
     warnings: tuple[str, ...]
-    verdicts: torch.Tensor
-    scores: torch.Tensor
-
-    @property
-    def columns(self) -> dict[str, torch.Tensor]:
-        """What the completions' table tells of each row."""
-        return {
-            "verdict": self.verdicts,
-            "score": self.scores,
-            "disagreement": self.disagreements,
-            "difficulty_weight": self.weights,
-        }
 
 
 HACKING = (
@@ -127,7 +113,10 @@ class Judgement:
                 weights = self.weight.weigh(verdicts, scores, group_size)
                 warnings += self._tell_of_the_weight(self.weight, verdicts, weights, group_size, figures)
         known = {name: value for name, value in figures.items() if value == value}
-        return Judged(rewards, weights, disagreeing, known, tuple(warnings), verdicts, scores)
+        columns = {
+            "verdict": verdicts, "score": scores, "disagreement": disagreeing, "difficulty_weight": weights
+        }  # fmt: skip
+        return Judged(rewards, columns, known, tuple(warnings))
 
     def _remember(
         self, verdicts: torch.Tensor, scores: torch.Tensor, group_size: int, figures: dict[str, float]

@@ -174,9 +174,9 @@ class HybridGRPOTrainer(SharesPrompts, TrainsToTheLastStep, GRPOTrainer):
         if self.verifier is None:
             return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list, *more, **named)
         with self.times.measure("judging"):
-            if hasattr(self.verifier, "prefetch") and "solution" in inputs[0]:
-                self.verifier.prefetch(completions, [row["solution"] for row in inputs], prompts)
             cut_off = self.cut_off(completion_ids_list)
+            if hasattr(self.verifier, "prefetch") and "solution" in inputs[0]:
+                self.verifier.prefetch(completions, [row["solution"] for row in inputs], prompts, cut_off)
             inputs = [{**row, "completion_truncated": cut} for row, cut in zip(inputs, cut_off, strict=True)]
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list, *more, **named)
             self._judge(rewards, [len(ids) for ids in completion_ids_list])

@@ -13,7 +13,7 @@ from trl_hybrid.verifier.latex import PLAIN_NUMBER, key, normalize
 from trl_hybrid.verifier.numeric import IN_BASE, Number, parse_number, same_number, with_decimal_point
 from trl_hybrid.verifier.parts import RULES
 from trl_hybrid.verifier.plaintext import to_latex
-from trl_hybrid.verifier.verdict import MISMATCH, NOT_AN_ANSWER, UNJUDGEABLE, Comparison, Reason
+from trl_hybrid.verifier.verdict import Reason
 from trl_hybrid.verifier.words import number_in_words
 
 
@@ -38,7 +38,7 @@ def is_blank(gold: str) -> bool:
     return gold.strip().lower() in BLANK_GOLDS
 
 
-def compare(gold: str, answer: str, algebra: Algebra) -> Comparison:
+def compare(gold: str, answer: str, algebra: Algebra) -> Reason:
     r"""Judge one extracted answer against one gold answer.
 
     Args:
@@ -48,17 +48,17 @@ def compare(gold: str, answer: str, algebra: Algebra) -> Comparison:
 
     Example:
         >>> compare("1,000", "1000.0", algebra=lambda gold, answer: False)
-        Comparison(correct=True, reason='numeric')
+        'numeric'
     """
     if is_blank(gold):
-        return UNJUDGEABLE
-    if (judgement := _compare_plain(gold, answer)) is not None:
-        return judgement
+        return "unjudgeable"
+    if (reason := _compare_plain(gold, answer)) is not None:
+        return reason
     gold, answer = _read(gold), _read(answer)
     if key(gold) == key(answer):
-        return Comparison(True, "exact")
+        return "exact"
     if shapes.is_prose(gold):
-        return UNJUDGEABLE
+        return "unjudgeable"
     gold_label, gold_value = shapes.labelled_choice(gold)
     label, value = shapes.labelled_choice(answer)
     if label or gold_label:
@@ -74,28 +74,28 @@ def _read(text: str) -> str:
     return to_latex(normalize(text))
 
 
-def _compare_plain(gold: str, answer: str) -> Comparison | None:
+def _compare_plain(gold: str, answer: str) -> Reason | None:
     """The commonest pair, two numbers in plain digits: they have no other spelling, unit or part."""
     if not (PLAIN_NUMBER.fullmatch(gold) and PLAIN_NUMBER.fullmatch(answer)):
         return None
     if gold == answer:
-        return Comparison(True, "exact")
+        return "exact"
     gold_number, answer_number = parse_number(gold), parse_number(answer)
     if gold_number is None or answer_number is None:  # too many digits
         return None
     return _right_or_wrong(same_number(gold_number, answer_number), "numeric")
 
 
-def compare_without_algebra(gold: str, answer: str) -> Comparison | None:
-    r"""The judgement where strings and numbers decide it, else `None`.
+def compare_without_algebra(gold: str, answer: str) -> Reason | None:
+    r"""The reason where strings and numbers decide it, else `None`.
 
     Example:
-        >>> compare_without_algebra("1/2", "0.5").correct, compare_without_algebra("x+y", "y+x") is None
-        (True, True)
+        >>> compare_without_algebra("1/2", "0.5"), compare_without_algebra("x+y", "y+x")
+        ('numeric', None)
     """
     if len(gold) + len(answer) > QUICK_LENGTH:
         strings = compare_strings(gold, answer)
-        return strings if strings.correct else None
+        return strings if strings == "exact" else None
     try:
         return compare(gold, answer, _no_algebra)
     except NeedsAlgebraError:
@@ -106,34 +106,34 @@ def _no_algebra(gold: str, answer: str) -> bool:
     raise NeedsAlgebraError
 
 
-def compare_strings(gold: str, answer: str) -> Comparison:
+def compare_strings(gold: str, answer: str) -> Reason:
     r"""Judge by the normalised string alone.
 
     Example:
-        >>> compare_strings(r"\frac12", r"\dfrac{1}{2}").correct, compare_strings(r"\frac12", "0.5").correct
-        (True, False)
+        >>> compare_strings(r"\frac12", r"\dfrac{1}{2}"), compare_strings(r"\frac12", "0.5")
+        ('exact', 'mismatch')
     """
     if is_blank(gold):
-        return UNJUDGEABLE
+        return "unjudgeable"
     return _right_or_wrong(key(normalize(gold)) == key(normalize(answer)), "exact")
 
 
-def _compare_normal(gold: str, answer: str, algebra: Algebra, depth: int) -> Comparison:
+def _compare_normal(gold: str, answer: str, algebra: Algebra, depth: int) -> Reason:
     """`compare` for parts of answers, which are already normalised."""
     if key(gold) == key(answer):
-        return Comparison(True, "exact")
-    if (judgement := _compare_numbers(gold, answer)) is not None:
-        return judgement
+        return "exact"
+    if (reason := _compare_numbers(gold, answer)) is not None:
+        return reason
 
-    def part(gold: str, answer: str) -> Comparison:
+    def part(gold: str, answer: str) -> Reason:
         return _compare_normal(gold, answer, algebra, depth + 1)
 
-    def whole(gold: str, answer: str) -> Comparison:
+    def whole(gold: str, answer: str) -> Reason:
         return _by_algebra(gold, answer, algebra)
 
     for rule in RULES if depth < MAX_DEPTH else ():
-        if (judgement := rule(gold, answer, part, whole)) is not None:
-            return judgement
+        if (reason := rule(gold, answer, part, whole)) is not None:
+            return reason
     return whole(gold, answer)
 
 
@@ -145,36 +145,36 @@ def _number(text: str) -> Number | None:
     return number
 
 
-def _compare_numbers(gold: str, answer: str) -> Comparison | None:
+def _compare_numbers(gold: str, answer: str) -> Reason | None:
     if (same := units.same_time(gold, answer)) is not None:
         return _right_or_wrong(same, "numeric")
     gold_number, answer_number = _number(gold), _number(answer)
     if gold_number is None or answer_number is None:
-        return MISMATCH if any(IN_BASE.fullmatch(text) for text in (gold, answer)) else None
+        return "mismatch" if any(IN_BASE.fullmatch(text) for text in (gold, answer)) else None
     if units.disagree(gold, answer):
-        return MISMATCH
+        return "mismatch"
     return _right_or_wrong(same_number(gold_number, answer_number), "numeric")
 
 
-def _right_or_wrong(correct: bool, reason: Reason) -> Comparison:
-    return Comparison(True, reason) if correct else MISMATCH
+def _right_or_wrong(correct: bool, reason: Reason) -> Reason:
+    return reason if correct else "mismatch"
 
 
-def _by_algebra(gold: str, answer: str, algebra: Algebra) -> Comparison:
+def _by_algebra(gold: str, answer: str, algebra: Algebra) -> Reason:
     if shapes.restates_problem(gold, answer):
-        return NOT_AN_ANSWER
+        return "not_an_answer"
     if shapes.SIDE_BY_SIDE.search(answer):  # equal strings are right already
-        return MISMATCH if shapes.SIDE_BY_SIDE.search(gold) else NOT_AN_ANSWER
+        return "mismatch" if shapes.SIDE_BY_SIDE.search(gold) else "not_an_answer"
     if shapes.primes(gold) != shapes.primes(answer):
-        return MISMATCH
+        return "mismatch"
     gold, answer = units.as_radians(gold, answer)
     if units.disagree(gold, answer):
-        return MISMATCH
+        return "mismatch"
     if is_too_large(gold):
-        return UNJUDGEABLE
+        return "unjudgeable"
     if is_too_large(answer):
-        return Comparison(False, "guard")
+        return "guard"
     correct = algebra(units.without_unit(gold), units.without_unit(answer))
     if correct is None:
-        return UNJUDGEABLE
+        return "unjudgeable"
     return _right_or_wrong(correct, "symbolic")

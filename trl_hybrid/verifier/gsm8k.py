@@ -11,7 +11,7 @@ from trl_hybrid.verifier.answers import ExtractedAnswer
 from trl_hybrid.verifier.cleaning import clean
 from trl_hybrid.verifier.equivalence import is_blank
 from trl_hybrid.verifier.numeric import parse_number
-from trl_hybrid.verifier.verdict import MISMATCH, UNJUDGEABLE, Comparison
+from trl_hybrid.verifier.verdict import Reason
 
 
 STRICT = re.compile(r"####\s{0,9}\\?\$?\s?(-?\s?\\?\$?[0-9.,]+)")
@@ -45,19 +45,19 @@ def _last_number(tokens: list[str]) -> str | None:
     return next((token for token in reversed(tokens) if any(char.isdigit() for char in token)), None)
 
 
-def compare_numbers(gold: str, answer: str) -> Comparison:
+def compare_numbers(gold: str, answer: str) -> Reason:
     """Compare as verl does, by string, and as numbers.
 
     Example:
-        >>> compare_numbers("18", "18.00").correct, compare_numbers("1000", "1,000.").correct
-        (True, True)
+        >>> compare_numbers("18", "18.00"), compare_numbers("1000", "1,000.")
+        ('numeric', 'numeric')
     """
     if is_blank(gold):
-        return UNJUDGEABLE
+        return "unjudgeable"
     plain = answer.replace(",", "")
     if gold in (plain, answer):
-        return Comparison(True, "exact")
+        return "exact"
     gold_number, number = parse_number(gold.lstrip("$ ")), parse_number(plain.rstrip("."))
     if gold_number is not None and number is not None and gold_number.value == number.value:
-        return Comparison(True, "numeric")
-    return MISMATCH
+        return "numeric"
+    return "mismatch"

@@ -172,12 +172,7 @@ def _quotient(match: re.Match[str]) -> Fraction | None:
 def _mixed(match: re.Match[str]) -> Fraction | None:
     sign, whole, *parts = match.groups()
     numerator, denominator = [int(part) for part in parts if part is not None]
-    return None if denominator == 0 else _signed(sign, whole_plus(int(whole), numerator, denominator))
-
-
-def whole_plus(whole: int, numerator: int, denominator: int) -> Fraction:
-    """The mixed number `whole numerator/denominator`."""
-    return whole + Fraction(numerator, denominator)
+    return None if denominator == 0 else _signed(sign, int(whole) + Fraction(numerator, denominator))
 
 
 def _power(match: re.Match[str]) -> Fraction | None:

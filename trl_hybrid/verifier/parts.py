@@ -4,22 +4,22 @@ Each rule returns `None` where it has nothing to say. A rule is handed two judge
 every rule again, and `whole` for what only algebra can decide.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 from trl_hybrid.verifier import intervals, shapes
 from trl_hybrid.verifier.latex import key, split_top
 from trl_hybrid.verifier.numeric import parse_number
-from trl_hybrid.verifier.verdict import MISMATCH, NOT_AN_ANSWER, Comparison
+from trl_hybrid.verifier.verdict import Reason, is_right
 
 
-Judge = Callable[[str, str], Comparison]
-Rule = Callable[[str, str, Judge, Judge], Comparison | None]
+Judge = Callable[[str, str], Reason]
+Rule = Callable[[str, str, Judge, Judge], Reason | None]
 
 MAX_UNORDERED = 64
 
 
-def compare_lists(gold: str, answer: str, part: Judge, whole: Judge) -> Comparison | None:
+def compare_lists(gold: str, answer: str, part: Judge, whole: Judge) -> Reason | None:
     """Several answers side by side, in any order: as many as the gold has, each matched by one."""
     gold, answer = shapes.named_values(gold), shapes.named_values(answer)
     golds, answers = shapes.container(gold), shapes.container(answer)
@@ -29,7 +29,7 @@ def compare_lists(gold: str, answer: str, part: Judge, whole: Judge) -> Comparis
     if len(gold_items) != len(answer_items):
         if _is_coordinates(gold, answer_items):
             return None
-        return MISMATCH
+        return "mismatch"
     return _match(gold_items, answer_items, part, ordered=False)
 
 
@@ -54,38 +54,39 @@ def _once(items: list[str]) -> list[str]:
     return list({key(item) if item.startswith("(") else number: item for number, item in enumerate(items)}.values())
 
 
-def _match(golds: Sequence[str], answers: Sequence[str], part: Judge, ordered: bool) -> Comparison:
+def _match(golds: Sequence[str], answers: Sequence[str], part: Judge, ordered: bool) -> Reason:
     if len(golds) != len(answers):
-        return MISMATCH
+        return "mismatch"
     if ordered or len(golds) > MAX_UNORDERED:
         pairs = zip(golds, answers, strict=True)
         return _worst([part(gold, answer) for gold, answer in pairs])
     left = list(answers)
     for gold in sorted(golds, key=lambda item: key(item) not in {key(answer) for answer in answers}):
-        verdicts = ((answer, part(gold, answer)) for answer in sorted(left, key=lambda a: key(a) != key(gold)))
-        found = next(((answer, verdict) for answer, verdict in verdicts if verdict.correct is not False), None)
+        candidates = sorted(left, key=lambda answer: key(answer) != key(gold))
+        reasons: Iterator[tuple[str, Reason]] = ((answer, part(gold, answer)) for answer in candidates)
+        found = next((pair for pair in reasons if is_right(pair[1]) is not False), None)
         if found is None:
-            return MISMATCH
-        if found[1].correct is None:
+            return "mismatch"
+        if found[1] == "unjudgeable":
             return found[1]
         left.remove(found[0])
-    return Comparison(True, "symbolic")
+    return "symbolic"
 
 
-def _worst(judgements: list[Comparison]) -> Comparison:
+def _worst(reasons: list[Reason]) -> Reason:
     for bad in (False, None):
-        for judgement in judgements:
-            if judgement.correct is bad:
-                return judgement
-    return Comparison(True, "symbolic")
+        for reason in reasons:
+            if is_right(reason) is bad:
+                return reason
+    return "symbolic"
 
 
-def compare_equations(gold: str, answer: str, part: Judge, whole: Judge) -> Comparison | None:
+def compare_equations(gold: str, answer: str, part: Judge, whole: Judge) -> Reason | None:
     """Take x = 2 for 2, and the last member of an equation; but never one of several different values."""
     if _is_bare_list(gold) or _is_bare_list(answer):
         return None
-    if (judgement := _compare_identities(gold, answer, part)) is not None:
-        return judgement
+    if (reason := _compare_identities(gold, answer, part)) is not None:
+        return reason
     gold, answer = shapes.with_one_argument(gold, answer)
     gold_name, gold_values = shapes.equation(gold)
     answer_name, answer_values = shapes.equation(answer)
@@ -93,52 +94,52 @@ def compare_equations(gold: str, answer: str, part: Judge, whole: Judge) -> Comp
         same = gold_values[0] == gold and answer_values[0] == answer
         return None if same else part(gold_values[0], answer_values[0])
     if shapes.literals_disagree(answer_values):
-        return NOT_AN_ANSWER
+        return "not_an_answer"
     if gold_name is None and len(gold_values) > 1:  # a true equation, such as 2x + z = 1
         if answer_name is None and len(answer_values) == 1:
-            return part(gold_values[-1], answer) if shapes.is_operation(gold_values[0]) else MISMATCH
+            return part(gold_values[-1], answer) if shapes.is_operation(gold_values[0]) else "mismatch"
         return whole(gold, answer)
     if gold_name is not None and answer_name is None and len(answer_values) > 1:
-        judgement = whole(gold, answer)
-        if judgement.correct or any(shapes.letters(value) for value in answer_values[:-1]):
-            return judgement
+        reason = whole(gold, answer)
+        if is_right(reason) or any(shapes.letters(value) for value in answer_values[:-1]):
+            return reason
     if gold_name is not None and answer_name is not None and not _same_name(gold_name, answer_name):
-        return MISMATCH
+        return "mismatch"
     return part(gold_values[-1], answer_values[-1])
 
 
-def _compare_identities(gold: str, answer: str, part: Judge) -> Comparison | None:
+def _compare_identities(gold: str, answer: str, part: Judge) -> Reason | None:
     r"""Equations between constants, such as \log_8 4 = \frac23: the same statement, member by member in any order.
 
     All true equations are equal to algebra, so that it is not asked: 1 = 1 states something else.
     """
     members = [split_top(text, shapes.EQUALS) for text in (gold, answer)]
     if len(members[0]) > 1 and sorted(map(key, members[0])) == sorted(map(key, members[1])):
-        return Comparison(True, "exact")
+        return "exact"
     gold_states, answer_states = (len(own) > 1 and all(own) and not any(map(shapes.letters, own)) for own in members)
     if gold_states and len(members[1]) == 1:
         return _compare_with_result(members[0], answer, part)
     if not answer_states:
         return None
     if not gold_states:
-        return MISMATCH if shapes.letters(gold) and len(members[0]) > 1 else None
+        return "mismatch" if shapes.letters(gold) and len(members[0]) > 1 else None
     literals = [[parse_number(member) is not None for member in own] for own in members]
     if sorted(literals[0]) != sorted(literals[1]):
-        return MISMATCH
+        return "mismatch"
     stated = [
         [[m for m, is_literal in zip(own, kinds, strict=True) if is_literal is kind] for kind in (True, False)]
         for own, kinds in zip(members, literals, strict=True)
     ]
     if sorted(map(shapes.as_written, stated[0][1])) != sorted(map(shapes.as_written, stated[1][1])):
-        return MISMATCH
+        return "mismatch"
     return _match(stated[0][0], stated[1][0], part, ordered=False)
 
 
-def _compare_with_result(gold: list[str], answer: str, part: Judge) -> Comparison | None:
+def _compare_with_result(gold: list[str], answer: str, part: Judge) -> Reason | None:
     """A single value against an identity: its result, a number by value, an expression such as 2^3 * 5 as such."""
     if parse_number(gold[-1]) is not None:
         return part(gold[-1], answer)
-    return Comparison(True, "exact") if shapes.as_written(gold[-1]) == shapes.as_written(answer) else None
+    return "exact" if shapes.as_written(gold[-1]) == shapes.as_written(answer) else None
 
 
 def _is_bare_list(text: str) -> bool:
@@ -152,26 +153,26 @@ def _same_name(gold: str, answer: str) -> bool:
     return heads[0] == heads[1] or (bare[0] == bare[1] and bare[0] in heads)  # x_1 for one of the roots x
 
 
-def compare_relations(gold: str, answer: str, part: Judge, whole: Judge) -> Comparison | None:
+def compare_relations(gold: str, answer: str, part: Judge, whole: Judge) -> Reason | None:
     r"""Inequalities and unions of intervals: x < 3 or x > 5 is (-\infty,3)\cup(5,\infty)."""
     conditions = intervals.condition(gold), intervals.condition(answer)
     if conditions != (gold, answer):
         return part(*conditions)
     variable, answer_variable = intervals.variable_of(gold), intervals.variable_of(answer)
     if variable is not None and answer_variable is not None and key(variable) != key(answer_variable):
-        return MISMATCH
+        return "mismatch"
     gold_parts, answer_parts = _interval_parts(gold), _interval_parts(answer)
     if gold_parts == [shapes.MEMBER.sub("", gold)] and answer_parts == [shapes.MEMBER.sub("", answer)]:
         if intervals.INEQUALITY.search(answer) and not intervals.INEQUALITY.search(gold):
             is_set = shapes.container(gold).opening != "" or r"\in" in gold
-            return None if is_set else NOT_AN_ANSWER
+            return None if is_set else "not_an_answer"
         return whole(gold, answer) if intervals.INEQUALITY.search(gold) and _is_interval_like(answer_parts) else None
     if (
         intervals.INEQUALITY.search(answer)
         and not intervals.INEQUALITY.search(gold)
         and not _is_interval_like(gold_parts)
     ):
-        return NOT_AN_ANSWER
+        return "not_an_answer"
     bounded = all("," in part or part.startswith(r"\{") for part in gold_parts + answer_parts)
     if len(gold_parts) == len(answer_parts) and bounded:
         return _match(gold_parts, answer_parts, part, ordered=False)
@@ -196,28 +197,28 @@ def _is_interval_like(parts: list[str]) -> bool:
     return all(shapes.container(part).opening != "" for part in parts)
 
 
-def compare_residues(gold: str, answer: str, part: Judge, whole: Judge) -> Comparison | None:
+def compare_residues(gold: str, answer: str, part: Judge, whole: Judge) -> Reason | None:
     """A remainder with its modulus or without: 3 (mod 7) is 3, but not 3 (mod 8)."""
     (gold_value, modulus), (value, answer_modulus) = shapes.residue(gold), shapes.residue(answer)
     if modulus is None and answer_modulus is None:
         return None
     if None not in (modulus, answer_modulus) and modulus != answer_modulus:
-        return MISMATCH
+        return "mismatch"
     return part(gold_value, value)
 
 
-def compare_ratios(gold: str, answer: str, part: Judge, whole: Judge) -> Comparison | None:
+def compare_ratios(gold: str, answer: str, part: Judge, whole: Judge) -> Reason | None:
     """Ratios of three and more, term by term; a ratio of two is a quotient, but no whole number."""
     gold_terms, terms = split_top(gold, shapes.COLON), split_top(answer, shapes.COLON)
     if {len(gold_terms), len(terms)} == {1, 2}:
         single = gold_terms[0] if len(gold_terms) == 1 else terms[0]
-        return MISMATCH if single.isdecimal() and single != "1" else None
+        return "mismatch" if single.isdecimal() and single != "1" else None
     if max(len(gold_terms), len(terms)) < 3:
         return None
     return _match(gold_terms, terms, part, ordered=True)
 
 
-def compare_containers(gold: str, answer: str, part: Judge, whole: Judge) -> Comparison | None:
+def compare_containers(gold: str, answer: str, part: Judge, whole: Judge) -> Reason | None:
     """Tuples, intervals and sets, item by item."""
     golds, answers = shapes.container(gold), shapes.container(answer)
     if not golds.opening and not answers.opening:
@@ -233,7 +234,7 @@ def compare_containers(gold: str, answer: str, part: Judge, whole: Judge) -> Com
         return _match(cells, answers.items, part, ordered=True)
     if len(golds.items) != len(answers.items) or not _brackets_agree(golds, answers):
         is_value = len(golds.items) == 1 and not golds.opening and shapes.RESTATED.search(gold) is None
-        return MISMATCH if is_value or (golds.opening and answers.opening) else None
+        return "mismatch" if is_value or (golds.opening and answers.opening) else None
     return _match(golds.items, answers.items, part, ordered=golds.ordered or answers.ordered)
 
 
@@ -244,13 +245,13 @@ def _brackets_agree(gold: shapes.Container, answer: shapes.Container) -> bool:
     return (gold.opening, gold.closing) == (answer.opening, answer.closing)
 
 
-def compare_matrices(gold: str, answer: str, part: Judge, whole: Judge) -> Comparison | None:
+def compare_matrices(gold: str, answer: str, part: Judge, whole: Judge) -> Reason | None:
     """Matrices of the same shape, cell by cell."""
     gold_rows, answer_rows = shapes.matrix_rows(gold), shapes.matrix_rows(answer)
     if gold_rows is None or answer_rows is None:
         return None
     if [len(row) for row in gold_rows] != [len(row) for row in answer_rows]:
-        return MISMATCH
+        return "mismatch"
     return _match(list(chain(*gold_rows)), list(chain(*answer_rows)), part, ordered=True)
 
 

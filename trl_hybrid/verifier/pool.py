@@ -11,22 +11,22 @@ from typing import NamedTuple
 
 from trl_hybrid.verifier.faults import report_fault
 from trl_hybrid.verifier.numeric import parse_number
-from trl_hybrid.verifier.process import WorkerProcess
-from trl_hybrid.verifier.verdict import UNJUDGEABLE, Comparison, Reason
+from trl_hybrid.verifier.process import Failure, WorkerProcess
+from trl_hybrid.verifier.verdict import Reason, TimedReason
 
 
 # An innocent answer: where even this one fails, it is the gold that cannot be handled.
 PROBE = "7919"
-FAILURES: dict[str, Reason] = {"late": "timeout", "starved": "timeout", "dead": "crash"}
+FAILURES: dict[Failure, Reason] = {"late": "timeout", "starved": "timeout", "dead": "crash"}
 UNFINISHED: frozenset[Reason] = frozenset({"timeout", "memory", "crash", "error"})
 
 
 class Job(NamedTuple):
-    """A pair of answers, and where its judgement is awaited."""
+    """A pair of answers, and where what comes of it is awaited."""
 
     gold: str
     answer: str
-    future: "Future[Comparison]"
+    future: "Future[TimedReason]"
 
 
 class WorkerPool:
@@ -53,9 +53,9 @@ class WorkerPool:
         # Also where nobody closes the pool: when it is collected, or at the interpreter's end.
         self._finalizer = weakref.finalize(self, _shut_down, self._workers, self._jobs, self._closed)
 
-    def submit(self, gold: str, answer: str) -> "Future[Comparison]":
-        """Queue one pair; the future holds its judgement, or the error that keeps workers from starting."""
-        future: Future[Comparison] = Future()
+    def submit(self, gold: str, answer: str) -> "Future[TimedReason]":
+        """Queue one pair; the future holds its reason, or the error that keeps workers from starting."""
+        future: Future[TimedReason] = Future()
         self._jobs.put(Job(gold, answer, future))
         return future
 
@@ -85,42 +85,41 @@ def _serve(worker: WorkerProcess, jobs: "queue.SimpleQueue[Job | None]", closed:
         if not job.future.set_running_or_notify_cancel():
             continue
         try:
-            judgement = _judge(worker, job.gold, job.answer)
+            found = _judge(worker, job.gold, job.answer)
             if closed.is_set():
                 raise RuntimeError("the verifier was closed while it was judging; verify again")
-            job.future.set_result(judgement)
+            job.future.set_result(found)
         except Exception as error:  # noqa: BLE001  # raised again in whoever waits; this thread has others to serve
             job.future.set_exception(error)
     worker.kill()
 
 
-def _judge(worker: WorkerProcess, gold: str, answer: str) -> Comparison:
+def _judge(worker: WorkerProcess, gold: str, answer: str) -> TimedReason:
     start = time.perf_counter()
-    judgement = _ask(worker, gold, answer)
+    reason = _ask(worker, gold, answer)
     # Is it the answer's fault, which is wrong then, or the gold's, which nobody could meet? Never a number's.
-    if judgement.reason in UNFINISHED and parse_number(gold) is None:
+    if reason in UNFINISHED and parse_number(gold) is None:
         probe = _ask(worker, gold, PROBE)
-        if probe.correct is None or probe.reason in UNFINISHED:
-            judgement = UNJUDGEABLE
-    milliseconds = 1000 * (time.perf_counter() - start)
-    return Comparison(judgement.correct, judgement.reason, milliseconds)
+        if probe == "unjudgeable" or probe in UNFINISHED:
+            reason = "unjudgeable"
+    return reason, 1000 * (time.perf_counter() - start)
 
 
-def _ask(worker: WorkerProcess, gold: str, answer: str) -> Comparison:
-    """One judgement, asked for again where the first failure may not be the answer's fault.
+def _ask(worker: WorkerProcess, gold: str, answer: str) -> Reason:
+    """The reason for one pair, asked for again where the first failure may not be the answer's fault.
 
     A deadline that passed while hardly any CPU time was used says that the machine is busy; a dead worker may have
     been killed from outside.
     """
     task = {"gold": gold, "answer": answer}
     reply = worker.ask(task)
-    if reply.status in ("starved", "dead"):
+    if reply in ("starved", "dead"):
         reply = worker.ask(task)
-    if "error" in reply.record:
-        report_fault(reply.record["error"], gold, answer)
-    if reply.status == "ok":
-        return Comparison(reply.record["correct"], reply.record["reason"])
-    return Comparison(False, FAILURES[reply.status])
+    if isinstance(reply, str):
+        return FAILURES[reply]
+    if "error" in reply:
+        report_fault(reply["error"], gold, answer)
+    return reply["reason"]
 
 
 def _shut_down(workers: list[WorkerProcess], jobs: "queue.SimpleQueue[Job | None]", closed: threading.Event) -> None:

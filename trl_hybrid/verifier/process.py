@@ -7,7 +7,6 @@ import selectors
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
@@ -17,20 +16,10 @@ STARVED = 0.2  # share of the deadline in CPU time below which the machine, not 
 BOOTSTRAP = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from trl_hybrid.verifier.worker import run; "
 
 Failure = Literal["late", "starved", "dead"]
+"""The deadline passed; it passed, but the task hardly got any CPU time; the process ended."""
 
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came of one task: the worker's record, or how the worker failed.
-
-    Attributes:
-        status: "late": the deadline passed; "starved": it passed, but the task hardly got any CPU time; "dead": the
-            process ended.
-        record: The worker's JSON object, empty unless `status` is "ok".
-    """
-
-    status: Literal["ok"] | Failure
-    record: dict[str, Any] = field(default_factory=dict)
+Reply = dict[str, Any] | Failure
+"""What came of one task: the worker's JSON object, or how the worker failed."""
 
 
 class WorkerProcess:
@@ -69,7 +58,8 @@ class WorkerProcess:
             start_new_session=True,  # the terminal's Ctrl-C does not reach it, not even while it starts
         )
         # A worker that does not read lets a long line stand in the pipe: the deadline must count there too.
-        os.set_blocking(_stdin(self._process).fileno(), False)
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
         return self._process
 
     def kill(self) -> None:
@@ -99,10 +89,10 @@ class WorkerProcess:
         process = self._ready_process()
         cpu_before = _cpu_seconds(process.pid)
         reply = self._exchange(process, task)
-        if reply.status == "ok":
+        if isinstance(reply, dict):
             return reply
-        if reply.status == "late" and _cpu_seconds(process.pid) - cpu_before < STARVED * self.timeout:
-            reply = Reply("starved")
+        if reply == "late" and _cpu_seconds(process.pid) - cpu_before < STARVED * self.timeout:
+            reply = "starved"
         self.kill()
         if not self._interrupted:
             self.start()  # without waiting: it gets ready while the caller deals with the failure
@@ -112,9 +102,9 @@ class WorkerProcess:
         deadline = time.monotonic() + self.timeout
         try:
             if not _write(process, json.dumps(task).encode() + b"\n", deadline):
-                return Reply("late")
+                return "late"
         except BrokenPipeError:
-            return Reply("dead")
+            return "dead"
         return _read(process, deadline)
 
     def _ready_process(self) -> subprocess.Popen[bytes]:
@@ -128,15 +118,15 @@ class WorkerProcess:
             self.kill()
             process = self.start()
         reply = _read(process, time.monotonic() + START_TIMEOUT)
-        if reply.status != "ok":  # once more: a busy machine, or somebody killed it
+        if isinstance(reply, str):  # once more: a busy machine, or somebody killed it
             self.kill()
             process = self.start()
             reply = _read(process, time.monotonic() + START_TIMEOUT)
-        if reply.status == "ok" and "error" not in reply.record:
+        if isinstance(reply, dict) and "error" not in reply:
             self._ready = True
             return process
         self.kill()
-        why = reply.record.get("error", f"the process was {reply.status} before it was ready")
+        why = f"the process was {reply} before it was ready" if isinstance(reply, str) else reply["error"]
         raise RuntimeError(
             f"A worker of the verifier cannot start with {sys.executable}: {why}. Fix: pip install "
             f"'math-verify>=0.9', and memory_limit_mb of at least 256 (it is {self.memory_limit_mb})."
@@ -145,7 +135,8 @@ class WorkerProcess:
 
 def _write(process: subprocess.Popen[bytes], line: bytes, deadline: float) -> bool:
     """Whether a process took a line before the deadline; a pipe holds 64 KB, more has to be read."""
-    descriptor = _stdin(process).fileno()
+    assert process.stdin is not None
+    descriptor = process.stdin.fileno()
     while line:
         if not _is_ready(descriptor, selectors.EVENT_WRITE, deadline):
             return False
@@ -162,28 +153,17 @@ def _is_ready(descriptor: int, event: int, deadline: float) -> bool:
 
 def _read(process: subprocess.Popen[bytes], deadline: float) -> Reply:
     """The next JSON line of a process."""
-    descriptor = _stdout(process).fileno()
+    assert process.stdout is not None
+    descriptor = process.stdout.fileno()
     line = b""
     while not line.endswith(b"\n"):
         if not _is_ready(descriptor, selectors.EVENT_READ, deadline):
-            return Reply("late")
+            return "late"
         chunk = os.read(descriptor, 65536)
         if not chunk:
-            return Reply("dead")
+            return "dead"
         line += chunk
-    return Reply("ok", json.loads(line))
-
-
-def _stdin(process: subprocess.Popen[bytes]) -> Any:
-    if process.stdin is None:
-        raise OSError("the worker process has no standard input")
-    return process.stdin
-
-
-def _stdout(process: subprocess.Popen[bytes]) -> Any:
-    if process.stdout is None:
-        raise OSError("the worker process has no standard output")
-    return process.stdout
+    return json.loads(line)
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -1,10 +1,44 @@
 """What a trainer or a file hands over, checked and made into plain strings."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 
-Completion = str | Sequence[dict[str, Any]]
+class Row(NamedTuple):
+    """What there is to judge: texts, and whether a length limit cut the completion off."""
+
+    completion: str
+    solution: str
+    prompt: str
+    truncated: bool
+
+
+def row_texts(completions: Any, solutions: Any, prompts: Any, truncated: Sequence[bool] | None) -> list[Row]:
+    """The rows of columns. A number among the solutions is taken as its string; what is missing is blank or false.
+
+    Raises:
+        TypeError: A completion, solution or prompt is of another kind, or there is no `solution` column.
+        ValueError: The columns are not equally long.
+    """
+    texts = completion_texts(completions)
+    if solutions is None:
+        raise TypeError(
+            "solution must be a list with one reference answer per completion, got None. Fix: give the data set a "
+            "column `solution` (rename `answer` or `gold` to it)."
+        )
+    prompts = [""] * len(texts) if prompts is None else _sequence(prompts, "prompts")
+    columns = {
+        "solution": [_solution(solution, row) for row, solution in enumerate(_sequence(solutions, "solution"))],
+        "prompts": [_text(prompt or "", f"prompts[{row}]") for row, prompt in enumerate(prompts)],
+        "completion_truncated": [False] * len(texts) if truncated is None else truncated,
+    }
+    for name, values in columns.items():
+        if len(values) != len(texts):
+            raise ValueError(
+                f"{name} must have one entry per completion, got {len(values)} for {len(texts)} completions. Fix: "
+                f"repeat each row's {name} for every completion of its group."
+            )
+    return [Row(*row) for row in zip(texts, *columns.values(), strict=True)]
 
 
 def completion_texts(completions: Any) -> list[str]:
@@ -13,41 +47,8 @@ def completion_texts(completions: Any) -> list[str]:
     Raises:
         TypeError: A completion is neither a string nor a list of messages.
     """
-    return [
-        _text(completion, f"completions[{row}]")
-        for row, completion in enumerate(_sequence(completions, "completions"))
-    ]
-
-
-def prompt_texts(prompts: Any, rows: int) -> list[str]:
-    """Each prompt's text, empty strings where there are no prompts.
-
-    Raises:
-        TypeError: A prompt is neither a string nor a list of messages.
-        ValueError: There are not as many prompts as rows.
-    """
-    if prompts is None:
-        return [""] * rows
-    texts = [_text(prompt or "", f"prompts[{row}]") for row, prompt in enumerate(_sequence(prompts, "prompts"))]
-    _check_length(texts, "prompts", rows)
-    return texts
-
-
-def solution_texts(solutions: Any, rows: int) -> list[str]:
-    """Each solution's text; a number is taken as its string, a missing value as a blank one.
-
-    Raises:
-        TypeError: A solution is neither a string nor a number, or there is no `solution` column.
-        ValueError: There are not as many solutions as rows.
-    """
-    if solutions is None:
-        raise TypeError(
-            "solution must be a list with one reference answer per completion, got None. Fix: give the data set a "
-            "column `solution` (rename `answer` or `gold` to it)."
-        )
-    texts = [_solution(solution, row) for row, solution in enumerate(_sequence(solutions, "solution"))]
-    _check_length(texts, "solution", rows)
-    return texts
+    rows = enumerate(_sequence(completions, "completions"))
+    return [_text(completion, f"completions[{row}]") for row, completion in rows]
 
 
 def _sequence(values: Any, name: str) -> Sequence[Any]:
@@ -56,14 +57,6 @@ def _sequence(values: Any, name: str) -> Sequence[Any]:
             f"{name} must be a list with one entry per completion, got {_shown(values)}. Fix: wrap it in a list."
         )
     return values
-
-
-def _check_length(values: Sequence[Any], name: str, rows: int) -> None:
-    if len(values) != rows:
-        raise ValueError(
-            f"{name} must have one entry per completion, got {len(values)} for {rows} completions. Fix: repeat each "
-            f"row's {name} for every completion of its group."
-        )
 
 
 def _text(value: Any, name: str) -> str:

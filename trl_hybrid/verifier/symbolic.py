@@ -50,15 +50,14 @@ def judge(gold: str, answer: str) -> dict[str, Any]:
     """Judge one pair.
 
     Returns:
-        `correct` (`None`: the gold does not parse) and `reason`; where the rules failed, also the `error`.
+        The `reason`; where the rules failed, also the `error`.
     """
     try:
-        judgement = compare(gold, answer, equal)
+        return {"reason": compare(gold, answer, equal)}
     except MemoryError:
-        return {"correct": False, "reason": "memory"}
+        return {"reason": "memory"}
     except Exception as error:  # noqa: BLE001  # no answer may end a run; the parent counts it and says so
-        return {"correct": False, "reason": "error", "error": repr(error)[:500]}
-    return {"correct": judgement.correct, "reason": judgement.reason}
+        return {"reason": "error", "error": repr(error)[:500]}
 
 
 def equal(gold: str, answer: str) -> bool | None:

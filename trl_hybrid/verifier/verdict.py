@@ -1,6 +1,6 @@
 """What the verifier returns, and the closed set of its reasons."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 
@@ -23,19 +23,18 @@ Reason = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """An answer against a gold: `correct` is `None` when the gold cannot be judged; `milliseconds` is what it took."""
-
-    correct: bool | None
-    reason: Reason
-    milliseconds: float = field(default=0.0, compare=False, repr=False)
+TimedReason = tuple[Reason, float]
+"""What comes of an answer against a gold, and the milliseconds that it took."""
 
 
-MISMATCH = Comparison(False, "mismatch")
-NOT_AN_ANSWER = Comparison(False, "not_an_answer")
-ERROR = Comparison(False, "error")
-UNJUDGEABLE = Comparison(None, "unjudgeable")
+def is_right(reason: Reason) -> bool | None:
+    """Whether an answer is right, `None` when its gold cannot be judged.
+
+    Example:
+        >>> is_right("numeric"), is_right("timeout"), is_right("unjudgeable")
+        (True, False, None)
+    """
+    return None if reason == "unjudgeable" else reason in ("exact", "numeric", "symbolic")
 
 
 @dataclass(frozen=True, slots=True)

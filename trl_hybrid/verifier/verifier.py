@@ -16,8 +16,8 @@ from trl_hybrid.verifier.faults import contained
 from trl_hybrid.verifier.gsm8k import compare_numbers, flexible_answer, strict_answer
 from trl_hybrid.verifier.logs import log_columns, log_rates, warn_of_form
 from trl_hybrid.verifier.pool import WorkerPool, default_num_workers
-from trl_hybrid.verifier.rows import completion_texts, prompt_texts, solution_texts
-from trl_hybrid.verifier.verdict import ERROR, UNJUDGEABLE, AnswerForm, Comparison, Verdict
+from trl_hybrid.verifier.rows import Row, row_texts
+from trl_hybrid.verifier.verdict import AnswerForm, Reason, TimedReason, Verdict, is_right
 
 
 Method = Literal["math_verify", "boxed", "strict", "flexible"]
@@ -29,7 +29,7 @@ DEMANDED_FORMS: dict[Method, tuple[AnswerForm, ...]] = {
     "flexible": ("phrase",),
 }
 # What decides without algebra; `None` where it does not.
-QUICK_RULES: dict[Method, Callable[[str, str], Comparison | None]] = {
+QUICK_RULES: dict[Method, Callable[[str, str], Reason | None]] = {
     "math_verify": compare_without_algebra,
     "boxed": compare_strings,
     "strict": compare_numbers,
@@ -37,6 +37,9 @@ QUICK_RULES: dict[Method, Callable[[str, str], Comparison | None]] = {
 }
 UNREAD = ExtractedAnswer("", "text")
 """Stands for the answer of a completion on which the rules failed."""
+Started = TimedReason | Future[TimedReason]
+Begun = tuple[str, ExtractedAnswer | None, Started]
+"""A row's gold and answer, and what comes of them, perhaps later."""
 MEMO_SIZE = 50_000
 MAX_LENGTH = 10_000  # characters; a longer answer is refused unread, a longer gold cannot be judged
 
@@ -111,13 +114,18 @@ class MathVerifier:
             prompts: Prompts, whose echo does not count.
             truncated: Whether each completion was cut off by a length limit: its last number is then no answer.
         """
-        return [self._verdict(*row) for row in self._begin(completions, solutions, prompts, truncated)]
+        return [self._verdict(*row) for row in self._begin(row_texts(completions, solutions, prompts, truncated))]
 
     def prefetch(
-        self, completions: Sequence[Any], solutions: Sequence[Any], prompts: Sequence[Any] | None = None
+        self,
+        completions: Sequence[Any],
+        solutions: Sequence[Any],
+        prompts: Sequence[Any] | None = None,
+        completion_truncated: Sequence[bool] | None = None,
     ) -> None:
-        """Hand the rows to the worker processes and return at once; judging the same rows later only collects."""
-        self._begin(completions, solutions, prompts)
+        """Hand the rows to the worker processes and return at once; judging the same rows next only collects."""
+        rows = row_texts(completions, solutions, prompts, completion_truncated)
+        self._ahead = rows, self._begin(rows)
 
     def __call__(
         self,
@@ -157,8 +165,9 @@ class MathVerifier:
             return
         with self._lock:
             pool, self._pool = self._pool, None
+            self._ahead = [], []
             self._memo = OrderedDict(
-                (pair, known) for pair, known in self._memo.items() if isinstance(known, Comparison) or known.done()
+                (pair, known) for pair, known in self._memo.items() if isinstance(known, tuple) or known.done()
             )
         if pool is not None:
             pool.close()
@@ -174,7 +183,8 @@ class MathVerifier:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_pool", "_memo", "_lock", "_owner")}
+        own = {"_pool", "_memo", "_ahead", "_lock", "_owner"}
+        return {name: value for name, value in vars(self).items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -203,30 +213,23 @@ class MathVerifier:
     def _forget(self) -> None:
         self._owner = os.getpid()
         self._pool: WorkerPool | None = None
-        self._memo: OrderedDict[tuple[str, str], Comparison | Future[Comparison]] = OrderedDict()
+        self._memo: OrderedDict[tuple[str, str], Started] = OrderedDict()
+        self._ahead: tuple[list[Row], list[Begun]] = [], []
         self._lock = threading.Lock()
         self._warned_of_form = False
 
-    def _begin(
-        self, completions: Any, solutions: Any, prompts: Any, truncated: Sequence[bool] | None = None
-    ) -> list[tuple[str, ExtractedAnswer | None, Comparison | Future[Comparison]]]:
-        """Extract every row's answers and start what has to be judged; nothing is waited for."""
+    def _begin(self, rows: list[Row]) -> list[Begun]:
+        """Extract every row's answers and start what has to be judged, unless that was done ahead; do not wait."""
         if self._owner != os.getpid():  # a fork has the pool but not its threads, and pairs that nobody will judge
             self._forget()
-        texts = completion_texts(completions)
-        distinct = set(solution_texts(solutions, len(texts)))
+        (rows_ahead, begun), self._ahead = self._ahead, ([], [])
+        if rows == rows_ahead:
+            return begun
+        distinct = {row.solution for row in rows}
         golds = {solution: contained(extract_gold, solution, instead="") for solution in distinct}  # "": unjudgeable
-        rows = []
-        for text, solution, prompt, cut_off in zip(
-            texts,
-            solution_texts(solutions, len(texts)),
-            prompt_texts(prompts, len(texts)),
-            [False] * len(texts) if truncated is None else truncated,
-            strict=True,
-        ):
-            gold, answer = golds[solution], self._extract(text, prompt, not cut_off)
-            rows.append((gold, answer, self._start(gold, answer)))
-        return rows
+        answers = [self._extract(row.completion, row.prompt, not row.truncated) for row in rows]
+        pairs = zip((golds[row.solution] for row in rows), answers, strict=True)
+        return [(gold, answer, self._start(gold, answer)) for gold, answer in pairs]
 
     def _extract(self, completion: str, prompt: str, finished: bool) -> ExtractedAnswer | None:
         if self.method in ("strict", "flexible"):
@@ -235,15 +238,15 @@ class MathVerifier:
         answer = contained(extract_answer, completion, prompt, finished, instead=UNREAD)
         return None if self.method == "boxed" and answer is not None and answer.form != "box" else answer
 
-    def _start(self, gold: str, answer: ExtractedAnswer | None) -> Comparison | Future[Comparison]:
+    def _start(self, gold: str, answer: ExtractedAnswer | None) -> Started:
         if is_blank(gold) or len(gold) > MAX_LENGTH:
-            return UNJUDGEABLE
+            return "unjudgeable", 0.0
         if answer is None:
-            return Comparison(False, "no_answer")
+            return "no_answer", 0.0
         if answer is UNREAD:
-            return ERROR
+            return "error", 0.0
         if len(answer.text) > MAX_LENGTH:
-            return Comparison(False, "guard")
+            return "guard", 0.0
         pair = gold, answer.text
         with self._lock:
             known = self._memo.get(pair)
@@ -253,28 +256,27 @@ class MathVerifier:
                     self._memo.popitem(last=False)
         return known
 
-    def _judge(self, gold: str, answer: str) -> Comparison | Future[Comparison]:
+    def _judge(self, gold: str, answer: str) -> Started:
         start = time.perf_counter()
-        judgement = contained(QUICK_RULES[self.method], gold, answer, instead=ERROR)
-        if judgement is None or (judgement is ERROR and self.method == "math_verify"):
+        reason: Reason | None = contained(QUICK_RULES[self.method], gold, answer, instead="error")
+        if reason is None or (reason == "error" and self.method == "math_verify"):
             return self._in_worker(gold, answer)  # which also finds out whether the gold is to blame
-        return Comparison(judgement.correct, judgement.reason, 1000 * (time.perf_counter() - start))
+        return reason, 1000 * (time.perf_counter() - start)
 
-    def _in_worker(self, gold: str, answer: str) -> Comparison | Future[Comparison]:
+    def _in_worker(self, gold: str, answer: str) -> Started:
         if self.num_workers == 0:
             from trl_hybrid.verifier.symbolic import judge
 
-            return Comparison(**judge(gold, answer))
+            return judge(gold, answer)["reason"], 0.0
         if self._pool is None:
             self._pool = WorkerPool(self.num_workers, self.timeout, self.memory_limit_mb)
         return self._pool.submit(gold, answer)
 
-    def _verdict(self, gold: str, answer: ExtractedAnswer | None, started: Comparison | Future[Comparison]) -> Verdict:
-        judgement = started if isinstance(started, Comparison) else started.result()
-        text = None if answer is None else answer.text
-        reward = None
-        if judgement.correct is not None:
-            in_form = answer is not None and answer.form in DEMANDED_FORMS[self.method]
-            reward = self.correct_reward if judgement.correct else self.format_reward if in_form else 0.0
-        form = None if answer is None else answer.form
-        return Verdict(judgement.correct, reward, text, judgement.reason, gold, judgement.milliseconds, form)
+    def _verdict(self, gold: str, answer: ExtractedAnswer | None, started: Started) -> Verdict:
+        reason, milliseconds = started if isinstance(started, tuple) else started.result()
+        correct, reward = is_right(reason), None
+        text, form = (None, None) if answer is None else (answer.text, answer.form)
+        if correct is not None:
+            in_form = form in DEMANDED_FORMS[self.method]
+            reward = self.correct_reward if correct else self.format_reward if in_form else 0.0
+        return Verdict(correct, reward, text, reason, gold, milliseconds, form)
