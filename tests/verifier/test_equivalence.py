@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from latex2sympy2_extended import latex2sympy
 
 from trl_hybrid.verifier import equivalence, symbolic
-from trl_hybrid.verifier.equivalence import NeedsAlgebraError, compare, compare_without_algebra
+from trl_hybrid.verifier.equivalence import NeedsAlgebraError, compare, compare_strings, compare_without_algebra
 from trl_hybrid.verifier.symbolic import equal, judge
 from trl_hybrid.verifier.verdict import is_right
 
@@ -139,6 +139,12 @@ def test_a_hedge_is_never_right(answer):
 )
 def test_a_gold_that_says_nothing_is_unjudgeable(gold):
     assert compare(gold, "x + 7", equal) == "unjudgeable"
+
+
+@pytest.mark.parametrize("gold", [r"\forall x>0, 3^x \ge x^2", r"\quad"])
+@pytest.mark.parametrize("compared", [lambda *pair: compare(*pair, equal), compare_strings])
+def test_a_gold_of_which_nothing_is_left_does_not_make_right_what_nothing_is_left_of(gold, compared):
+    assert compared(gold, r"\forall x, x") == "unjudgeable"
 
 
 def test_a_giant_answer_is_refused_by_the_guard():

@@ -55,6 +55,8 @@ def compare(gold: str, answer: str, algebra: Algebra) -> Reason:
     if (reason := _compare_plain(gold, answer)) is not None:
         return reason
     gold, answer = _read(gold), _read(answer)
+    if not key(gold):  # of which nothing is left equals all of which nothing is left
+        return "unjudgeable"
     if key(gold) == key(answer):
         return "exact"
     if shapes.is_prose(gold):
@@ -113,7 +115,7 @@ def compare_strings(gold: str, answer: str) -> Reason:
         >>> compare_strings(r"\frac12", r"\dfrac{1}{2}"), compare_strings(r"\frac12", "0.5")
         ('exact', 'mismatch')
     """
-    if is_blank(gold):
+    if is_blank(gold) or not key(normalize(gold)):
         return "unjudgeable"
     return _right_or_wrong(key(normalize(gold)) == key(normalize(answer)), "exact")
 
