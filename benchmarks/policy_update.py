@@ -179,7 +179,8 @@ def describe(case: Case) -> str:
 def complete(arguments: argparse.Namespace) -> argparse.Namespace:
     """Fill in what depends on the machine and on other options."""
     on_gpu = torch.cuda.is_available()
-    whole = not (arguments.quick or arguments.cases or arguments.layers or arguments.shape)
+    changed = ("quick", "cases", "layers", "shape", "bf16", "gradient_checkpointing", "rows_factor")
+    whole = all(getattr(arguments, name) in (None, False) for name in changed)
     name = "policy_update_cuda.json" if on_gpu else "policy_update.json"
     arguments.device = "cuda" if on_gpu else "cpu"
     arguments.shape = arguments.shape or ("tiny" if arguments.quick else "tinyllama" if on_gpu else "smollm2-135m")
