@@ -58,7 +58,9 @@ def observe(worker: Worker, case: Case, file: Path, reference: bool) -> Result:
     if reference:
         torch.save(dict(worker.gradients()), file)
         return found
-    return found | {"gradient_difference": difference(worker.gradients(), torch.load(file, mmap=True))}
+    return found | {
+        "gradient_difference": difference(worker.gradients(), torch.load(file, map_location="cpu", mmap=True))
+    }
 
 
 def difference(found: Iterable[tuple[str, torch.Tensor]], expected: dict[str, torch.Tensor]) -> float:
