@@ -88,8 +88,8 @@ def expected_seconds(cases: Sequence[Case], arguments: argparse.Namespace) -> fl
     factor = 8 if arguments.gradient_checkpointing else 6
     passes = 1 + arguments.repeats * (2 if arguments.device == "cuda" else 1)
     loads = len({(case.lora, case.embedded) for case in cases})
-    # The ways together compute about 2.3 times TRL's tokens, and a model reaches about 0.6 of a product's speed.
-    return loads * LOADING_SECONDS + 2.3 * passes * factor * weights * tokens / (0.6 * speed_of_products(arguments))
+    # All ways compute about 2.3 times TRL's tokens; a model reaches about three quarters of a product's speed.
+    return loads * LOADING_SECONDS + 2.3 * passes * factor * weights * tokens / (0.75 * speed_of_products(arguments))
 
 
 def speed_of_products(arguments: argparse.Namespace) -> float:

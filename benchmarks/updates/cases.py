@@ -72,7 +72,7 @@ CASES = (
     Case("short, 4 of 8 fit", 53, (4, 16), rows=16, micro_batch=4),
     Case("gsm8k", 120, (60, 150), rows=16),
     Case("long prompts", 200, (20, 60), rows=16),
-    Case("long answers", 40, (100, 250), rows=16),
+    Case("long answers", 40, (80, 200), rows=16),
     Case("short, LoRA", 53, (4, 16), micro_batch=16, lora=True),
     Case("embedded, LoRA", 11, (10, 28), rows=128, micro_batch=128, lora=True, embedded=True),
 )
