@@ -96,6 +96,7 @@ def make_rows(case: Case, vocab_size: int, seed: int = 0) -> Batch:
     lengths = [least + round((most - least) * row / max(1, case.rows - 1)) for row in range(case.rows)]
     generator.shuffle(lengths)
     ids = range(FIRST_ID, vocab_size)
+    prompt: list[int] = []
     prompts, answers = [], []
     for row, length in enumerate(lengths):
         if row % case.group == 0:

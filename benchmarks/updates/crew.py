@@ -105,9 +105,8 @@ def serve(pipe: Connection, way: str, setting: Setting, file: Path) -> None:
             answer = timed(worker, case) if task == "time" else observe(worker, case, file, way == TRL)
         except torch.OutOfMemoryError as error:
             answer = {"not_run": str(error).partition("\n")[0][:200]}
-        if setting.device == "cuda":  # which the ways share
-            worker.trainer.model.zero_grad()
-            torch.cuda.empty_cache()
+        worker.trainer.model.zero_grad()
+        release_memory(setting.device)  # which the ways share
         pipe.send(answer)
 
 

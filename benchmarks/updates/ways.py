@@ -29,9 +29,10 @@ class SortedUpdate(Update):
     """TRL's way with rows sorted by length instead of shuffled, and each micro-batch padded to its own longest."""
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        place = self._step % self.args.steps_per_generation
+        micro_batches = int(self.args.steps_per_generation or 1)
+        place = self._step % micro_batches
         if place == 0:
-            self._buffered_inputs = sorted_by_length(generation_batch, self.args.steps_per_generation)
+            self._buffered_inputs = sorted_by_length(generation_batch, micro_batches)
         assert self._buffered_inputs is not None
         return self._buffered_inputs[place]
 
@@ -75,10 +76,12 @@ class Setting:
 def make_policy(setting: Setting) -> nn.Module:
     """Load the embedded policy, or make random weights of a shape."""
     if setting.shape not in SHAPES:
-        return AutoModelForCausalLM.from_pretrained(setting.shape, dtype=setting.dtype).to(setting.device)
+        policy: Any = AutoModelForCausalLM.from_pretrained(setting.shape, dtype=setting.dtype)
+        return policy.to(setting.device)
     torch.manual_seed(0)
     shape = SHAPES[setting.shape]
-    config = LlamaConfig(**shape | {"num_hidden_layers": setting.layers or shape["num_hidden_layers"]})
+    shape = shape | {"num_hidden_layers": setting.layers or shape["num_hidden_layers"]}
+    config = LlamaConfig(**shape)
     with torch.device(setting.device):
         return LlamaForCausalLM._from_config(config, dtype=setting.dtype)
 

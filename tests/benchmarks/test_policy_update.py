@@ -183,7 +183,7 @@ def test_the_estimate_of_the_time_counts_every_pass(script, monkeypatch):
     monkeypatch.setattr(script, "speed_of_products", lambda arguments: 1e11)
     seconds = {}
     for repeats in (1, 3):
-        given = arguments(script, monkeypatch, "--cases", "short", "--repeats", str(repeats))
+        given = arguments(script, monkeypatch, "--cases", "short", "--layers", "30", "--repeats", str(repeats))
         seconds[repeats] = script.expected_seconds(script.cases_of(given), given) - script.LOADING_SECONDS
     assert seconds[3] == pytest.approx(2 * seconds[1])
     # 32 rows of 69 tokens, 6 operations a weight, 113M weights: 106M in the layers, a quarter of the head's 28M.
