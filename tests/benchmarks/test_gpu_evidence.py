@@ -9,7 +9,17 @@ import pytest
 
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_evidence.sh"
-PARTS = ["tests", "maths", "step_streamed", "one_thread", "long_prompt", "calls", "rivals", "step_zero3"]
+PARTS = [
+    "tests",
+    "maths",
+    "step_streamed",
+    "policy_update",
+    "one_thread",
+    "long_prompt",
+    "calls",
+    "rivals",
+    "step_zero3",
+]
 
 
 def run(folder, *parts, **environment):
@@ -37,7 +47,7 @@ def test_parts_run_at_small_size_and_none_twice(tmp_path):
     assert again.stdout.count("done before") == len(parts)
 
 
-@pytest.mark.parametrize(("program", "parts"), [("reward_model_scoring", 5), ("scaling", 2)])
+@pytest.mark.parametrize(("program", "parts"), [("reward_model_scoring", 5), ("scaling", 2), ("policy_update", 1)])
 def test_every_part_s_command_is_one_that_its_program_takes(tmp_path, monkeypatch, program, parts):
     run(tmp_path, PYTHON="echo")
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
