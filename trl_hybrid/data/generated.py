@@ -73,8 +73,8 @@ def split_of(question: str) -> str:
     """Return the split that a question belongs to, whatever it was drawn from.
 
     Example:
-        >>> split_of("What is 2 + 3?"), split_of("What is 2 + 4?")
-        ('train', 'train')
+        >>> split_of("What is 2 + 3?"), split_of("What is 2 + 5?")
+        ('test', 'train')
     """
     digest = hashlib.sha256(question.encode()).digest()
     return "train" if int.from_bytes(digest[:8], "big") % TEST_ONE_IN else "test"
@@ -157,7 +157,7 @@ def _draw(generator: str, options: str, version: str) -> Iterator[dict[str, str 
 def _library() -> Any:
     """Import the library, which takes a second or two, where it is asked for only."""
     try:
-        from reasoning_gym import factory
+        from reasoning_gym import factory  # pyright: ignore[reportMissingImports]  # the extra `gym`
     except ImportError as error:
         raise InputError(
             f"A data set's name that begins with {PREFIX} needs the package reasoning-gym, which is not installed. "
