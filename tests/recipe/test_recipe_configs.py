@@ -70,7 +70,8 @@ def test_sft_configurations_parse_and_say_where_grpo_starts(path, sft):
     given = yaml.safe_load(path.read_text())
     assert sampling.num_samples == given["num_samples"]
     assert training.learning_rate == given["learning_rate"]
-    assert f"--model_name_or_path runs/{given['run_name']}/merged" in path.read_text()
+    start = f"runs/{given['run_name']}{'/merged' if given['use_peft'] else ''}"
+    assert f"--model_name_or_path {start} " in path.read_text().replace("\n", " ")
 
 
 @pytest.mark.parametrize("name", SIZES)
