@@ -71,10 +71,9 @@ def compare(name: str, answers: Sequence[tuple[Answer, float]], verifier: MathVe
         side = side_of(verdict.correct is True, score >= 1)
         table[answer.notation][side] += 1
         if side.startswith("only"):
-            examples.setdefault(
-                f"{name} / {answer.notation} / {side}",
-                {"gold": answer.gold, "answer": answer.text, "reason": verdict.reason, "score": None if math.isnan(score) else round(score, 3)},
-            )
+            paid = None if math.isnan(score) else round(score, 3)
+            example = {"gold": answer.gold, "answer": answer.text, "reason": verdict.reason, "score": paid}
+            examples.setdefault(f"{name} / {answer.notation} / {side}", example)
     return {"notations": {name: row for name, row in table.items() if any(row.values())}, "examples": examples}
 
 

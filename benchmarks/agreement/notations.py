@@ -1,4 +1,4 @@
-r"""One answer written in several ways that mean the same, and what is not the answer."""
+"""One answer written in several ways that mean the same, and what is not the answer."""
 
 import re
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ NOTATIONS = ("as given", "LaTeX", "other digits", "sentence", "another's", "chan
 """Four of what is right, two of what is wrong."""
 
 INTEGER, DECIMAL = re.compile(r"-?\d+"), re.compile(r"-?\d+\.\d+")
+FRACTION = re.compile(r"-?\d+/\d+")
 EXPRESSION = re.compile(r"[\dA-Za-z+\-*/(). ]+")
 
 
@@ -34,7 +35,8 @@ def written(gold: str, other: str) -> Iterator[Answer]:
     """
     yield Answer(gold, gold, boxed(gold), "as given")
     yield Answer(gold, gold, f"So the answer is {gold}.", "sentence")
-    for notation, text in (("LaTeX", in_latex(gold)), ("other digits", other_digits(gold)), ("changed", changed(gold))):
+    others = {"LaTeX": in_latex(gold), "other digits": other_digits(gold), "changed": changed(gold)}
+    for notation, text in others.items():
         if text is not None:
             yield Answer(gold, text, boxed(text), notation)
     if other != gold:
@@ -50,12 +52,14 @@ def in_latex(gold: str) -> str | None:
     r"""Write an expression in Python's notation as LaTeX; `None` for what is none.
 
     Example:
-        >>> in_latex("3*x**2/4 + C"), in_latex("17/4"), in_latex("12"), in_latex("Friday")
-        ('C + \\frac{3 x^{2}}{4}', '\\frac{17}{4}', None, None)
+        >>> in_latex("3*x**2/4 + C"), in_latex("17/4"), in_latex("6*(98 - 54)"), in_latex("12")
+        ('C + \\frac{3 x^{2}}{4}', '\\frac{17}{4}', '6 \\cdot (98 - 54)', None)
     """
     if not EXPRESSION.fullmatch(gold) or not re.search(r"[*/]", gold):
         return None
-    return sympy.latex(parse_expr(gold, evaluate=False))
+    if re.search(r"[A-Za-z]", gold) or FRACTION.fullmatch(gold):
+        return sympy.latex(parse_expr(gold, evaluate=False))
+    return None if "/" in gold or "**" in gold else gold.replace("*", r" \cdot ")
 
 
 def other_digits(gold: str) -> str | None:
@@ -69,7 +73,7 @@ def other_digits(gold: str) -> str | None:
         return f"{int(gold):,}" if len(gold.lstrip("-")) > 3 else f"{gold}.0"
     if DECIMAL.fullmatch(gold):
         return f"{gold}0"
-    if in_latex(gold) is None:
+    if not EXPRESSION.fullmatch(gold) or not re.search(r"[*/]", gold):
         return None
     return str(sympy.expand(parse_expr(gold)))
 

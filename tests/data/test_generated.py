@@ -41,7 +41,7 @@ def both(config, name="gym:chain_sum"):
 def test_a_generators_problems_become_prompts_and_golds():
     tasks = load_tasks("gym:chain_sum", SMALL, system_prompt="Box it.")
     row = tasks[0]
-    expression = row["prompt"][1]["content"].removeprefix("State the final answer to the following arithmetic problem: ")
+    expression = row["prompt"][1]["content"].partition(": ")[2]
     assert row["prompt"][0] == {"role": "system", "content": "Box it."}
     assert int(row["solution"]) == eval(expression.removesuffix(" ="))
 
@@ -128,13 +128,13 @@ def test_what_cannot_be_drawn_is_said(name, config, message):
 
 
 def test_an_unknown_split_is_said():
-    with pytest.raises(InputError, match=r"Unknown split 'dev'. Should be one of \['train', 'test'\]\nCheck the split"):
+    with pytest.raises(InputError, match=r"Unknown split 'dev'. Should be .*'test'\]\nCheck the split"):
         load_tasks("gym:chain_sum", SMALL, "dev")
 
 
 def test_without_the_library_the_message_has_the_line_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
-    with pytest.raises(InputError, match="not installed. Install it: pip install reasoning-gym"):
+    with pytest.raises(InputError, match=r"not installed\. Install it: pip install reasoning-gym"):
         load_tasks("gym:chain_sum")
 
 
@@ -145,4 +145,4 @@ def test_other_data_sets_do_without_the_library(monkeypatch, jsonl):
 
 def test_a_card_names_the_generator():
     link = data_link(["gym:chain_sum"], '{"size": 5}')
-    assert link.endswith("reasoning-gym)'s `chain_sum`, configuration `{\"size\": 5}`")
+    assert link.endswith('reasoning-gym)\'s `chain_sum`, configuration `{"size": 5}`')

