@@ -75,7 +75,8 @@ def other_digits(gold: str) -> str | None:
         return f"{gold}0"
     if not EXPRESSION.fullmatch(gold) or not re.search(r"[*/]", gold):
         return None
-    return str(sympy.expand(parse_expr(gold)))
+    text = str(sympy.expand(parse_expr(gold)))
+    return None if text == gold else text
 
 
 def changed(gold: str) -> str | None:

@@ -8,7 +8,6 @@ draws row i from seed + i, and seeds 1 and 2 share all questions but two.
 import difflib
 import hashlib
 import importlib.metadata
-import json
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields
 from typing import Any
@@ -61,7 +60,7 @@ def generated_splits(name: str, config: str | None = None) -> dict[str, Dataset]
     _check_options(generator, options)
     _open(generator, options)
     # The cache knows the rows by these; all processes of a run read what one of them has drawn.
-    drawn = {"version": importlib.metadata.version("reasoning-gym"), "options": json.dumps(options, sort_keys=True)}
+    drawn = {"version": importlib.metadata.version("reasoning-gym"), "options": yaml.safe_dump(options)}
     rows = Dataset.from_generator(_draw, features=FEATURES, gen_kwargs={"generator": generator, **drawn})
     parts: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
     for index, question in enumerate(rows["question"]):
@@ -141,13 +140,13 @@ def _open(generator: str, options: dict[str, Any]) -> Any:
     except (AssertionError, TypeError, ValueError) as error:
         raise InputError(
             f"The generator {generator!r} refuses its options: {str(error) or 'it does not say why'}. Got "
-            f"{json.dumps(options)}; check dataset_config."
+            f"{options}; check dataset_config."
         ) from error
 
 
 def _draw(generator: str, options: str, version: str) -> Iterator[dict[str, str | None]]:
     """Yield the rows as they are drawn."""
-    problems = _open(generator, json.loads(options))
+    problems = _open(generator, yaml.safe_load(options))
     for index in range(len(problems)):
         problem = problems[index]
         answer = problem["answer"]

@@ -1,9 +1,10 @@
 """What a recipe's command line asks for beside TRL's own: which data, which judges."""
 
-import json
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
+import yaml
 from trl import DatasetMixtureConfig, ScriptArguments
 from trl.scripts.utils import DatasetConfig
 
@@ -85,7 +86,9 @@ class TaskArguments(ScriptArguments, DatasetMixtureConfig):
 
 def _as_text(config: Any) -> str | None:
     """Write a generator's options, a mapping in a YAML file, as the text that they are on the command line."""
-    return json.dumps(config) if isinstance(config, dict) else config
+    if not isinstance(config, dict):
+        return config
+    return yaml.safe_dump(config, default_flow_style=True, sort_keys=False, width=math.inf).strip()
 
 
 def _with_text(entry: dict[str, Any]) -> Any:
