@@ -34,7 +34,7 @@ test-slow: setup ## Run the tests that launch real training processes
 canary: ## Run the fast tests with the newest versions that pyproject.toml allows, torch excepted, in .venv-canary
 	test -x $(CANARY) || $(PYTHON) -m venv .venv-canary
 	$(CANARY) -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
-		"$$(grep '^torch==' constraints.txt)" -e '.[deepspeed,trackers,docs,dev]'
+		"$$(grep '^torch==' constraints.txt)" -e '.[deepspeed,trackers,gym,docs,dev]'
 	@echo "Versions that differ, constraints.txt < and > here:"
 	@diff <(grep -v '^#' constraints.txt | sort) <($(CANARY) -m pip freeze --exclude-editable | sed 's/+.*//' | sort) \
 		| grep '^[<>]' || echo none

@@ -14,7 +14,7 @@ Examples:
   python benchmarks/verifier_agreement.py                                              the cases of the tests
   python benchmarks/verifier_agreement.py answers.jsonl --disagreements disagreements.jsonl
   python benchmarks/verifier_agreement.py --golds gsm8k_test.jsonl math500.jsonl --rivals
-  python benchmarks/verifier_agreement.py --reasoning-gym simple_equations gcd         pip install '.[benchmarks]'
+  python benchmarks/verifier_agreement.py --reasoning-gym simple_equations gcd         pip install reasoning-gym
 """
 
 import argparse

@@ -27,7 +27,7 @@ ROOMS = {
     "memory": "errors reward_model training",
     "evaluation": "data errors policy verifier",
     "report": "errors judges runs",
-    "hub": "errors models policy report reward_model runs verifier",
+    "hub": "data errors models policy report reward_model runs verifier",
     "recipe": "data errors evaluation hub memory models policy report reward_model runs training verifier",
     "checks": "data errors hybrid memory models packing recipe reward_model shipped training verifier",
     "commands": "checks data errors evaluation hub memory models policy recipe report reward_model runs shipped "

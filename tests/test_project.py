@@ -37,7 +37,7 @@ def test_github_runs_the_steps_of_ci():
     steps = [step["run"] for step in jobs["test"]["steps"] if "run" in step]
     ci = Path(".ci/run").read_text()
     assert make_targets(steps) == make_targets(ci.splitlines())
-    assert next(step for step in steps if ".[trackers]" in step) in ci
+    assert next(step for step in steps if ".[gym,trackers]" in step) in ci
     assert jobs["test"]["env"] == jobs["canary"]["env"] == {"TRL_HYBRID_REQUIRE_ALL": 1}
     assert make_targets(step.get("run", "") for step in jobs["canary"]["steps"]) == ["canary"]
     supported = re.findall(r"Python :: (3\.\d+)", Path("pyproject.toml").read_text())

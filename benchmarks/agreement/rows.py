@@ -86,13 +86,18 @@ def _moved(gold: str) -> Iterator[tuple[str, str]]:
         yield "-n", str(-value)
 
 
+def open_generator(name: str, size: int) -> Any:
+    """Open one of reasoning-gym's generators, always with the same problems."""
+    try:
+        import reasoning_gym  # pyright: ignore[reportMissingImports]  # the extra `gym`
+    except ImportError as error:
+        raise SystemExit("This needs reasoning-gym: pip install reasoning-gym") from error
+    return reasoning_gym.create_dataset(name, size=size, seed=0)
+
+
 def reasoning_gym_checks(name: str) -> list[Row]:
     """Problems of reasoning-gym: each answer in a box, and in a sentence, and another problem's."""
-    try:
-        import reasoning_gym  # pyright: ignore[reportMissingImports]  # the extra `benchmarks`
-    except ImportError as error:
-        raise SystemExit("--reasoning-gym needs reasoning-gym: pip install 'trl-hybrid[benchmarks]'") from error
-    problems = reasoning_gym.create_dataset(name, size=MAX_PROBLEMS, seed=0)
+    problems = open_generator(name, MAX_PROBLEMS)
     golds = [str(problems[index]["answer"]) for index in range(MAX_PROBLEMS)]
     rows = []
     for number, gold in enumerate(golds):

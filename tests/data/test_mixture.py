@@ -75,6 +75,15 @@ def test_held_out_rows_are_not_trained_on_and_the_split_is_the_seeds(files):
     assert load(parts, test_split_size=0.25, max_test_rows=0)[1] is None
 
 
+def test_a_problem_of_two_data_sets_is_not_held_out_and_trained_on(jsonl):
+    rows = [{"question": f"q{n}", "answer": "1"} for n in range(40)]
+    parts = [DatasetConfig(jsonl(rows[:30], "a.jsonl")), DatasetConfig(jsonl(rows[20:], "b.jsonl"))]
+    train, test = load(parts, test_split_size=0.5, seed=3)
+    assert len(train) == 25
+    assert 0 < len(test) < 25
+    assert not set(questions(train)) & set(questions(test))
+
+
 def test_max_rows_draws_from_all_data_sets(files):
     train, _ = load([DatasetConfig(path) for path in files], max_rows=20)
     assert set(Counter(question[0] for question in questions(train))) == {"g", "v"}

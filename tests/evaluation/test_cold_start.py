@@ -13,7 +13,7 @@ from trl import SFTConfig, SFTTrainer
 
 from trl_hybrid.cli import main
 from trl_hybrid.errors import InputError
-from trl_hybrid.evaluation.cold_start import check_samples, cold_start_examples, right_answers
+from trl_hybrid.evaluation.cold_start import check_samples, cold_start_examples, gold_rows, right_answers
 from trl_hybrid.recipe.sft import checkpoint_to_start_from
 
 
@@ -49,6 +49,14 @@ def test_problems_without_a_right_answer_give_no_examples():
     assert cold_start_examples(rows, 4) == [
         {"prompt": PROMPT, "completion": [{"role": "assistant", "content": "5"}]},
     ]
+
+
+def test_where_nothing_is_sampled_the_golds_are_learned_in_a_box():
+    rows = gold_rows([{"prompt": PROMPT, "solution": "5"}, {"prompt": PROMPT, "solution": "\\frac{1}{2}"}])
+    check_samples(rows, "golds")
+    learned = [example["completion"][0]["content"] for example in cold_start_examples(rows, 4)]
+    assert learned == ["\\boxed{5}", "\\boxed{\\frac{1}{2}}"]
+    assert [row["prompt"] for row in rows] == [PROMPT, PROMPT]
 
 
 def test_samples_that_are_not_judged_are_refused_by_row():

@@ -22,15 +22,22 @@ from trl_hybrid.reward_model.footprint import Need
 FOLDER = Path("recipes/configs")
 SFT = sorted(FOLDER.glob("*_sft.yaml"))
 GRPO = sorted(set(FOLDER.glob("*.yaml")) - set(SFT))
-SIZES = {"gsm8k_16gb": 16, "gsm8k_24gb": 24, "tinyllama_grpo": 80, "math_16gb": 16, "math_24gb": 24, "math_80gb": 80}
+SIZES = {
+    "gsm8k_16gb": 16, "gsm8k_24gb": 24, "tinyllama_grpo": 80, "math_16gb": 16, "math_24gb": 24, "math_80gb": 80,
+    "smollm2_16gb": 16,
+}  # fmt: skip
 
 # TRL's configs set the name that transformers 5.23 renames.
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Configurations in the shapes of TinyLlama and AceMath-7B-RM, without weights."""
+    """Configurations in the shapes of TinyLlama, SmolLM2-360M and AceMath-7B-RM, without weights."""
     folder = tmp_path_factory.mktemp("models")
+    LlamaConfig(
+        hidden_size=960, num_hidden_layers=32, num_attention_heads=15, num_key_value_heads=5, intermediate_size=2560,
+        vocab_size=49152, max_position_embeddings=8192, tie_word_embeddings=True, architectures=["LlamaForCausalLM"],
+    ).save_pretrained(folder / "smollm2")  # fmt: skip
     LlamaConfig(
         hidden_size=2048, num_hidden_layers=22, num_attention_heads=32, num_key_value_heads=4, intermediate_size=5632,
         vocab_size=32000, max_position_embeddings=2048, architectures=["LlamaForCausalLM"],
@@ -70,13 +77,15 @@ def test_sft_configurations_parse_and_say_where_grpo_starts(path, sft):
     given = yaml.safe_load(path.read_text())
     assert sampling.num_samples == given["num_samples"]
     assert training.learning_rate == given["learning_rate"]
-    assert f"--model_name_or_path runs/{given['run_name']}/merged" in path.read_text()
+    start = f"runs/{given['run_name']}{'/merged' if given['use_peft'] else ''}"
+    assert f"--model_name_or_path {start} " in path.read_text().replace("\n", " ")
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_a_run_fits_the_gpu_of_its_name(name, models, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    options = ["--model_name_or_path", models / "policy", "--reward_model_name_or_path", models / "reward_model"]
+    policy = models / ("smollm2" if name.startswith("smollm2") else "policy")
+    options = ["--model_name_or_path", policy, "--reward_model_name_or_path", models / "reward_model"]
     prompt_tokens = 800 if "math" in name else 384
     plan = make_plan(
         argparse.Namespace(

@@ -22,6 +22,8 @@ def no_algebra(gold, answer):
         (r"\text{(C)}", "C", "exact"),
         (r"\textbf{(D)}\ 42", "D", "exact"),
         (r"\text{Monday}", "monday", "exact"),
+        ("0x3eb2", "0x3EB2", "exact"),
+        ("-0x1f", "-31", "exact"),
         (r"\mathbb{R}", r"(-\infty,+\infty)", "exact"),
         ("1000", "1,000.0", "numeric"),
         (r"10 \text{ cm}^2", "10", "numeric"),
@@ -73,6 +75,7 @@ def test_algebra_decides_the_rest(gold, answer):
     [
         ("x", "y"),
         ("5", "5x"),
+        ("0x3eb2", "0x3eb3"),
         ("5", "5m"),
         ("5", "5!"),
         ("A", "B"),

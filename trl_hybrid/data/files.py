@@ -1,4 +1,4 @@
-"""Where rows come from: the Hub, a folder, a file."""
+"""Where rows come from: the Hub, a folder, a file, a generator."""
 
 import glob
 import re
@@ -21,6 +21,7 @@ from datasets.data_files import DataFilesDict, get_data_patterns
 from datasets.exceptions import DatasetsError
 
 from trl_hybrid.data.columns import column_paths
+from trl_hybrid.data.generated import SPLITS, generated_splits, is_generated
 from trl_hybrid.data.text_rows import FEATURES, ROW, SUFFIXES, parse_row, text_rows
 from trl_hybrid.errors import EMBEDDED_COMMAND, InputError
 from trl_hybrid.runs.folder import relative_path
@@ -69,9 +70,9 @@ def open_rows(name: str, config: str | None, split: str, streaming: bool = False
     """Open one split with the columns that it has, and read its first row.
 
     Args:
-        name: Id of a data set on the Hub, a folder (of files, or made by `save_to_disk`), or a file of one of
-            `BUILDERS`' kinds.
-        config: Name of the data set's configuration.
+        name: Id of a data set on the Hub, a folder (of files, or made by `save_to_disk`), a file of one of
+            `BUILDERS`' kinds, or `gym:` and a generator's name.
+        config: Name of the data set's configuration; the options of a generator.
         split: Which split. A file is all of `train`, of which a slice such as `train[:90%]` can be taken.
         streaming: Load rows as they are needed.
         **kwargs: `data_dir` and `data_files` of [`~datasets.load_dataset`].
@@ -108,7 +109,9 @@ def has_split(name: str, config: str | None, split: str) -> bool:
     if _is_one(path):
         return "[" in split
     try:
-        if (path / SAVED_SPLITS).is_file():
+        if is_generated(name):
+            names = SPLITS
+        elif (path / SAVED_SPLITS).is_file():
             names = list(load_from_disk(name))
         elif path.is_dir():
             names = list(_builder(name, config, {}).config.data_files or {})
@@ -137,6 +140,10 @@ def _split(
     name: str, config: str | None, split: str, streaming: bool, kwargs: dict[str, Any]
 ) -> Dataset | IterableDataset:
     path = Path(name)
+    if is_generated(name):
+        made = generated_splits(name, config)
+        rows = _slices(list(made), made.__getitem__, split)
+        return rows.to_iterable_dataset() if streaming else rows
     if _is_one(path) and path.is_dir():
         rows = _slices(["train"], lambda _: load_from_disk(name), split)
         return rows.to_iterable_dataset() if streaming else rows
@@ -232,6 +239,8 @@ def _not_loaded(name: str, config: str | None, split: str, error: Exception) -> 
     which = [*([f"configuration {config!r}"] if config else []), *([] if path.is_file() else [f"split {split!r}"])]
     details = f" ({', '.join(which)})" if which else ""
     message = f"The data set {name!r}{details} cannot be loaded: {reason}\n"
+    if is_generated(name):
+        return InputError(f"{message}Check the split and the generator's options.")
     if path.exists():
         return InputError(f"{message}Check the file and the split.")
     return InputError(f"{message}Check the id, the split and the network. Without a network: {EMBEDDED_COMMAND}")

@@ -33,7 +33,7 @@ def load_mixture(
         parts: The data sets; `path` may be a file, as in [`load_tasks`].
         source: How rows become problems; name, configuration and split are each part's. `max_rows` of all are drawn
             from all data sets; the first ones where they are streamed.
-        test_split_size: Share, or number, of the rows to hold out.
+        test_split_size: Share, or number, of the rows to hold out; of these, problems that are also trained on go.
         max_test_rows: Hold out at most so many; 0 for none.
         seed: Of the draw and the split.
 
@@ -90,7 +90,15 @@ def _hold_out(rows: Dataset, size: float, seed: int) -> tuple[Dataset, Dataset]:
         raise InputError(
             f"test_split_size must leave rows to train on and to measure on, got {size} of {len(rows)} rows: {error}"
         ) from error
-    return both["train"], both["test"]
+    return both["train"], _without_equals(both["test"], both["train"])
+
+
+def _without_equals(test: Dataset, train: Dataset) -> Dataset:
+    """Leave out the held-out problems that are trained on too, as where two data sets share some."""
+    held_out = [str(prompt) for prompt in test["prompt"]]
+    known = set(held_out)
+    shared = {text for prompt in train["prompt"] if (text := str(prompt)) in known}
+    return test.select([index for index, text in enumerate(held_out) if text not in shared]) if shared else test
 
 
 def _check_parts(parts: Sequence[DatasetConfig], streaming: bool, test_split_size: float | None) -> None:

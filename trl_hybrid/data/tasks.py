@@ -25,9 +25,10 @@ class TaskSource:
     row is left out for its gold: what cannot be judged is found by [`~trl_hybrid.data.usable_tasks.check_tasks`].
 
     Attributes:
-        name: Id of a data set on the Hub, a folder, or a .json, .jsonl, .csv or .parquet file. A single file is one
-            split; `split` may name a slice of it (`train[:90%]`) and is not looked at otherwise.
-        config: Name of the data set's configuration.
+        name: Id of a data set on the Hub, a folder, a .json, .jsonl, .csv or .parquet file, or `gym:` and the name of
+            one of reasoning-gym's generators. A single file is one split; `split` may name a slice of it
+            (`train[:90%]`) and is not looked at otherwise.
+        config: Name of the data set's configuration; the options of a generator, as YAML or JSON.
         split: Which split to load.
         streaming: Load rows as they are needed. `max_steps` must then be set for training.
         system_prompt: Put before prompts that have no system message.

@@ -1,4 +1,4 @@
-"""Rejection sampling: of a policy's own answers, the right ones become examples to learn from."""
+"""Rejection sampling: of a policy's own answers, the right ones become examples to learn from; or the golds do."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -43,6 +43,18 @@ def right_answers(row: dict[str, Any], most: int) -> list[str]:
     for sample in sorted(right, key=lambda sample: not sample["boxed"]):
         distinct.setdefault(" ".join(sample["completion"].split()), sample["completion"].strip())
     return list(distinct.values())[:most]
+
+
+def gold_rows(problems: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    r"""Give each problem its gold, in a box, as the only answer.
+
+    Example:
+        >>> (row,) = gold_rows([{"prompt": [{"role": "user", "content": "2 + 2?"}], "solution": "4"}])
+        >>> right_answers(row, most=1)
+        ['\\boxed{4}']
+    """
+    judged = {"correct": True, "truncated": False, "boxed": True}
+    return [{**row, "samples": [{"completion": f"\\boxed{{{row['solution']}}}", **judged}]} for row in problems]
 
 
 def cold_start_examples(rows: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:

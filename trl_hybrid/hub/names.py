@@ -5,6 +5,8 @@ from pathlib import Path
 
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+from trl_hybrid.data.generated import PREFIX, is_generated
+
 
 def on_hub(name: str) -> bool:
     """Say whether a name can be an id on the Hub and is nothing that lies here.
@@ -30,11 +32,15 @@ def model_link(name: str, revision: str | None = None) -> str:
 
 def data_link(names: Sequence[str], config: str | None = None) -> str:
     """Link to data sets; of a single one the configuration is named too."""
-    links = [
-        f"[{name}](https://huggingface.co/datasets/{name})" if on_hub(name) else f"`{cell(Path(name).name)}` (local)"
-        for name in names
-    ]
-    return ", ".join(links) + (f", configuration `{config}`" if config and len(links) == 1 else "")
+    return ", ".join(map(_data_link, names)) + (f", configuration `{config}`" if config and len(names) == 1 else "")
+
+
+def _data_link(name: str) -> str:
+    if is_generated(name):
+        return f"[reasoning-gym](https://github.com/open-thought/reasoning-gym)'s `{cell(name.removeprefix(PREFIX))}`"
+    if on_hub(name):
+        return f"[{name}](https://huggingface.co/datasets/{name})"
+    return f"`{cell(Path(name).name)}` (local)"
 
 
 def cell(text: str) -> str:

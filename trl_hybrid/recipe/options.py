@@ -1,8 +1,10 @@
 """What a recipe's command line asks for beside TRL's own: which data, which judges."""
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
+import yaml
 from trl import DatasetMixtureConfig, ScriptArguments
 from trl.scripts.utils import DatasetConfig
 
@@ -21,8 +23,16 @@ class TaskArguments(ScriptArguments, DatasetMixtureConfig):
     dataset_name: str = field(  # pyright: ignore[reportIncompatibleVariableOverride] - never None here
         default="data/dummy_math_tasks.jsonl",
         metadata={
-            "help": "Problems with gold answers: an id on the Hub, a folder with a file for each split, or a .json, "
-            ".jsonl, .csv or .parquet file. Columns are found by the table in docs/data.md. `datasets` goes before it."
+            "help": "Problems with gold answers: an id on the Hub, a folder with a file for each split, a .json, "
+            ".jsonl, .csv or .parquet file, or gym:NAME for a generator of reasoning-gym. Columns are found by the "
+            "table in docs/data.md. `datasets` goes before it."
+        },
+    )
+    dataset_config: str | None = field(
+        default=None,
+        metadata={
+            "help": "Name of the data set's configuration; for a generator its options, as '{min_terms: 2, size: "
+            "1000}'."
         },
     )
     dataset_prompt_column: str | None = field(
@@ -61,15 +71,28 @@ class TaskArguments(ScriptArguments, DatasetMixtureConfig):
     )
 
     def __post_init__(self) -> None:
-        """Check the entries of `datasets`, which TRL takes as they are."""
+        """Check the entries of `datasets`, which TRL takes as they are, and write a generator's options as text."""
+        self.dataset_config = _as_text(self.dataset_config)
         known = [option.name for option in fields(DatasetConfig)]
         for entry in self.datasets:
             if isinstance(entry, dict) and ("path" not in entry or not set(entry) <= set(known)):
                 raise InputError(
                     f"Each entry of `datasets` needs `path` and may have {', '.join(known[1:])}; got {entry}."
                 )
-        self.datasets = list(self.datasets)  # TRL puts objects into the caller's own list
+        # A list of its own: TRL puts objects into the caller's.
+        self.datasets = [_with_text(entry) if isinstance(entry, dict) else entry for entry in self.datasets]
         super().__post_init__()
+
+
+def _as_text(config: Any) -> str | None:
+    """Write a generator's options, a mapping in a YAML file, as the text that they are on the command line."""
+    if not isinstance(config, dict):
+        return config
+    return yaml.safe_dump(config, default_flow_style=True, sort_keys=False, width=math.inf).strip()
+
+
+def _with_text(entry: dict[str, Any]) -> Any:
+    return {**entry, "name": _as_text(entry.get("name"))}
 
 
 @dataclass

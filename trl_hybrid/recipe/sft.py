@@ -15,7 +15,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 from trl_hybrid.data.prompt_reader import PromptReader
 from trl_hybrid.data.usable_tasks import check_tasks
 from trl_hybrid.errors import InputError
-from trl_hybrid.evaluation.cold_start import check_samples, cold_start_examples, right_answers
+from trl_hybrid.evaluation.cold_start import check_samples, cold_start_examples, gold_rows, right_answers
 from trl_hybrid.evaluation.read_rows import read_rows
 from trl_hybrid.evaluation.samples import Judges, sample_rows, samples_file
 from trl_hybrid.hub.saved import Trained, check_saved_model
@@ -69,7 +69,14 @@ class SamplingArguments:
             "that `trl-hybrid eval` writes."
         },
     )
-    num_samples: int = field(default=16, metadata={"help": "Answers to each training problem."})
+    num_samples: int = field(
+        default=16,
+        metadata={
+            "help": "Answers to each training problem. 0 for none: the gold answers are learned, each in a box and "
+            "nothing else. For a policy that is never right, or does not keep to the form; without working, it will "
+            "answer without."
+        },
+    )
     sample_batch_size: int = field(default=16, metadata={"help": "Problems answered at once."})
     temperature: float = field(default=0.8, metadata={"help": "Of the answers."})
     max_completion_length: int = field(default=384, metadata={"help": "Tokens after which an answer is cut off."})
@@ -129,6 +136,8 @@ class SFTRun(RecipeRun):
     def answer(self, problems: list[dict[str, Any]], verifier: MathVerifier) -> list[dict[str, Any]]:
         """Let the policy answer the problems that have no answers yet, into `samples.jsonl`, and judge the answers.
 
+        With `num_samples` 0 the golds are the answers, and no policy is asked.
+
         Returns:
             The problems with `samples`.
 
@@ -136,7 +145,7 @@ class SFTRun(RecipeRun):
             InputError: The answers in `--samples` are not judged, or several processes would answer.
             SystemExit: With 130 after Ctrl-C; what is answered stays.
         """
-        given = self.sampling.samples
+        given, golds = self.sampling.samples, self.sampling.num_samples == 0
         # What is wrong with the samples is said before a folder is made or cleared.
         rows = read_rows(Path(given), FIELDS, "--samples") if given else []
         check_samples(rows, given or SAMPLES_FILE)
@@ -144,7 +153,7 @@ class SFTRun(RecipeRun):
         if PartialState().is_main_process and not (self.folder / SETTINGS_FILE).exists():
             write_settings(self.folder, self.settings)
         try:
-            self.rows = rows or self._sampled_rows(problems, verifier)
+            self.rows = rows or (gold_rows(problems) if golds else self._sampled_rows(problems, verifier))
         except KeyboardInterrupt:
             say(f"\nInterrupted while sampling. {self.way_on(self.folder)}")
             raise SystemExit(130) from None
@@ -204,8 +213,11 @@ class SFTRun(RecipeRun):
             save_system_prompt(start, self.tasks.system_prompt)
         write_json(self.folder / "summary.json", self._summary(start, trainer.state.global_step))
         name = relative_path(str(self.folder))
+        learned = self.sampling.samples or f"{name}/{SAMPLES_FILE}"
+        if not (self.sampling.samples or self.sampling.num_samples):
+            learned = f"the gold answers of {train_location(self.tasks)}"
         say(
-            f"\nWhat was learned:  {self.sampling.samples or f'{name}/{SAMPLES_FILE}'}\n"
+            f"\nWhat was learned:  {learned}\n"
             f"Is it better?      trl-hybrid eval --model {name} --base\n"
             f"Go on with GRPO:   python recipes/tinyllama_grpo.py --config CONFIG "
             f"--model_name_or_path {relative_path(str(start))}\n"

@@ -14,6 +14,8 @@ UNICODE_MATHS = str.maketrans(
     }
 )  # fmt: skip
 
+HEXADECIMAL = re.compile(r"(?<![\w.])0[xX]([0-9a-fA-F]+)(?!\w)")
+
 # In this order; each is one rule.
 REWRITES = tuple(
     (re.compile(pattern), replacement)
@@ -106,8 +108,8 @@ def normalize(text: str) -> str:
     Example:
         >>> normalize(r"$\left(\dfrac12,\, \sqrt 3\right)$.")
         '(\\frac{1}{2}, \\sqrt{3})'
-        >>> normalize(r"x \leq 5"), normalize(r"32,\! 349"), normalize(r"\\frac{1}{2}")
-        ('x \\le 5', '32,349', '\\frac{1}{2}')
+        >>> normalize(r"x \leq 5"), normalize(r"32,\! 349"), normalize(r"\\frac{1}{2}"), normalize("-0x1F")
+        ('x \\le 5', '32,349', '\\frac{1}{2}', '-31')
     """
     if PLAIN_NUMBER.fullmatch(text):
         return text
@@ -117,6 +119,8 @@ def normalize(text: str) -> str:
         text = text.replace("\\\\", "\\")  # escaped twice on its way through JSON
     elif "matrix" not in text and "array" not in text and "cases" not in text:
         text = DOUBLED.sub(r"\\", text)
+    # Read as a product, 0x3e and 0x3f are both zero.
+    text = HEXADECIMAL.sub(lambda match: str(int(match[1], 16)), text)
     text = NEXT_EQUATION.sub(lambda match: ", " if "=" in text[: match.start()] else match[0], text)
     for pattern, replacement in REWRITES:
         text = pattern.sub(replacement, text)
