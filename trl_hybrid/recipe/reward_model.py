@@ -1,9 +1,7 @@
 """What `recipes/train_reward_model.py` does around its verifier and its trainer."""
 
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +12,32 @@ from trl import ModelConfig, RewardConfig
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.evaluation.cold_start import check_samples
-from trl_hybrid.evaluation.pairs import Answer, Pair, balance_lengths, choose_pairs, merge_answers, split_problems
+from trl_hybrid.evaluation.pairs import merge_answers
 from trl_hybrid.evaluation.ranking import ranking_figures
 from trl_hybrid.evaluation.read_rows import read_rows
 from trl_hybrid.hub.origin import commit_of
+from trl_hybrid.hub.reward_model_card import make_reward_model_card
 from trl_hybrid.hub.saved import check_weights
 from trl_hybrid.hub.upload import push_run
 from trl_hybrid.memory.estimates import policy_of
 from trl_hybrid.models.check import check_model, check_reward_model
-from trl_hybrid.policy.generation import Decoding
 from trl_hybrid.policy.source import PolicySource, default_dtype, find_policy
+from trl_hybrid.recipe.answer_pairs import Lesson, make_lesson, pair_dataset, scored_groups
 from trl_hybrid.recipe.answering import AnsweringRun, Turn, checkpoint_to_start_from
 from trl_hybrid.recipe.asked_for import check_installed
 from trl_hybrid.recipe.disk import run_bytes
 from trl_hybrid.recipe.options import TaskArguments
-from trl_hybrid.recipe.reward_trainer import (
-    answer_groups,
-    merge_adapter,
-    padding_token,
-    pair_dataset,
-    scored_groups,
-    scores_in_memory,
-)
+from trl_hybrid.recipe.pair_options import SHORT_HELP, PairArguments
+from trl_hybrid.recipe.reward_trainer import check_scores_of_saved, merge_adapter, padding_token, scores_in_memory
 from trl_hybrid.recipe.say import say
 from trl_hybrid.report import StepLines, ranking_table, reward_model_line
 from trl_hybrid.report.headline import duration
 from trl_hybrid.reward_model import RewardModel
-from trl_hybrid.reward_model.forwards import agree
 from trl_hybrid.reward_model.loading import Source, load_tokenizer
-from trl_hybrid.reward_model.plan import Row
 from trl_hybrid.reward_model.prompts import RowRenderer
 from trl_hybrid.runs.folder import package_versions, relative_path, write_json
 from trl_hybrid.runs.overwrite import MORE_SAMPLES, SAMPLES_FILE
+from trl_hybrid.runs.record import read_record
 from trl_hybrid.training.checkpoint import check_save_strategy
 from trl_hybrid.verifier import MathVerifier
 
@@ -54,92 +46,6 @@ FIELDS = ("prompt", "solution", "samples")
 
 PROBES = 8
 """Rows on which the saved model is compared with the trained one."""
-
-SHORT_HELP = (
-    "model_name_or_path", "policies", "dataset_name", "dataset_config", "dataset_prompt_column",
-    "dataset_solution_column", "system_prompt", "max_rows", "samples", "temperatures", "num_samples",
-    "sample_batch_size", "max_completion_length", "pairs_per_problem", "balance_length", "gold_as_right",
-    "held_out_share", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "num_train_epochs",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "max_length", "use_peft",
-    "push_to_hub", "report_to",
-)  # fmt: skip
-
-
-@dataclass
-class PairArguments:
-    """Whose answers the reward model learns from, and in which pairs.
-
-    Raises:
-        InputError: A value is out of its range.
-    """
-
-    policies: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Models that answer the problems: ids or folders, adapters and checkpoints too; by default "
-            "model_name_or_path. Take the policy that is to be trained, as it is now and as it may become."
-        },
-    )
-    samples: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Learn from these rows files instead of sampling: samples.jsonl of other runs, or the rows.jsonl "
-            "that `trl-hybrid eval` writes."
-        },
-    )
-    temperatures: list[float] = field(
-        default_factory=lambda: [0.7, 1.0], metadata={"help": "At which each policy answers."}
-    )
-    num_samples: int = field(
-        default=6, metadata={"help": "Answers to each problem by each policy at each temperature."}
-    )
-    sample_batch_size: int = field(default=16, metadata={"help": "Problems answered at once."})
-    max_completion_length: int = field(default=384, metadata={"help": "Tokens after which an answer is cut off."})
-    pairs_per_problem: int = field(default=8, metadata={"help": "Learn from at most so many pairs a problem."})
-    balance_length: bool = field(
-        default=True,
-        metadata={
-            "help": "Leave pairs out until right answers are as often longer as shorter than the wrong ones: length "
-            "alone then tells nothing."
-        },
-    )
-    gold_as_right: bool = field(
-        default=False,
-        metadata={
-            "help": "Where no answer is right, take the gold in a box. Only for policies whose answers are a box and "
-            "nothing else; others would be told from the gold by their form."
-        },
-    )
-    held_out_share: float = field(
-        default=0.2, metadata={"help": "Share of the problems that the reward model is measured on and never learns."}
-    )
-
-    def __post_init__(self) -> None:
-        """Check what would fail only after the answering."""
-        rules = {
-            "temperatures": (bool(self.temperatures) and min(self.temperatures) > 0, "one or more numbers above 0"),
-            "num_samples": (self.num_samples >= 1, "1 or more"),
-            "sample_batch_size": (self.sample_batch_size >= 1, "1 or more"),
-            "max_completion_length": (self.max_completion_length >= 1, "1 or more"),
-            "pairs_per_problem": (self.pairs_per_problem >= 1, "1 or more"),
-            "held_out_share": (0 < self.held_out_share < 1, "between 0 and 1"),
-        }
-        for name, (kept, rule) in rules.items():
-            if not kept:
-                raise InputError(f"{name} must be {rule}; got {getattr(self, name)}.")
-
-    def decodings(self, seed: int) -> list[Decoding]:
-        """Say how each policy answers, once a temperature; no two share their random numbers."""
-        return [
-            Decoding(
-                num_samples=self.num_samples,
-                greedy=False,
-                max_completion_length=self.max_completion_length,
-                temperature=float(temperature),
-                seed=seed + place,
-            )
-            for place, temperature in enumerate(self.temperatures)
-        ]
 
 
 class RewardModelRun(AnsweringRun):
@@ -150,6 +56,7 @@ class RewardModelRun(AnsweringRun):
     """
 
     pairing: PairArguments
+    lesson: Lesson
     tokenizer: PreTrainedTokenizerBase
 
     def parse(self, defaults: dict[str, Any], text: str | None = None) -> tuple[RewardConfig, ModelConfig]:
@@ -211,21 +118,21 @@ class RewardModelRun(AnsweringRun):
         return merge_answers(parts)
 
     def _turns(self) -> list[Turn]:
-        decodings = self.pairing.decodings(self.args.seed)
-        asked = [(source, decoding) for source in self.sources for decoding in decodings]
+        asked = [(source, heat) for source in self.sources for heat in self.pairing.temperatures]
         return [
             Turn(
                 MORE_SAMPLES.format(number) if number > 1 else SAMPLES_FILE,
                 source,
                 default_dtype(),
-                decoding,
-                f"Answers {number} of {len(asked)}: {Path(source.name).name} at {decoding.temperature:g}",
+                # Two turns with the same random numbers would give the same answers twice.
+                self.pairing.decoding(heat, self.args.seed + number - 1),
+                f"Answers {number} of {len(asked)}: {Path(source.name).name} at {heat:g}",
             )
-            for number, (source, decoding) in enumerate(asked, start=1)
+            for number, (source, heat) in enumerate(asked, start=1)
         ]
 
     def pairs(self, rows: Sequence[dict[str, Any]]) -> Dataset:
-        """Set problems aside to measure on, and pair right with wrong answers to the others.
+        """Set problems aside to measure on, and pair right with wrong answers to the others; see [`make_lesson`].
 
         Args:
             rows: Problems with judged answers.
@@ -236,19 +143,10 @@ class RewardModelRun(AnsweringRun):
         Raises:
             InputError: There is no pair.
         """
-        wanted, seed = self.pairing, self.args.seed
-        train, self.held_out = split_problems(rows, wanted.held_out_share, seed)
-        groups = answer_groups(train, self.renderer, wanted.gold_as_right)
-        aside = answer_groups(self.held_out, self.renderer)
-        chosen = choose_pairs(groups, wanted.pairs_per_problem, seed)
-        kept = balance_lengths(chosen, seed) if wanted.balance_length else chosen
-        self.counts = _counts(rows, groups, self.held_out, chosen, kept)
-        say(_pairs_text(self.counts))
-        _check_pairs(chosen, kept, len(train))
-        every = [answer.ids for group in (*aside, *groups) for answer in group]
-        self.probes: list[Row] = every[:PROBES]
-        self.tokenizer.pad_token = padding_token(self.tokenizer, {ids[-1] for ids in every})
-        return pair_dataset(kept)
+        self.lesson = make_lesson(rows, self.renderer, self.pairing, self.args.seed)
+        say(self.lesson.text())
+        self.tokenizer.pad_token = padding_token(self.tokenizer, {row[-1] for row in self.lesson.rows})
+        return pair_dataset(self.lesson.pairs)
 
     def _step_lines(self) -> StepLines:
         return StepLines(reward_model_line, needs="loss")
@@ -257,7 +155,9 @@ class RewardModelRun(AnsweringRun):
         """Write nothing: the policy's system prompt never reaches a reward model."""
 
     def _trained(self, trainer: Any) -> list[float]:
-        return scores_in_memory(trainer, self.probes)
+        # Merged, an adapter of a quantized base is on weights that are not.
+        quantized = getattr(trainer.model, "is_quantized", False)
+        return [] if quantized else scores_in_memory(trainer, self.lesson.rows[:PROBES])
 
     def _finish(self, trainer: Any, trained: list[float]) -> None:
         if self.model.use_peft:
@@ -271,12 +171,14 @@ class RewardModelRun(AnsweringRun):
             max_length=self.args.max_length,
         )
         half = trainer.model.dtype != torch.float32 or trainer.accelerator.mixed_precision != "no"
-        check_scores_of_saved(self.folder, reward_model, self.probes, trained, 0.1 if half else 0.0)
-        say(f"Saved model checked: ok\nScoring the answers to {len(self.held_out)} held-out problems.")
-        groups, answers = scored_groups(self.held_out, reward_model)
+        check_scores_of_saved(self.folder, reward_model, self.lesson.rows, trained, 0.1 if half else 0.0)
+        say(f"Saved model checked: ok\nScoring the answers to {len(self.lesson.held_out)} held-out problems.")
+        groups, answers = scored_groups(self.lesson.held_out, reward_model)
         figures = ranking_figures(groups, self.args.seed)
         summary = self._summary(trainer.state.global_step, figures, len(groups), answers)
         write_json(self.folder / "summary.json", summary)
+        name = relative_path(str(self.folder))
+        make_reward_model_card(read_record(self.folder), name).save(self.folder / "README.md")
         say(f"\n{ranking_table(figures, len(groups))}\n")
         say(self._next_steps())
         if self.push:
@@ -286,7 +188,7 @@ class RewardModelRun(AnsweringRun):
         name = str(self.model.model_name_or_path)
         return {
             "held_out": {"problems": problems, "answers": answers, "figures": figures},
-            "pairs": self.counts,
+            "pairs": self.lesson.counts,
             "model": relative_path(str(self.folder)),
             "base_model": relative_path(name),
             "steps": steps,
@@ -327,31 +229,6 @@ def _architectures(name: str, revision: str | None, trust_remote_code: bool) -> 
     return config.architectures or []
 
 
-def check_scores_of_saved(
-    folder: Path, reward_model: RewardModel, rows: Sequence[Row], trained: Sequence[float], tolerance: float
-) -> None:
-    """Compare the scores of what was saved with those of the model in memory.
-
-    Args:
-        folder: Where it was saved.
-        reward_model: What was loaded from there.
-        rows: Token ids.
-        trained: Their scores in memory.
-        tolerance: See [`~trl_hybrid.reward_model.forwards.agree`]; that of the loaded model's number type at least.
-
-    Raises:
-        InputError: They differ, or are not finite.
-    """
-    saved = [reward_model.backend.score([row])[0] for row in rows]
-    if all(map(math.isfinite, trained)) and agree(saved, trained, max(tolerance, reward_model.tolerance)):
-        return
-    raise InputError(
-        f"The model saved in {str(folder)!r} must score as the trained one, but gives {saved[:3]} and the trained one "
-        f"{list(trained[:3])}. The checkpoints beside it are as they were: go on from the newest by "
-        "--resume_from_checkpoint latest, with a lower learning_rate where the scores are not finite."
-    )
-
-
 def refuse_what_is_not_done(tasks: TaskArguments, args: RewardConfig) -> None:
     """Stop at settings that this recipe would pass over.
 
@@ -364,45 +241,4 @@ def refuse_what_is_not_done(tasks: TaskArguments, args: RewardConfig) -> None:
         raise InputError(
             f"{name} is for recipes/tinyllama_grpo.py only: a reward model is trained on the answers to one data set, "
             f"whole. Leave {name} out; answers to several are given by --samples FILE FILE."
-        )
-
-
-def _counts(
-    rows: Sequence[Any],
-    groups: Sequence[Sequence[Answer]],
-    held_out: Sequence[Any],
-    chosen: Sequence[Pair],
-    kept: Sequence[Pair],
-) -> dict[str, int]:
-    return {
-        "problems": len(rows),
-        "held_out": len(held_out),
-        "answers": sum(map(len, groups)),
-        "with_both": sum(len({answer.right for answer in group}) == 2 for group in groups),
-        "pairs": len(kept),
-        "left_out_by_length": len(chosen) - len(kept),
-    }
-
-
-def _pairs_text(counts: dict[str, int]) -> str:
-    learned = counts["problems"] - counts["held_out"]
-    return (
-        f"What is learned: {counts['pairs']} pairs of a right and a wrong answer, from {counts['answers']} distinct "
-        f"answers to {learned} problems, {counts['with_both']} of which have both; {counts['left_out_by_length']} "
-        f"pairs are left out so that length tells nothing. Held out: {counts['held_out']} problems."
-    )
-
-
-def _check_pairs(chosen: Sequence[Pair], kept: Sequence[Pair], problems: int) -> None:
-    if not chosen:
-        raise InputError(
-            f"There is nothing to learn from: of {problems} problems none has both a right and a wrong answer. Raise "
-            "num_samples, or take easier or harder problems, or another policy; where answers are nothing but a box, "
-            "add --gold_as_right true."
-        )
-    if not kept:
-        raise InputError(
-            f"In all of {len(chosen)} pairs the right answer is on the same side in length: length alone would be "
-            "learned. Take more problems, or other temperatures or policies; to learn from them all the same, add "
-            "--balance_length false."
         )

@@ -1,77 +1,32 @@
 """TRL's `RewardTrainer` on rows that our own template made, and the one-label model that comes of it."""
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from peft import PeftConfig, PeftModel, TaskType
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 from trl import ModelConfig, RewardTrainer
 
 from trl_hybrid.errors import InputError
-from trl_hybrid.evaluation.pairs import Answer, Pair, distinct_samples
-from trl_hybrid.evaluation.ranking import ScoredGroup
-from trl_hybrid.evaluation.statistics import same_answer
 from trl_hybrid.models.files import ADAPTER_CONFIG, weight_files
 from trl_hybrid.recipe.run import adapter_config
 from trl_hybrid.reward_model import RewardModel
+from trl_hybrid.reward_model.forwards import agree
 from trl_hybrid.reward_model.loading import whole_weights
 from trl_hybrid.reward_model.plan import Row
-from trl_hybrid.reward_model.prompts import RowRenderer
 from trl_hybrid.runs.folder import read_json
 from trl_hybrid.training.checkpoint import TrainsToTheLastStep
-from trl_hybrid.verifier import is_blank
 
 
 class RewardModelTrainer(TrainsToTheLastStep, RewardTrainer):
     """TRL's trainer; a run that is resumed after its last step is only measured and saved.
 
-    It is given token ids, so that a row is in training what it is when it is scored; see [`pair_dataset`].
+    It is given token ids, so that a row is in training what it is when it is scored; see `pair_dataset`.
     """
-
-
-def answer_groups(
-    rows: Sequence[dict[str, Any]], renderer: RowRenderer, gold_as_right: bool = False
-) -> list[list[Answer]]:
-    """Read each problem's distinct answers as the reward model will.
-
-    Args:
-        rows: Problems with judged `samples`.
-        renderer: The reward model's.
-        gold_as_right: Whether the gold in a box stands for a right answer where there is none.
-
-    Returns:
-        One list a problem, maybe empty.
-    """
-    groups = [distinct_samples(row["samples"]) for row in rows]
-    if gold_as_right:
-        groups = [_with_gold(group, row) for group, row in zip(groups, rows, strict=True)]
-    flat = [(row["prompt"], sample) for row, group in zip(rows, groups, strict=True) for sample in group]
-    rendered = iter(
-        renderer.render(
-            [prompt for prompt, _ in flat],
-            [sample["completion"] for _, sample in flat],
-            [sample["truncated"] for _, sample in flat],
-        )
-    )
-    return [[Answer(next(rendered).ids, sample["correct"]) for sample in group] for group in groups]
-
-
-def _with_gold(group: list[dict[str, Any]], row: dict[str, Any]) -> list[dict[str, Any]]:
-    gold = str(row["solution"])
-    if is_blank(gold) or not group or any(sample["correct"] for sample in group):
-        return group
-    return [*group, {"completion": f"\\boxed{{{gold}}}", "truncated": False, "correct": True}]
-
-
-def pair_dataset(pairs: Sequence[Pair]) -> Dataset:
-    """Return the pairs in the columns of token ids that TRL's trainer takes as they are."""
-    return Dataset.from_dict(
-        {"chosen_ids": [pair.right.ids for pair in pairs], "rejected_ids": [pair.wrong.ids for pair in pairs]}
-    )
 
 
 def padding_token(tokenizer: PreTrainedTokenizerBase, endings: Iterable[int]) -> str:
@@ -151,42 +106,26 @@ def merge_adapter(folder: Path, dtype: str | None, trust_remote_code: bool = Fal
     merged.save_pretrained(folder)
 
 
-def scored_groups(rows: Sequence[dict[str, Any]], reward_model: RewardModel) -> tuple[list[ScoredGroup], int]:
-    """Score all judged answers to problems.
+def check_scores_of_saved(
+    folder: Path, reward_model: RewardModel, rows: Sequence[Row], trained: Sequence[float], tolerance: float
+) -> None:
+    """Compare the scores of what was saved with those of the model in memory.
 
     Args:
-        rows: Problems with judged `samples`.
-        reward_model: The trained one.
+        folder: Where it was saved.
+        reward_model: What was loaded from there.
+        rows: Token ids.
+        trained: The scores of the first of them in memory.
+        tolerance: See [`~trl_hybrid.reward_model.forwards.agree`]; that of the loaded model's number type at least.
 
-    Returns:
-        One group a problem, and how many answers were scored.
+    Raises:
+        InputError: They differ, or are not finite.
     """
-    groups = [[sample for sample in row["samples"] if sample["correct"] is not None] for row in rows]
-    prompts = [row["prompt"] for row, group in zip(rows, groups, strict=True) for _ in group]
-    texts = [sample["completion"] for group in groups for sample in group]
-    cut_off = [sample["truncated"] for group in groups for sample in group]
-    scores = iter(reward_model(prompts, texts, completion_truncated=cut_off))
-    lengths = iter(len(row.ids) for row in reward_model.renderer.render(prompts, texts, cut_off))
-    scored = [
-        ScoredGroup(
-            scores=[next(scores) for _ in group],
-            right=[sample["correct"] for sample in group],
-            lengths=[next(lengths) for _ in group],
-            votes=votes([sample["answer"] for sample in group]),
-            whole=[not sample["truncated"] for sample in group],
-        )
-        for group in groups
-    ]
-    return scored, len(texts)
-
-
-def votes(answers: Sequence[str | None]) -> list[int]:
-    """Count for each answer of a group how many give the same; 0 for none.
-
-    >>> votes(["7", None, "7.0", "8"])
-    [2, 0, 2, 1]
-    """
-    return [
-        0 if one is None else sum(other is not None and same_answer(one, other) for other in answers)
-        for one in answers
-    ]
+    saved = [reward_model.backend.score([row])[0] for row in rows[: len(trained)]]
+    if all(map(math.isfinite, trained)) and agree(saved, trained, max(tolerance, reward_model.tolerance)):
+        return
+    raise InputError(
+        f"The model saved in {str(folder)!r} must score as the trained one, but gives {saved[:3]} and the trained one "
+        f"{list(trained[:3])}. The checkpoints beside it are as they were: go on from the newest by "
+        "--resume_from_checkpoint latest, with a lower learning_rate where the scores are not finite."
+    )

@@ -20,6 +20,9 @@ def reward_model_line(step: int, logs: dict[str, Any]) -> str:
     )
 
 
+FEW = 10
+"""Of fewer problems than this nothing is said."""
+
 RANKING = {
     "auc": "AUC within problems",
     "auc_whole": "  of answers that are not cut off",
@@ -51,16 +54,18 @@ def _with_interval(figure: Mapping[str, float | int | None]) -> str:
 
 
 def length_shortcut(figures: Figures) -> str | None:
-    """Say how a reward model goes by length: worse than chance where length speaks against the right answer.
+    """Say how a reward model goes by length: clearly worse than chance where length speaks against the right answer.
 
-    >>> figures = {"right_shorter": {"value": 0.9}, "right_longer": {"value": 0.375}}
+    >>> figures = {"right_longer": {"value": 0.375, "low": 0.3, "high": 0.45, "problems": 40}}
     >>> length_shortcut(figures)
-    'it puts right answers that are longer above wrong ones in 38 % only: it goes by length'
-    >>> length_shortcut({"right_shorter": {"value": 0.9}, "right_longer": {"value": None}})
+    'it puts right answers that are longer above wrong ones in 38% only: it goes by length'
+    >>> length_shortcut({"right_longer": figures["right_longer"] | {"high": 0.51}})
+    >>> length_shortcut({"right_longer": figures["right_longer"] | {"problems": FEW - 1}})
     """
     for side in ("shorter", "longer"):
-        value = figures.get(f"right_{side}", {}).get("value")
-        if value is not None and value < 0.5:
+        figure = figures.get(f"right_{side}", {})
+        value, high = figure.get("value"), figure.get("high")
+        if value is not None and high is not None and high < 0.5 and (figure["problems"] or 0) >= FEW:
             return f"it puts right answers that are {side} above wrong ones in {value:.0%} only: it goes by length"
     return None
 
