@@ -1,4 +1,4 @@
-"""The card of a reward model that `recipes/train_reward_model.py` made: what it learned from, and how well it ranks."""
+"""The card of a reward model that was trained here: what it learned from, and how well it ranks."""
 
 from pathlib import Path
 
@@ -18,8 +18,8 @@ TAGS = ["trl", "reward-trainer", "reward-model", "math"]
 SETTINGS = (
     "temperatures", "num_samples", "max_completion_length", "pairs_per_problem", "balance_length", "gold_as_right",
     "held_out_share", "max_rows", "max_length", "learning_rate", "lr_scheduler_type", "num_train_epochs",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "center_rewards_coefficient", "max_grad_norm", "bf16",
-    "seed", "dtype", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "center_rewards_coefficient", "max_grad_norm",
+    "bf16", "seed", "dtype", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules",
 )  # fmt: skip
 """What a reader needs to repeat the run."""
 

@@ -76,7 +76,7 @@ def ranking_table(figures: Figures, problems: int) -> str:
     >>> one = {"value": 0.75, "low": 0.6, "high": 0.9, "problems": 41}
     >>> print(ranking_table({"auc": one}, 60))
     On 60 problems that training did not see:              problems
-      AUC within problems                    0.75 [0.60, 0.90]   41
+      AUC within problems                    0.75 [0.60, 0.90]     41
     """
     head = f"On {problems} problems that training did not see"
     if not figures:
