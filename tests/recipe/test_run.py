@@ -84,6 +84,14 @@ def test_where_the_run_lies_is_said_before_anything_is_loaded(run, tmp_path, cap
     assert "Everything that this run makes lies in runs/mine-2." in capsys.readouterr().out
 
 
+def test_a_folder_that_may_be_written_over_need_not_be_there(run, tmp_path):
+    run.named, run.model = tmp_path / "new" / "run", ModelConfig()
+    run.args = SFTConfig(run_name="mine", use_cpu=True)
+    run.tasks.overwrite_output_dir = True
+    run._open_folder(before_training=True)
+    assert run.folder.is_dir()
+
+
 def test_an_adapter_names_the_revision_of_its_base():
     assert adapter_config(ModelConfig("some/model", model_revision="v1", use_peft=True)).revision == "v1"
     assert adapter_config(ModelConfig("some/model")) is None

@@ -39,8 +39,13 @@ class ScoredGroup:
     def of_whole_answers(self) -> "ScoredGroup":
         """Return the group without what was cut off, which is wrong and easily told."""
         kept = [place for place, whole in enumerate(self.whole) if whole]
-        columns = (self.scores, self.right, self.lengths, self.votes, self.whole)
-        return ScoredGroup(*([column[place] for place in kept] for column in columns))
+        return ScoredGroup(
+            scores=[self.scores[place] for place in kept],
+            right=[self.right[place] for place in kept],
+            lengths=[self.lengths[place] for place in kept],
+            votes=[self.votes[place] for place in kept],
+            whole=[True] * len(kept),
+        )
 
 
 def auc(values: Sequence[float], right: Sequence[bool]) -> float:

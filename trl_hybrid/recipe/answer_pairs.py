@@ -43,12 +43,12 @@ class Lesson:
 
     def text(self) -> str:
         """Say what is learned."""
-        counts = self.counts
+        counts, left_out = self.counts, self.counts["left_out_by_length"]
+        balanced = f"; {left_out} pairs are left out so that length tells nothing" if left_out else ""
         return (
             f"What is learned: {counts['pairs']} pairs of a right and a wrong answer, from {counts['answers']} "
             f"distinct answers to {counts['problems'] - counts['held_out']} problems, {counts['with_both']} of which "
-            f"have both; {counts['left_out_by_length']} pairs are left out so that length tells nothing. Held out: "
-            f"{counts['held_out']} problems."
+            f"have both{balanced}. Held out: {counts['held_out']} problems."
         )
 
 

@@ -45,7 +45,7 @@ def padding_token(tokenizer: PreTrainedTokenizerBase, endings: Iterable[int]) ->
     taken = set(endings)
     special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     for token in (tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, *special):
-        if token is not None and tokenizer.convert_tokens_to_ids(token) not in taken:
+        if token is not None and tokenizer.convert_tokens_to_ids(str(token)) not in taken:
             return str(token)
     raise InputError(
         f"A reward model is trained with a padding token that ends no row, but each special token of "
