@@ -47,7 +47,17 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def sft():
     """The cold start's recipe as a module."""
-    spec = importlib.util.spec_from_file_location("tinyllama_sft", "recipes/tinyllama_sft.py")
+    return _recipe("tinyllama_sft")
+
+
+@pytest.fixture(scope="module")
+def reward_recipe():
+    """The recipe that trains a reward model, as a module."""
+    return _recipe("train_reward_model")
+
+
+def _recipe(name):
+    spec = importlib.util.spec_from_file_location(name, f"recipes/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

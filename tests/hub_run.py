@@ -1,21 +1,23 @@
 """A finished run's folder, as the recipe leaves it, made without training."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import ModelConfig
+from trl import ModelConfig, RewardConfig
 
 from trl_hybrid.hub.saved import Trained, lora_values, probe_logits
 from trl_hybrid.recipe.options import JudgeArguments, TaskArguments
+from trl_hybrid.recipe.pair_options import PairArguments
 from trl_hybrid.runs.settings import write_settings
 from trl_hybrid.training.config import HybridGRPOConfig
 
 
-POLICY = "data/embedded_policy"
+POLICY, REWARD_MODEL = "data/embedded_policy", "data/embedded_reward_model"
 SYSTEM_PROMPT = 'Think "hard" about `x | y`.\nThen answer.'
 
 
@@ -32,6 +34,43 @@ def save_policy(folder: Path, adapter: bool = True) -> Trained:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Trained(probe_logits(model, tokenizer), torch.float32, 1e-3, lora_values(model))
+
+
+def make_reward_model_run(folder: Path, figures: dict | None = None, **settings) -> Path:
+    """Make the folder of a run that trained a reward model, the embedded one.
+
+    Args:
+        folder: Made here.
+        figures: What was measured of it, in place of an AUC of 0.8.
+        **settings: Of `TaskArguments` or `PairArguments`, in place of the defaults.
+    """
+    shutil.copytree(REWARD_MODEL, folder)
+    tasks = {key: value for key, value in settings.items() if key in TaskArguments.__dataclass_fields__}
+    pairs = {key: value for key, value in settings.items() if key in PairArguments.__dataclass_fields__}
+    run_settings = {
+        "tasks": asdict(TaskArguments(**{"dataset_name": "data/addition", **tasks})),
+        "pairs": asdict(PairArguments(**pairs)),
+        "model": asdict(ModelConfig(model_name_or_path=POLICY, use_peft=False)),
+        "training": RewardConfig(str(folder), use_cpu=True, report_to="none", bf16=False).to_dict(),
+    }
+    write_settings(folder, run_settings)
+    auc = {"value": 0.8, "low": 0.7, "high": 0.9, "problems": 41}
+    summary = {
+        "held_out": {"problems": 60, "answers": 720, "figures": {"auc": auc} if figures is None else figures},
+        "pairs": {
+            "problems": 300, "held_out": 60, "answers": 900, "with_both": 150, "pairs": 640, "left_out_by_length": 80,
+        },
+        "base_model": POLICY,
+        "steps": 40,
+        "seconds": 90.0,
+        "versions": {"trl": "1.16.0"},
+        "settings": run_settings,
+    }  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(summary))
+    for name in ("training_args.bin", "samples.jsonl", "samples-2.jsonl", "checkpoint-5/model.safetensors"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"not for others")
+    return folder
 
 
 def make_run(folder: Path, adapter: bool = True, base: str = POLICY, **settings) -> Path:

@@ -10,12 +10,13 @@ import pytest
 import torch
 import trl
 from accelerate.commands.launch import launch_command_parser
-from trl import ModelConfig, SFTConfig
+from trl import ModelConfig, RewardConfig, SFTConfig
 
 import trl_hybrid
 from trl_hybrid.cli import parse
 from trl_hybrid.commands.recipe_options import parse_recipe_options
 from trl_hybrid.recipe.options import TaskArguments
+from trl_hybrid.recipe.pair_options import PairArguments
 from trl_hybrid.recipe.parsing import parse_arguments
 from trl_hybrid.recipe.sft import SamplingArguments
 
@@ -49,7 +50,7 @@ def test_commands_are_found():
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=lambda value: getattr(value, "stem", value))
-def test_the_program_takes_the_command(page, command, sft, monkeypatch):
+def test_the_program_takes_the_command(page, command, sft, reward_recipe, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("WORLD_SIZE", "1")
     words = shlex.split(command, comments=True)
@@ -76,6 +77,9 @@ def test_the_program_takes_the_command(page, command, sft, monkeypatch):
     if "sft" in script:
         classes = (TaskArguments, SamplingArguments, SFTConfig, ModelConfig)
         parse_arguments(classes, sft.DEFAULTS, [*options, "--use_cpu", "true", "--bf16", "false"])
+    elif "reward_model" in script:
+        classes = (TaskArguments, PairArguments, RewardConfig, ModelConfig)
+        parse_arguments(classes, reward_recipe.DEFAULTS, [*options, "--use_cpu", "true", "--bf16", "false"])
     else:
         parse_recipe_options(None, [*options, "--use_cpu", "true"])
 

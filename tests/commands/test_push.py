@@ -7,11 +7,12 @@ import sys
 
 import pytest
 import torch
-from hub_run import SYSTEM_PROMPT, make_run
+from hub_run import SYSTEM_PROMPT, make_reward_model_run, make_run
 from hub_server import READ_ONLY, TOKEN, HubServer, Repository, client_env
 from safetensors.torch import load, save_file
 
 from trl_hybrid.cli import main
+from trl_hybrid.reward_model import RewardModel
 
 
 PUSHED = {
@@ -261,6 +262,26 @@ def test_folder_that_is_no_finished_run(tmp_path, capsys):
             main(["push", str(folder)])
         assert stop.value.code == 2
         assert said in capsys.readouterr().err
+
+
+def test_a_reward_model_is_pushed_with_its_card_and_scores_by_it(hub, client, tmp_path):
+    folder = make_reward_model_run(tmp_path / "rm", balance_length=True)
+    assert client.push(folder, "--hub_model_id", "me/rm") == 0
+    files = hub.files("me/rm")
+    assert set(files) == {
+        ".gitattributes", "README.md", "config.json", "model.safetensors", "chat_template.jinja", "tokenizer.json",
+        "tokenizer_config.json",
+    }  # fmt: skip
+    code = re.search(r"```python\n(.*?)```", files["README.md"].decode(), re.DOTALL)[1]
+    assert client.order(code=code) is None
+    right, wrong = RewardModel(str(folder)).compute_batch_reward(
+        "What is 12 + 30?", ["10 + 30 = 40, and 2 more: \\boxed{42}.", "The answer is \\boxed{32}."]
+    )
+    assert json.loads(client.shown.splitlines()[-1]) == pytest.approx([right, wrong], abs=1e-4)
+
+    (folder / "model.safetensors").write_bytes(b"cut off")
+    assert client.push(folder, "--hub_model_id", "me/rm") == 2
+    assert "cannot be shared" in client.shown
 
 
 @pytest.mark.slow

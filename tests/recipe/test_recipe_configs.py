@@ -7,13 +7,15 @@ import pytest
 import torch
 import yaml
 from transformers import LlamaConfig, Qwen2Config
-from trl import ModelConfig, SFTConfig
+from trl import ModelConfig, RewardConfig, SFTConfig
 
 from trl_hybrid.commands.plan import make_plan
 from trl_hybrid.commands.recipe_options import parse_recipe_options
 from trl_hybrid.memory.estimates import sampling_bytes
 from trl_hybrid.memory.size import GB
 from trl_hybrid.recipe.options import TaskArguments
+from trl_hybrid.recipe.pair_options import SHORT_HELP as PAIR_HELP
+from trl_hybrid.recipe.pair_options import PairArguments
 from trl_hybrid.recipe.parsing import parse_arguments
 from trl_hybrid.recipe.sft import SHORT_HELP, SamplingArguments
 from trl_hybrid.reward_model.footprint import Need
@@ -21,7 +23,8 @@ from trl_hybrid.reward_model.footprint import Need
 
 FOLDER = Path("recipes/configs")
 SFT = sorted(FOLDER.glob("*_sft.yaml"))
-GRPO = sorted(set(FOLDER.glob("*.yaml")) - set(SFT))
+REWARD_MODEL = sorted(FOLDER.glob("reward_model_*.yaml"))
+GRPO = sorted(set(FOLDER.glob("*.yaml")) - set(SFT) - set(REWARD_MODEL))
 SIZES = {
     "gsm8k_16gb": 16, "gsm8k_24gb": 24, "tinyllama_grpo": 80, "math_16gb": 16, "math_24gb": 24, "math_80gb": 80,
     "smollm2_16gb": 16,
@@ -79,6 +82,18 @@ def test_sft_configurations_parse_and_say_where_grpo_starts(path, sft):
     assert training.learning_rate == given["learning_rate"]
     start = f"runs/{given['run_name']}{'/merged' if given['use_peft'] else ''}"
     assert f"--model_name_or_path {start} " in path.read_text().replace("\n", " ")
+
+
+@pytest.mark.parametrize("path", REWARD_MODEL, ids=lambda path: path.stem)
+def test_reward_model_configurations_parse_and_say_what_trains_with_them(path, reward_recipe):
+    classes = (TaskArguments, PairArguments, RewardConfig, ModelConfig)
+    options = ["--config", str(path), "--use_cpu", "true", "--bf16", "false"]
+    _, pairs, training, model = parse_arguments(classes, reward_recipe.DEFAULTS, options, short_help=PAIR_HELP)
+    given = yaml.safe_load(path.read_text())
+    assert pairs.temperatures == given["temperatures"] == [0.7, 1.0]
+    assert (training.learning_rate, training.max_length) == (given["learning_rate"], given["max_length"])
+    assert model.use_peft is given.get("use_peft", False)
+    assert f"--reward_model_name_or_path runs/{given['run_name']}" in path.read_text()
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -7,8 +7,10 @@ import pytest
 from trl import ModelConfig, SFTConfig
 
 from trl_hybrid.errors import InputError
+from trl_hybrid.recipe.answering import AnsweringRun
 from trl_hybrid.recipe.grpo import GRPORun
 from trl_hybrid.recipe.options import TaskArguments
+from trl_hybrid.recipe.reward_model import RewardModelRun
 from trl_hybrid.recipe.run import adapter_config
 from trl_hybrid.recipe.sft import SFTRun
 
@@ -39,7 +41,7 @@ class Trainer:
         raise self.error
 
 
-@pytest.fixture(params=[GRPORun, SFTRun])
+@pytest.fixture(params=[GRPORun, SFTRun, RewardModelRun])
 def run(request, tmp_path):
     run = request.param()
     run.folder, run.checkpoint, run.options, run.tasks = tmp_path, None, {}, TaskArguments()
@@ -67,7 +69,7 @@ def test_an_interruption_while_saving_leaves_no_summary_of_other_weights(run, ca
         run.save(Trainer(KeyboardInterrupt()))
     assert stop.value.code == 130
     assert not (run.folder / "summary.json").exists()
-    way_on = "--resume_from_checkpoint latest" if isinstance(run, SFTRun) else "There is no checkpoint yet"
+    way_on = "--resume_from_checkpoint latest" if isinstance(run, AnsweringRun) else "There is no checkpoint yet"
     said = capsys.readouterr().out
     assert "Interrupted at step 3." in said
     assert way_on in said
@@ -80,6 +82,14 @@ def test_where_the_run_lies_is_said_before_anything_is_loaded(run, tmp_path, cap
     run._open_folder()
     assert run.folder == Path("runs/mine-2")
     assert "Everything that this run makes lies in runs/mine-2." in capsys.readouterr().out
+
+
+def test_a_folder_that_may_be_written_over_need_not_be_there(run, tmp_path):
+    run.named, run.model = tmp_path / "new" / "run", ModelConfig()
+    run.args = SFTConfig(run_name="mine", use_cpu=True)
+    run.tasks.overwrite_output_dir = True
+    run._open_folder(before_training=True)
+    assert run.folder.is_dir()
 
 
 def test_an_adapter_names_the_revision_of_its_base():

@@ -31,13 +31,15 @@ def add_options(push: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, push, and print the page."""
-    from trl_hybrid.hub.saved import base_model, check_saved_model, check_weights, is_here
+    from trl_hybrid.hub.saved import base_model, check_saved_model, check_saved_reward_model, check_weights, is_here
     from trl_hybrid.hub.upload import push_run, record_to_share
     from trl_hybrid.runs.settings import local_name
 
-    local = record_to_share(args.run_folder).local
+    record = record_to_share(args.run_folder)
     base = base_model(args.run_folder)
-    if base is None or is_here(local_name(base[0], local), base[1]):
+    if record.made_reward_model:
+        check_saved_reward_model(args.run_folder, args.trust_remote_code)
+    elif base is None or is_here(local_name(base[0], record.local), base[1]):
         check_saved_model(args.run_folder, trust_remote_code=args.trust_remote_code)
     else:
         check_weights(args.run_folder)

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl_hybrid.errors import InputError
 from trl_hybrid.hub.origin import commit_of
 from trl_hybrid.models.files import ADAPTER_CONFIG, weight_files
+from trl_hybrid.reward_model import RewardModel
 from trl_hybrid.reward_model.loading import whole_weights
 from trl_hybrid.runs.folder import read_json
 
@@ -142,6 +143,16 @@ def check_saved_model(folder: Path, trained: Trained | None = None, trust_remote
             f"its logits differ from the trained model's by {difference:.2g} of their norm (at most "
             f"{trained.tolerance:g})",
         )
+
+
+def check_saved_reward_model(folder: Path, trust_remote_code: bool = False) -> None:
+    """Check that what lies in a folder is a whole reward model that scores.
+
+    Raises:
+        InputError: There are no weights, a tensor is empty or not finite, or the model does not load or score.
+    """
+    check_weights(folder)
+    RewardModel(str(folder), trust_remote_code=trust_remote_code, system_prompt=None)
 
 
 def check_weights(folder: Path, lora: Mapping[str, torch.Tensor] = NONE) -> None:

@@ -1,7 +1,7 @@
 """What a run's files say, laid out for its card."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +71,10 @@ def _difficulty_weight(record: RunRecord) -> str:
     return f"{low} to {high}, k = {steepness}{unit}, sigma of each {record['hybrid_sigma']}{mean}"
 
 
-def main_settings(record: RunRecord) -> str:
+def main_settings(record: RunRecord, names: Sequence[str] = MAIN_SETTINGS) -> str:
     """Return the settings that a reader needs to repeat the run, as YAML that the recipe reads."""
     asked = record.asked
-    chosen = {name: asked[name] for name in MAIN_SETTINGS if asked.get(name) is not None}
+    chosen = {name: asked[name] for name in names if asked.get(name) is not None}
     return yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True, width=100).strip()
 
 

@@ -3,12 +3,13 @@
 import shlex
 from pathlib import Path
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalTokenNotFoundError
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.hub.card import make_card
 from trl_hybrid.hub.origin import licence_of
+from trl_hybrid.hub.reward_model_card import make_reward_model_card
 from trl_hybrid.models.files import weight_files
 from trl_hybrid.runs.carried_prompt import CARRIED, save_system_prompt
 from trl_hybrid.runs.folder import newest_whole_checkpoint
@@ -39,7 +40,8 @@ def record_to_share(folder: Path) -> RunRecord:
         The record, with the settings that the saved model was trained with.
 
     Raises:
-        InputError: There is no such folder, it is no GRPO run's, or the run has not saved its model yet.
+        InputError: There is no such folder, it is no run's that made something to share, or the run has not saved its
+            model yet.
     """
     record = read_record(folder)
     if not record.settings:
@@ -56,7 +58,7 @@ def record_to_share(folder: Path) -> RunRecord:
                 else " and no checkpoint. Train it first."
             )
         )
-    if not record.reward_model:
+    if not record.reward_model and not record.made_reward_model:
         raise InputError(
             f"The run in {str(folder)!r} was not trained with a reward, such as a cold start, and this card tells of "
             "one. Push the GRPO run that goes on from it, or upload the folder by `hf upload`."
@@ -112,11 +114,10 @@ def push_run(
 
 
 def _upload(api: HfApi, record: RunRecord, name: str, revision: str | None) -> None:
-    licences = {"model": licence_of(record.base_model, api), "reward_model": licence_of(record.reward_model, api)}
-    save_system_prompt(record.folder, record.asked.get("system_prompt"))
-    make_card(record, name, licences).save(record.folder / "README.md")
+    _card(api, record, name).save(record.folder / "README.md")
     if revision is not None:
         api.create_branch(name, branch=revision, exist_ok=True)
+    what = "reward modelling" if record.made_reward_model else "GRPO with the hybrid reward"
     api.upload_folder(
         repo_id=name,
         folder_path=record.folder,
@@ -124,8 +125,16 @@ def _upload(api: HfApi, record: RunRecord, name: str, revision: str | None) -> N
         # Weights of an earlier push that this run has not, such as the shards of a larger model.
         delete_patterns=WEIGHTS,
         revision=revision,
-        commit_message=f"{record.steps or 'Some'} steps of GRPO with the hybrid reward",
+        commit_message=f"{record.steps or 'Some'} steps of {what}",
     )
+
+
+def _card(api: HfApi, record: RunRecord, name: str) -> ModelCard:
+    base = licence_of(record.base_model, api)
+    if record.made_reward_model:
+        return make_reward_model_card(record, name, base)
+    save_system_prompt(record.folder, record.asked.get("system_prompt"))
+    return make_card(record, name, {"model": base, "reward_model": licence_of(record.reward_model, api)})
 
 
 def how_to_repeat(folder: Path, name: str, private: bool | None, revision: str | None) -> str:

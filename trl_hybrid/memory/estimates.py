@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import yaml
 from transformers import AutoConfig
-from trl import ModelConfig, SFTConfig, get_peft_config
+from trl import ModelConfig, RewardConfig, SFTConfig, get_peft_config
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.memory.training import (
@@ -81,7 +81,7 @@ def training_memory(policy: Policy, work: Workload, sharing: Sharing | None) -> 
     return estimate_shared_training(policy, work, sharing)
 
 
-def policy_of(model: ModelConfig, training: HybridGRPOConfig | SFTConfig) -> Policy:
+def policy_of(model: ModelConfig, training: HybridGRPOConfig | SFTConfig | RewardConfig) -> Policy:
     """Count the policy's weights from its configuration alone."""
     name, revision, trusted = str(model.model_name_or_path), model.model_revision, training.trust_remote_code
     config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trusted)

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from trl_hybrid.recipe.defaults import RECIPE_DEFAULTS
     from trl_hybrid.recipe.grpo import GRPORun
     from trl_hybrid.recipe.options import reward_model_settings, verifier_settings
+    from trl_hybrid.recipe.reward_model import RewardModelRun
+    from trl_hybrid.recipe.reward_trainer import RewardModelTrainer, score_adapter_config
     from trl_hybrid.recipe.run import adapter_config
     from trl_hybrid.recipe.sft import ColdStartTrainer, SFTRun
 
@@ -15,9 +17,12 @@ _HOMES = {
     "ColdStartTrainer": "sft",
     "GRPORun": "grpo",
     "RECIPE_DEFAULTS": "defaults",
+    "RewardModelRun": "reward_model",
+    "RewardModelTrainer": "reward_trainer",
     "SFTRun": "sft",
     "adapter_config": "run",
     "reward_model_settings": "options",
+    "score_adapter_config": "reward_trainer",
     "verifier_settings": "options",
 }
 
@@ -25,9 +30,12 @@ __all__ = [
     "RECIPE_DEFAULTS",
     "ColdStartTrainer",
     "GRPORun",
+    "RewardModelRun",
+    "RewardModelTrainer",
     "SFTRun",
     "adapter_config",
     "reward_model_settings",
+    "score_adapter_config",
     "verifier_settings",
 ]
 

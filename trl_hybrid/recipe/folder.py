@@ -106,6 +106,7 @@ def prepare_folder(folder: Path | None, args: TrainingArguments, clear: bool = F
     if PartialState().is_main_process:
         choice = [folder or claim_run_folder(args.run_name or "run")]
         if clear and folder:
+            folder.mkdir(parents=True, exist_ok=True)
             set_aside(folder)
     chosen = broadcast_object_list(choice)[0]
     assert chosen is not None

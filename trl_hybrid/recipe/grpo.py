@@ -16,7 +16,7 @@ from trl_hybrid.recipe.disk import run_bytes
 from trl_hybrid.recipe.options import JudgeArguments, TaskArguments
 from trl_hybrid.recipe.outlook import outlook, work_of
 from trl_hybrid.recipe.parsing import SHORT_HELP
-from trl_hybrid.recipe.preflight import check_judges, check_push, check_run_length
+from trl_hybrid.recipe.preflight import check_judges, check_run_length
 from trl_hybrid.recipe.run import RecipeRun
 from trl_hybrid.recipe.say import say
 from trl_hybrid.recipe.splits import checked_splits
@@ -55,11 +55,7 @@ class GRPORun(RecipeRun):
         check_sampling(args)
         check_installed(args, model, judges)
         check_models(judges, args, model)
-        self.push, self.token = args.push_to_hub, args.hub_token
-        if self.push:
-            check_push(args)
-        # TRL would push at each save, unchecked, with the completions, and keep the token in training_args.bin.
-        args.push_to_hub, args.hub_token = False, None
+        self._take_push()
         self._check_folder()
         return judges, args, model
 

@@ -11,13 +11,14 @@ from transformers import ProgressCallback
 from trl import ModelConfig, get_peft_config
 
 from trl_hybrid.errors import hide_known_warnings, plain_errors
-from trl_hybrid.hub.saved import Trained, trained_logits
+from trl_hybrid.hub.saved import trained_logits
 from trl_hybrid.recipe.disk import check_room, check_writable
 from trl_hybrid.recipe.endings import plain_ends, what_is_left
 from trl_hybrid.recipe.folder import RunStart, check_folder, prepare_folder
 from trl_hybrid.recipe.loading import loading_arguments
 from trl_hybrid.recipe.options import TaskArguments
 from trl_hybrid.recipe.parsing import CPU_DEFAULTS, parse_arguments
+from trl_hybrid.recipe.preflight import check_push
 from trl_hybrid.recipe.say import say
 from trl_hybrid.report import StepLines
 from trl_hybrid.runs.carried_prompt import save_system_prompt
@@ -94,6 +95,19 @@ class RecipeRun:
     def _check_room(self, needed: int) -> None:
         check_room(self.named or RUNS, needed, resumed=self.checkpoint is not None)
 
+    def _take_push(self) -> None:
+        """Keep the wish to push to the Hub, which is asked whether it may be, for the run's end.
+
+        TRL would push at each save, unchecked, with the completions, and keep the token in training_args.bin.
+
+        Raises:
+            InputError: As `check_push`.
+        """
+        self.push, self.token = self.args.push_to_hub, self.args.hub_token
+        if self.push:
+            check_push(self.args)
+        self.args.push_to_hub, self.args.hub_token = False, None
+
     def _open_folder(self, before_training: bool = False) -> None:
         """Choose the folder, and let the trainer's arguments say where it is and how the policy is loaded."""
         self.cleared = before_training
@@ -135,15 +149,23 @@ class RecipeRun:
                 (self.folder / "summary.json").unlink(missing_ok=True)
             trainer.save_model()
             if main_process:
-                save_system_prompt(self.folder, self.tasks.system_prompt)
-            trained = trained_logits(trainer)
+                self._carry()
+            trained = self._trained(trainer)
         leave_together()
         trainer.end()
         if main_process:
             with plain_errors(), plain_ends(self.folder, trainer, self.way_on):
                 self._finish(trainer, trained)
 
-    def _finish(self, trainer: Any, trained: Trained) -> None:
+    def _carry(self) -> None:
+        """Write beside the weights what whoever gets them has to know."""
+        save_system_prompt(self.folder, self.tasks.system_prompt)
+
+    def _trained(self, trainer: Any) -> Any:
+        """Ask the model in memory what the saved one must say too; every process calls it."""
+        return trained_logits(trainer)
+
+    def _finish(self, trainer: Any, trained: Any) -> None:
         raise NotImplementedError
 
 

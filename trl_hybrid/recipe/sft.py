@@ -1,48 +1,34 @@
 """What `recipes/tinyllama_sft.py` does around its verifier and its trainer."""
 
-import os
 import shutil
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
-from trl_hybrid.data.prompt_reader import PromptReader
-from trl_hybrid.data.usable_tasks import check_tasks
 from trl_hybrid.errors import InputError
 from trl_hybrid.evaluation.cold_start import check_samples, cold_start_examples, gold_rows, right_answers
 from trl_hybrid.evaluation.read_rows import read_rows
-from trl_hybrid.evaluation.samples import Judges, sample_rows, samples_file
 from trl_hybrid.hub.saved import Trained, check_saved_model
 from trl_hybrid.memory.estimates import policy_of
 from trl_hybrid.models.files import adapter_message
 from trl_hybrid.policy.generation import Decoding
 from trl_hybrid.policy.source import find_policy
-from trl_hybrid.policy.transformers_sampler import TransformersSampler
+from trl_hybrid.recipe.answering import AnsweringRun, Turn, checkpoint_to_start_from
 from trl_hybrid.recipe.asked_for import check_installed
 from trl_hybrid.recipe.disk import run_bytes
 from trl_hybrid.recipe.options import TaskArguments
-from trl_hybrid.recipe.run import RecipeRun
 from trl_hybrid.recipe.say import say
-from trl_hybrid.recipe.splits import train_location, train_source
 from trl_hybrid.report import StepLines, cold_start_line
 from trl_hybrid.report.headline import duration
 from trl_hybrid.reward_model.loading import whole_weights
 from trl_hybrid.runs.carried_prompt import save_system_prompt
-from trl_hybrid.runs.folder import (
-    checkpoint_to_resume,
-    newest_whole_checkpoint,
-    package_versions,
-    relative_path,
-    write_json,
-)
+from trl_hybrid.runs.folder import package_versions, relative_path, write_json
 from trl_hybrid.runs.overwrite import SAMPLES_FILE
-from trl_hybrid.runs.settings import SETTINGS_FILE, write_settings
 from trl_hybrid.training.checkpoint import TrainsToTheLastStep, check_save_strategy
 from trl_hybrid.verifier import MathVerifier
 
@@ -97,7 +83,7 @@ class ColdStartTrainer(TrainsToTheLastStep, SFTTrainer):
     """TRL's trainer; a run that is resumed after its last step is only saved and merged."""
 
 
-class SFTRun(RecipeRun):
+class SFTRun(AnsweringRun):
     """A cold start: `parse`, `load_tasks`, `answer`, `examples`, `train` and `save`, in this order."""
 
     sampling: SamplingArguments
@@ -128,10 +114,7 @@ class SFTRun(RecipeRun):
         """
         if self.sampling.samples:
             return []
-        reader = PromptReader(self.source.base, self.sampling.max_completion_length, revision=self.source.revision)
-        problems, report = check_tasks(train_source(self.tasks).load(), verifier, reader, train_location(self.tasks))
-        say(report.text())
-        return [dict(problem) for problem in problems]
+        return self._usable_tasks(self.source, self.sampling.max_completion_length, verifier)
 
     def answer(self, problems: list[dict[str, Any]], verifier: MathVerifier) -> list[dict[str, Any]]:
         """Let the policy answer the problems that have no answers yet, into `samples.jsonl`, and judge the answers.
@@ -149,33 +132,17 @@ class SFTRun(RecipeRun):
         # What is wrong with the samples is said before a folder is made or cleared.
         rows = read_rows(Path(given), FIELDS, "--samples") if given else []
         check_samples(rows, given or SAMPLES_FILE)
-        self._open_folder(before_training=True)
-        if PartialState().is_main_process and not (self.folder / SETTINGS_FILE).exists():
-            write_settings(self.folder, self.settings)
-        try:
-            self.rows = rows or (gold_rows(problems) if golds else self._sampled_rows(problems, verifier))
-        except KeyboardInterrupt:
-            say(f"\nInterrupted while sampling. {self.way_on(self.folder)}")
-            raise SystemExit(130) from None
+        with self._answering():
+            self.rows = rows or (
+                gold_rows(problems)
+                if golds
+                else self._sampled_rows(self._turn(), problems, self.sampling.sample_batch_size, verifier)
+            )
         return self.rows
 
-    def _sampled_rows(self, problems: list[dict[str, Any]], verifier: MathVerifier) -> list[dict[str, Any]]:
-        decoding, dtype = self.sampling.decoding(self.args.seed), self.model.dtype
-        way_out = "To sample anew, add --overwrite_output_dir and leave resume_from_checkpoint out."
-        made_by = {**self.source.describe(), **asdict(decoding), "dtype": dtype}
-        file = samples_file(self.folder / SAMPLES_FILE, problems, made_by, way_out)
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and len(file.read()[0]) < len(problems):
-            raise InputError(
-                "Problems are answered by one process. Start with --num_processes 1, or give --samples FILE with "
-                "answers that another run or `trl-hybrid eval --dataset_split train` made."
-            )
-        return sample_rows(
-            file,
-            lambda: (TransformersSampler(self.source, dtype), Judges(verifier)),
-            decoding,
-            self.sampling.sample_batch_size,
-            description="Answers to training problems",
-        )
+    def _turn(self) -> Turn:
+        decoding = self.sampling.decoding(self.args.seed)
+        return Turn(SAMPLES_FILE, self.source, self.model.dtype, decoding, "Answers to training problems")
 
     def examples(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Take the right answers, at most `answers_per_problem` each, as TRL's prompt-completion examples.
@@ -196,11 +163,6 @@ class SFTRun(RecipeRun):
 
     def _step_lines(self) -> StepLines:
         return StepLines(cold_start_line, needs="loss")
-
-    def way_on(self, folder: Path) -> str:
-        """Say how to go on with an interrupted run, with or without a checkpoint."""
-        name = relative_path(str(folder))
-        return f"To go on, give the same command and add: --output_dir {name} --resume_from_checkpoint latest"
 
     def _finish(self, trainer: Any, trained: Trained) -> None:
         start = self.folder
@@ -262,14 +224,6 @@ def refuse_what_is_not_done(tasks: TaskArguments, args: SFTConfig) -> None:
             f"{name} is for recipes/tinyllama_grpo.py only: the cold start takes one data set, whole, and pushes "
             f"nothing. Leave {name} out."
         )
-
-
-def checkpoint_to_start_from(resume: str | None, folder: Path, max_steps: int = -1) -> str | None:
-    """Find the checkpoint to go on from; none where the interruption came while sampling."""
-    if resume is not None and resume.lower() in ("latest", "true"):
-        newest = newest_whole_checkpoint(folder)
-        resume = None if newest is None else str(newest)
-    return checkpoint_to_resume(resume, folder, max_steps)
 
 
 def _solved(rows: list[dict[str, Any]]) -> int:

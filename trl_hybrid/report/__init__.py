@@ -2,6 +2,7 @@
 
 from trl_hybrid.report.curves import alarm_step, draw_curves
 from trl_hybrid.report.page import write_report
+from trl_hybrid.report.ranking import ranking_table, reward_model_line
 from trl_hybrid.report.terminal import StepLines, accuracy_table, cold_start_line, sample_completions, step_line
 
 
@@ -11,6 +12,8 @@ __all__ = [
     "alarm_step",
     "cold_start_line",
     "draw_curves",
+    "ranking_table",
+    "reward_model_line",
     "sample_completions",
     "step_line",
     "write_report",

@@ -27,15 +27,18 @@ MODEL = (*SAVED_MODEL, "README.md", CARRIED, "summary.json", "curves.png", "repo
 """What a run writes at its end, as patterns."""
 
 SAMPLES_FILE = "samples.jsonl"
-"""A cold start's answers: an interrupted one goes on with them before it has any checkpoint."""
+"""Answers that are learned from: an interrupted run goes on with them before it has any checkpoint."""
+
+MORE_SAMPLES = "samples-{}.jsonl"
+"""Those of the second and later turns, by their number, where several policies or temperatures answer."""
 
 WRITTEN = (
     *MODEL, SETTINGS_FILE, "history.jsonl", "accuracy_before.json", "checkpoint-*", "completions", "abandoned",
-    SAMPLES_FILE,
+    SAMPLES_FILE, MORE_SAMPLES.format("*"),
 )  # fmt: skip
 """All that a run writes into its folder; what else lies there is the user's."""
 
-READ_TOO = ("samples", "data_dir", "data_files", "chat_template_path", "reward_model_deepspeed_config")
+READ_TOO = ("samples", "policies", "data_dir", "data_files", "chat_template_path", "reward_model_deepspeed_config")
 
 # The earlier run whole; on its way there or back, when what lies beside it is the same run's; and on its way out.
 PREVIOUS, MOVING, DISCARDED = ".previous", ".previous.moving", ".previous.discarded"

@@ -16,9 +16,9 @@ class RunRecord:
 
     Attributes:
         folder: The run's.
-        settings: By group, as the run was last started: `tasks`, `judges`, `model` and `training`; of a cold start
-            `sampling` in place of `judges`. Models and data that were local to the run and are not here have `./`
-            before them.
+        settings: By group, as the run was last started: `tasks`, `judges`, `model` and `training`; in place of
+            `judges`, `sampling` of a cold start and `pairs` of a run that trained a reward model. Models and data that
+            were local to the run and are not here have `./` before them.
         changes: What was set otherwise until a step: `step`, and `settings` of (before, then) by name; oldest first.
         versions: Package names and versions.
         local: Models and data that were folders or files where the run began.
@@ -74,6 +74,11 @@ class RunRecord:
     def reward_model(self) -> str:
         """Who gave the scores: an id on the Hub, or a folder."""
         return self.asked.get("reward_model_name_or_path") or ""
+
+    @property
+    def made_reward_model(self) -> bool:
+        """Whether what was trained is a reward model."""
+        return "pairs" in self.settings
 
     @property
     def data(self) -> list[str]:

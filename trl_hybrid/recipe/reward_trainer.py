@@ -1,0 +1,131 @@
+"""TRL's `RewardTrainer` on rows that our own template made, and the one-label model that comes of it."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel, TaskType
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+from trl import ModelConfig, RewardTrainer
+
+from trl_hybrid.errors import InputError
+from trl_hybrid.models.files import ADAPTER_CONFIG, weight_files
+from trl_hybrid.recipe.run import adapter_config
+from trl_hybrid.reward_model import RewardModel
+from trl_hybrid.reward_model.forwards import agree
+from trl_hybrid.reward_model.loading import whole_weights
+from trl_hybrid.reward_model.plan import Row
+from trl_hybrid.runs.folder import read_json
+from trl_hybrid.training.checkpoint import TrainsToTheLastStep
+
+
+class RewardModelTrainer(TrainsToTheLastStep, RewardTrainer):
+    """TRL's trainer; a run that is resumed after its last step is only measured and saved.
+
+    It is given token ids, so that a row is in training what it is when it is scored; see `pair_dataset`.
+    """
+
+
+def padding_token(tokenizer: PreTrainedTokenizerBase, endings: Iterable[int]) -> str:
+    """Choose a token to pad with that no row ends with: its own where it can be.
+
+    transformers takes the last token that is not padding for a row's end. Where a template closes its turns by the
+    padding token, it would train the score of the token before, and score another one than is scored later.
+
+    Args:
+        tokenizer: The reward model's.
+        endings: Last tokens of rows.
+
+    Raises:
+        InputError: There is none.
+    """
+    taken = set(endings)
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    for token in (tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, *special):
+        if token is not None and tokenizer.convert_tokens_to_ids(str(token)) not in taken:
+            return str(token)
+    raise InputError(
+        f"A reward model is trained with a padding token that ends no row, but each special token of "
+        f"{tokenizer.name_or_path!r} does. Add one: tokenizer.add_special_tokens({{'pad_token': '<pad>'}}), then "
+        "model.resize_token_embeddings(len(tokenizer)), and save both."
+    )
+
+
+def score_adapter_config(model: ModelConfig) -> PeftConfig | None:
+    """Return the adapter that is asked for, for a classifier, whose score head is trained whole; None without."""
+    config: Any = adapter_config(model)
+    if config is not None:
+        config.task_type = TaskType.SEQ_CLS
+        config.modules_to_save = sorted({*(config.modules_to_save or []), "score"})
+    return config
+
+
+@torch.no_grad()
+def scores_in_memory(trainer: Any, rows: Sequence[Row]) -> list[float]:
+    """Score rows one by one with the model that was trained; under ZeRO-3 every process must call it."""
+    model = trainer.model
+    was_training = model.training
+    model.eval()
+    try:
+        device = trainer.accelerator.device
+        return [float(model(input_ids=torch.tensor([row], device=device)).logits[0, 0]) for row in rows]
+    finally:
+        model.train(was_training)
+
+
+def merge_adapter(folder: Path, dtype: str | None, trust_remote_code: bool = False) -> None:
+    """Put the whole one-label model that a saved adapter makes in the adapter's place; its checkpoints stay.
+
+    Args:
+        folder: The adapter's, with its tokenizer.
+        dtype: Number type of the weights.
+        trust_remote_code: Run code of the base model's repository.
+    """
+    adapter = read_json(folder / ADAPTER_CONFIG)
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # a base has no score head, which the adapter brings
+    try:
+        with whole_weights():
+            base: Any = AutoModelForSequenceClassification.from_pretrained(
+                adapter["base_model_name_or_path"],
+                revision=adapter.get("revision"),
+                num_labels=1,
+                dtype=dtype,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+            )
+            merged: Any = PeftModel.from_pretrained(base, str(folder), use_safetensors=True).merge_and_unload()
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    merged.config.get_text_config().pad_token_id = AutoTokenizer.from_pretrained(folder).pad_token_id
+    for file in (*weight_files(folder), folder / ADAPTER_CONFIG):
+        file.unlink()
+    merged.save_pretrained(folder)
+
+
+def check_scores_of_saved(
+    folder: Path, reward_model: RewardModel, rows: Sequence[Row], trained: Sequence[float], tolerance: float
+) -> None:
+    """Compare the scores of what was saved with those of the model in memory.
+
+    Args:
+        folder: Where it was saved.
+        reward_model: What was loaded from there.
+        rows: Token ids.
+        trained: The scores of the first of them in memory.
+        tolerance: See [`~trl_hybrid.reward_model.forwards.agree`]; that of the loaded model's number type at least.
+
+    Raises:
+        InputError: They differ, or are not finite.
+    """
+    saved = [reward_model.backend.score([row])[0] for row in rows[: len(trained)]]
+    if all(map(math.isfinite, trained)) and agree(saved, trained, max(tolerance, reward_model.tolerance)):
+        return
+    raise InputError(
+        f"The model saved in {str(folder)!r} must score as the trained one, but gives {saved[:3]} and the trained one "
+        f"{list(trained[:3])}. The checkpoints beside it are as they were: go on from the newest by "
+        "--resume_from_checkpoint latest, with a lower learning_rate where the scores are not finite."
+    )
