@@ -54,11 +54,12 @@ def consistent_only(
     """Train on right answers that score high and wrong ones that score low only (PROF, arXiv 2509.03403).
 
     Verdicts are normalised over these. Of each group `kept` = k+ + k- answers stay, k+ right and k- wrong, with k+ k-
-    as large as it can be; of the right ones those of the highest scores, of the wrong ones those of the lowest ("Both" in
-    the paper). The others are not trained on: advantage 0. From the authors' code (github.com/amazon-science/PROF-GRPO
-    at 8164ec2, `prof_grpo_both`, `filter_trajectories`), which keeps 4 of 8. There the score is a process reward
-    model's mean over steps, less a penalty on the number of steps; here it is the reward model's one score, and there
-    is no penalty. A score that is not finite counts as the lowest of the right and the highest of the wrong ones.
+    as large as it can be; of the right ones those of the highest scores, of the wrong ones those of the lowest ("Both"
+    in the paper). The others are not trained on: advantage 0. From the authors' code
+    (github.com/amazon-science/PROF-GRPO at 8164ec2, `prof_grpo_both`, `filter_trajectories`), which keeps 4 of 8.
+    There the score is a process reward model's mean over steps, less a penalty on the number of steps; here it is the
+    reward model's one score, and there is no penalty. A score that is not finite counts as the lowest of the right and
+    the highest of the wrong ones.
 
     Args:
         verdicts: Shape (N,).
