@@ -121,6 +121,25 @@ class TestResults:
             [0.1],
         )
 
+    def test_seconds_of_the_steps_are_those_of_their_parts(self):
+        step = {"time/generation": 1.0, "time/judging": "0.5", "time/update": 2.0, "step_time": 9.0}
+        assert reward_ablation.step_seconds([step, step, {"train_loss": 1.0}]) == 7.0
+
+    def test_what_an_arm_is_stands_beside_the_trainers_settings(self, settings):
+        kinds = {}
+        for arm in ("verifier", "prof", "hybrid_shuffled"):
+            of_run = plan.settings_of(settings, plan.Run("sparse", arm, 0))
+            assert not {"rival", "scores"} & set(of_run["training"])
+            kinds[arm] = (of_run.get("rival"), of_run.get("scores"))
+        assert kinds == {"verifier": (None, None), "prof": ("prof", None), "hybrid_shuffled": (None, "shuffled")}
+
+    def test_random_scores_need_no_reward_model(self, settings):
+        of_run = plan.settings_of(settings, plan.Run("sparse", "hybrid_random", 7)) | {
+            "reward_model": "no/such/folder"
+        }
+        first, again = (reward_ablation.scorer_of(of_run)([""] * 3, [""] * 3) for _ in range(2))
+        assert first == again  # the run's seed decides
+
 
 class TestReport:
     def test_tables_say_what_the_results_say(self, settings, tmp_path, capsys):
