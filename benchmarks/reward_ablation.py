@@ -16,7 +16,7 @@ From the results come `report.md`, `learning_curves.png`, `reward_hacking.png` a
 Examples:
   python benchmarks/reward_ablation.py --workers 2                                      everything that is missing
   python benchmarks/reward_ablation.py --regime sparse --arms verifier hybrid --seeds 0 1
-  python benchmarks/reward_ablation.py --regime tuning_0.0002 tuning_0.0004 tuning_0.0008 tuning_0.0016 rivals
+  python benchmarks/reward_ablation.py --regime tuning_0.0004 tuning_0.0008 tuning_0.0016 rivals
   python benchmarks/reward_ablation.py --report                                         tables and pictures only
   python benchmarks/reward_ablation.py --quick                                          the script works: a minute
 """
