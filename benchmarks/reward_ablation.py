@@ -8,11 +8,15 @@ same questions in the same order and sample the same first answers: their differ
 its own with one thread, and its result one JSON file. What is there already is not trained again, so an interrupted
 benchmark goes on where it was; a result made with other settings is refused.
 
+The regime `rivals` compares what other papers make of the same verdicts and scores, and the hybrid reward with scores
+that say nothing. Each arm trains there with its own learning rate, chosen by runs on other seeds, the tuning regimes.
+
 From the results come `report.md`, `learning_curves.png`, `reward_hacking.png` and `hybrid_and_verifier.png`.
 
 Examples:
   python benchmarks/reward_ablation.py --workers 2                                      everything that is missing
   python benchmarks/reward_ablation.py --regime sparse --arms verifier hybrid --seeds 0 1
+  python benchmarks/reward_ablation.py --regime tuning_0.0004 tuning_0.0008 tuning_0.0016 rivals
   python benchmarks/reward_ablation.py --report                                         tables and pictures only
   python benchmarks/reward_ablation.py --quick                                          the script works: a minute
 """
@@ -29,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.figures import Result
-from ablation.plan import Plan, Run, load_plan, missing_runs, settings_of
+from ablation.plan import Plan, Run, choose_learning_rates, load_plan, missing_runs, settings_of
 from ablation.report import report
 from tqdm import tqdm
 
@@ -50,14 +54,17 @@ def train(settings: dict[str, Any], folder: Path) -> Result:
         folder: The trainer's, for what is of no use afterwards.
 
     Returns:
-        `accuracy`, `curves` and `seconds`.
+        `accuracy`, `curves` and `seconds`: `wall` and `cpu` of everything, wall time of the `steps`, and of the
+        `scoring` within them.
     """
     # Slow to import, and the process that starts the runs has no need of them.
     import torch
+    from ablation.scorers import Timed
+    from ablation.trainers import trainer_for
     from peft import LoraConfig
     from transformers import ProgressCallback
 
-    from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
+    from trl_hybrid import HybridGRPOConfig, MathVerifier
     from trl_hybrid.data import load_tasks, load_test_tasks
     from trl_hybrid.report import StepLines
     from trl_hybrid.training.held_out_accuracy import HeldOutAccuracy
@@ -65,13 +72,13 @@ def train(settings: dict[str, Any], folder: Path) -> Result:
     started, cpu_started = time.perf_counter(), time.process_time()
     torch.set_num_threads(1)
     with MathVerifier(num_workers=1) as verifier:
-        trainer = HybridGRPOTrainer(
+        reward_model = Timed(scorer_of(settings))
+        trainer = trainer_for(
+            settings.get("rival"),
             settings["policy"],
             args=HybridGRPOConfig(str(folder), **settings["training"]),
             verifier=verifier,
-            reward_model=RewardModel(
-                settings["reward_model"], system_prompt=settings["reward_model_system_prompt"], device="cpu"
-            ),
+            reward_model=reward_model,
             train_dataset=load_tasks(settings["dataset"]),
             peft_config=LoraConfig(**settings["lora"]),
         )
@@ -87,8 +94,32 @@ def train(settings: dict[str, Any], folder: Path) -> Result:
         "seconds": {
             "wall": round(time.perf_counter() - started, 1),
             "cpu": round(time.process_time() - cpu_started, 1),
+            "steps": round(step_seconds(trainer.state.log_history), 1),
+            "scoring": round(reward_model.seconds, 2),
         },
     }
+
+
+def scorer_of(settings: dict[str, Any]) -> Any:
+    """Load the arm's reward model, or what stands in for it."""
+    from ablation.scorers import RandomScores, ShuffledScores
+
+    from trl_hybrid import RewardModel
+
+    training, kind = settings["training"], settings.get("scores")
+    if kind == "random":
+        return RandomScores(training["seed"])
+    prompt = settings["reward_model_system_prompt"]
+    reward_model = RewardModel(settings["reward_model"], system_prompt=prompt, device="cpu")
+    if kind == "shuffled":
+        return ShuffledScores(reward_model, training["num_generations"], training["seed"])
+    return reward_model
+
+
+def step_seconds(history: Sequence[dict[str, Any]]) -> float:
+    """Add up the wall time of the steps in the trainer's log history; measuring accuracy lies between them."""
+    parts = ("time/generation", "time/judging", "time/update")
+    return sum(float(row[part]) for row in history for part in parts if part in row)
 
 
 def curves(history: Sequence[dict[str, Any]]) -> dict[str, list[float | None]]:
@@ -114,6 +145,7 @@ def _rounded(value: Any) -> float | None:
 def train_and_keep(plan: Plan, run: Run, output: Path) -> None:
     """Train one arm in this process and write its result."""
     os.chdir(ROOT)  # the plan's paths are relative to it
+    choose_learning_rates(plan, output)
     settings = settings_of(plan, run)
     with tempfile.TemporaryDirectory() as folder:
         result = train(settings, Path(folder))
@@ -175,8 +207,10 @@ def main() -> None:
         return
     regimes = arguments.regime or (plan["quick"]["regimes"] if arguments.quick else plan["regimes"])
     for regime in [] if arguments.report else regimes:
+        choose_learning_rates(plan, output)  # by what the regimes before have found
         runs = missing_runs(plan, regime, output, arguments.arms, arguments.seeds)
         run_all(runs, output, arguments.quick, arguments.workers)
+    choose_learning_rates(plan, output)
     report(plan, output)
 
 

@@ -16,6 +16,9 @@ PLAN = Path(__file__).resolve().parent.parent / "reward_ablation.yaml"
 BEST_RIVAL = "best_rival"
 """Stands in a regime's arms for the rival that did best in the regime of `best_rival.regime`."""
 
+OF_THE_BENCHMARK = ("rival", "scores", "tuned_as")
+"""Keys of an arm that are no settings of the trainer."""
+
 Plan = dict[str, Any]
 
 
@@ -44,10 +47,54 @@ def load_plan(path: Path = PLAN, quick: bool = False) -> Plan:
 
 
 def settings_of(plan: Plan, run: Run) -> dict[str, Any]:
-    """Put together everything that decides what comes out of a run."""
-    regime = plan["regimes"][run.regime]
-    training = {**plan["training"], **regime["training"], **plan["arms"][run.arm], "seed": run.seed}
-    return {**plan["shared"], "dataset": regime["dataset"], "training": training}
+    """Put together everything that decides what comes out of a run.
+
+    Raises:
+        SystemExit: The regime's learning rates are chosen by tuning runs, and those of this arm are not complete.
+    """
+    regime, arm = plan["regimes"][run.regime], plan["arms"][run.arm]
+    training = {**plan["training"], **regime["training"], "seed": run.seed}
+    training |= {key: value for key, value in arm.items() if key not in OF_THE_BENCHMARK}
+    if "tuned_by" in regime:
+        tuned = arm.get("tuned_as", run.arm)
+        if tuned not in regime.get("learning_rates", {}):
+            wanted = " ".join(regime["tuned_by"])
+            raise SystemExit(f"No learning rate is chosen for {tuned!r} yet. Run --regime {wanted} first.")
+        training["learning_rate"] = regime["learning_rates"][tuned]
+    kind = {key: arm[key] for key in ("rival", "scores") if key in arm}
+    return {**plan["shared"], "dataset": regime["dataset"], **kind, "training": training}
+
+
+def choose_learning_rates(plan: Plan, output: Path) -> None:
+    """Choose each arm's learning rate in the regimes that are `tuned_by` others, and set their `learning_rates`.
+
+    The rule: of the tuning regimes' learning rates the one with the highest mean of the primary measure over the
+    tuning seeds, and the smallest of equal ones. An arm whose tuning runs are not complete gets none.
+    """
+    for regime in plan["regimes"].values():
+        if "tuned_by" not in regime:
+            continue
+        means = tuning_means(plan, regime["tuned_by"], output)
+        complete = {arm: by_rate for arm, by_rate in means.items() if len(by_rate) == len(regime["tuned_by"])}
+        regime["learning_rates"] = {
+            arm: max(sorted(by_rate), key=lambda rate, by_rate=by_rate: by_rate[rate])
+            for arm, by_rate in complete.items()
+        }
+
+
+def tuning_means(plan: Plan, regimes: Sequence[str], output: Path) -> dict[str, dict[float, float]]:
+    """Average the primary measure over the seeds of tuning regimes, `{arm: {learning rate: mean}}`.
+
+    An arm that lacks a seed in a regime has no mean there.
+    """
+    means: dict[str, dict[float, float]] = {}
+    for name in regimes:
+        regime, results = plan["regimes"][name], kept_results(plan, name, output)
+        for arm, by_seed in results.items():
+            if set(regime["seeds"]) <= set(by_seed):
+                runs = [by_seed[seed] for seed in regime["seeds"]]
+                means.setdefault(arm, {})[regime["training"]["learning_rate"]] = mean_of(runs, plan["primary"])
+    return means
 
 
 def kept_result(plan: Plan, run: Run, output: Path) -> Result | None:
@@ -57,10 +104,10 @@ def kept_result(plan: Plan, run: Run, output: Path) -> Result | None:
         `None` where there is none.
 
     Raises:
-        SystemExit: It was made with settings that are not the plan's.
+        SystemExit: It was made with settings that are not the plan's, or what they are is not decided yet.
     """
-    result = read_json(run.file(output))
-    if result and result["settings"] != settings_of(plan, run):
+    settings, result = settings_of(plan, run), read_json(run.file(output))
+    if result and result["settings"] != settings:
         raise SystemExit(
             f"{run.file(output)} was made with other settings than {PLAN.name} has now: runs that differ in more than "
             "the arm cannot be compared. Remove it, or give --output another folder."

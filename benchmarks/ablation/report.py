@@ -5,17 +5,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablation.figures import MEASURES, ByArm, compare, edges, mean_curve, mean_of, smooth
-from ablation.plan import Plan, kept_results
+from ablation.figures import MEASURES, ByArm, Result, compare, edges, mean_curve, mean_of, smooth
+from ablation.plan import Plan, kept_results, tuning_means
 
 
 def report(plan: Plan, output: Path) -> None:
     """Print and write the tables, and draw the pictures, from the results that there are."""
-    found = {regime: kept_results(plan, regime, output) for regime in plan["regimes"]}
+    tuning = {name for regime in plan["regimes"].values() for name in regime.get("tuned_by", [])}
+    found = {regime: kept_results(plan, regime, output) for regime in plan["regimes"] if regime not in tuning}
     found = {regime: results for regime, results in found.items() if results}
     if not found:
         raise SystemExit(f"There are no results in {output}. Start without --report to make them.")
-    text = "\n\n".join(regime_report(plan, regime, results) for regime, results in found.items())
+    text = "\n\n".join(
+        regime_report(plan, regime, results) + tuning_report(plan, regime, results, output)
+        for regime, results in found.items()
+    )
     (output / "report.md").write_text(f"# Which reward teaches most\n\n{text}\n", encoding="utf-8")
     draw(found, output / "learning_curves.png", draw_learning)
     draw(found, output / "reward_hacking.png", draw_hacking)
@@ -38,6 +42,33 @@ def regime_report(plan: Plan, regime: str, results: ByArm) -> str:
             target_line(plan, regime, results),
         ]
     )
+
+
+def tuning_report(plan: Plan, regime: str, results: ByArm, output: Path) -> str:
+    """Say how the learning rates were chosen and what a step takes; empty where the regime has none of its own."""
+    tuned_by = plan["regimes"][regime].get("tuned_by")
+    if tuned_by is None:
+        return ""
+    means = tuning_means(plan, tuned_by, output)
+    rates = [plan["regimes"][name]["training"]["learning_rate"] for name in tuned_by]
+    rows = []
+    for arm, by_seed in results.items():
+        tried = means[plan["arms"][arm].get("tuned_as", arm)]
+        chosen = next(iter(by_seed.values()))["settings"]["training"]["learning_rate"]
+        step = statistics.fmean(step_cost(run) for run in by_seed.values())
+        rows.append([arm, *(f"{100 * tried[rate]:.1f}" for rate in rates), f"{chosen:g}", f"{step:.3f}"])
+    seeds = ", ".join(map(str, plan["regimes"][tuned_by[0]]["seeds"]))
+    heading = f"Learning rates, chosen by {MEASURES[plan['primary']]} over the seeds {seeds}; seconds a step, without "
+    heading += "scoring where the arm reads no score:"
+    table = markdown(["arm", *(f"at {rate:g}" for rate in rates), "chosen", "seconds a step"], rows)
+    return f"\n\n{heading}\n\n{table}"
+
+
+def step_cost(run: Result) -> float:
+    """Seconds of wall time that one step of a run takes, without scoring where nothing reads the scores."""
+    settings, seconds = run["settings"], run["seconds"]
+    reads = settings.get("rival") in ("prof", "papo") or settings["training"]["reward_mode"] != "verifier"
+    return (seconds["steps"] - (0.0 if reads else seconds["scoring"])) / settings["training"]["max_steps"]
 
 
 def arms_table(results: ByArm) -> str:
@@ -138,6 +169,8 @@ def draw_hacking(axes: Any, results: ByArm) -> None:
 def draw_difference(axes: Any, results: ByArm) -> None:
     """Held-out accuracy of the two arms as bars, with the 95 % interval of their paired difference at the hybrid's."""
     arms = [arm for arm in ("verifier", "hybrid") if arm in results]
+    if not arms:
+        return
     means = [100 * mean_of(results[arm].values(), "mean_of_8") for arm in arms]
     seeds = [f"{arm}\n{len(results[arm])} seeds" for arm in arms]
     bars = axes.bar(seeds, means, width=0.6, color=["tab:gray", "tab:blue"][: len(arms)], label="mean over seeds")

@@ -38,6 +38,7 @@ def keep(settings, folder, regime, arm, seed, mean_of_8, greedy=0.5, pass_rate=(
             "mean_of_8": {"before": 0.03, "after": mean_of_8},
         },
         "curves": {"pass_rate": list(pass_rate), "score": [-1.0, 1.0], "all_wrong_groups": [0.75, 0.25]},
+        "seconds": {"steps": 30.0, "scoring": 2.0},
         "settings": plan.settings_of(settings, run),
     }
     run.file(folder).write_text(json.dumps(result))
@@ -120,6 +121,25 @@ class TestResults:
             [0.1],
         )
 
+    def test_seconds_of_the_steps_are_those_of_their_parts(self):
+        step = {"time/generation": 1.0, "time/judging": "0.5", "time/update": 2.0, "step_time": 9.0}
+        assert reward_ablation.step_seconds([step, step, {"train_loss": 1.0}]) == 7.0
+
+    def test_what_an_arm_is_stands_beside_the_trainers_settings(self, settings):
+        kinds = {}
+        for arm in ("verifier", "prof", "hybrid_shuffled"):
+            of_run = plan.settings_of(settings, plan.Run("sparse", arm, 0))
+            assert not {"rival", "scores"} & set(of_run["training"])
+            kinds[arm] = (of_run.get("rival"), of_run.get("scores"))
+        assert kinds == {"verifier": (None, None), "prof": ("prof", None), "hybrid_shuffled": (None, "shuffled")}
+
+    def test_random_scores_need_no_reward_model(self, settings):
+        of_run = plan.settings_of(settings, plan.Run("sparse", "hybrid_random", 7)) | {
+            "reward_model": "no/such/folder"
+        }
+        first, again = (reward_ablation.scorer_of(of_run)([""] * 3, [""] * 3) for _ in range(2))
+        assert first == again  # the run's seed decides
+
 
 class TestReport:
     def test_tables_say_what_the_results_say(self, settings, tmp_path, capsys):
@@ -143,18 +163,84 @@ class TestReport:
             report.report(settings, tmp_path)
 
 
+class TestTuning:
+    RATES = ("0.0004", "0.0008", "0.0016")
+
+    def keep_tuning(self, settings, folder, arm, means):
+        for rate, both in zip(self.RATES, means, strict=True):
+            for seed, mean_of_8 in zip((100, 101), both, strict=True):
+                keep(settings, folder, f"tuning_{rate}", arm, seed, mean_of_8)
+
+    def test_highest_mean_over_the_tuning_seeds_is_chosen_and_the_smallest_of_equal_ones(self, settings, tmp_path):
+        # Means 0.35, 0.35 and 0.3, though the best single run is at the highest rate.
+        self.keep_tuning(settings, tmp_path, "papo", [(0.3, 0.4), (0.4, 0.3), (0.0, 0.6)])
+        self.keep_tuning(settings, tmp_path, "prof", [(0.3, 0.4), (0.4, 0.3), (0.2, 0.6)])
+        plan.choose_learning_rates(settings, tmp_path)
+        assert settings["regimes"]["rivals"]["learning_rates"] == {"papo": 4e-4, "prof": 1.6e-3}
+        assert plan.settings_of(settings, plan.Run("rivals", "prof", 13))["training"]["learning_rate"] == 1.6e-3
+
+    def test_arm_that_differs_in_steps_takes_the_same_learning_rate(self, settings, tmp_path):
+        self.keep_tuning(settings, tmp_path, "verifier", [(0.2, 0.2), (0.3, 0.3), (0.2, 0.2)])
+        plan.choose_learning_rates(settings, tmp_path)
+        training = plan.settings_of(settings, plan.Run("rivals", "verifier_longer", 13))["training"]
+        assert (training["learning_rate"], training["max_steps"]) == (8e-4, 42)
+
+    def test_nothing_is_compared_before_its_tuning_is_complete(self, settings, tmp_path):
+        self.keep_tuning(settings, tmp_path, "sign", [(0.1, 0.1)] * 3)
+        plan.Run("tuning_0.0016", "sign", 101).file(tmp_path).unlink()
+        plan.choose_learning_rates(settings, tmp_path)
+        with pytest.raises(SystemExit, match=r"'sign' yet\. Run --regime tuning_0\.0004 .* tuning_0\.0016 first"):
+            plan.missing_runs(settings, "rivals", tmp_path, arms=["sign"])
+
+    def test_result_of_another_learning_rate_than_the_rules_is_refused(self, settings, tmp_path):
+        self.keep_tuning(settings, tmp_path, "prof", [(0.2, 0.2), (0.1, 0.1), (0.1, 0.1)])
+        plan.choose_learning_rates(settings, tmp_path)
+        keep(settings, tmp_path, "rivals", "prof", 13, 0.5)
+        self.keep_tuning(settings, tmp_path, "prof", [(0.2, 0.2), (0.3, 0.3), (0.1, 0.1)])
+        plan.choose_learning_rates(settings, tmp_path)
+        with pytest.raises(SystemExit, match="other settings"):
+            plan.kept_results(settings, "rivals", tmp_path)
+
+    def test_report_says_what_was_tried_chosen_and_paid(self, settings, tmp_path, capsys):
+        for arm in ("verifier", "hybrid"):
+            self.keep_tuning(settings, tmp_path, arm, [(0.1, 0.2), (0.4, 0.5), (0.2, 0.2)])
+        plan.choose_learning_rates(settings, tmp_path)
+        for arm in ("verifier", "hybrid", "verifier_longer"):
+            keep(settings, tmp_path, "rivals", arm, 13, 0.5)
+        report.report(settings, tmp_path)
+        text = capsys.readouterr().out
+        # 30 seconds in 40 steps, of which 2 for scores that the verifier does not read; the longer one made 42 steps.
+        assert "| verifier | 15.0 | 45.0 | 20.0 | 0.0008 | 0.700 |" in text
+        assert "| hybrid | 15.0 | 45.0 | 20.0 | 0.0008 | 0.750 |" in text
+        assert "| verifier_longer | 15.0 | 45.0 | 20.0 | 0.0008 | 0.667 |" in text
+        assert "## tuning" not in text
+
+
 class TestPlan:
     def test_every_arm_is_a_valid_configuration(self, settings, tmp_path):
         for arm, changes in settings["arms"].items():
             training = plan.settings_of(settings, plan.Run("sparse", arm, 0))["training"]
             args = HybridGRPOConfig(str(tmp_path), **training)
-            assert {name: getattr(args, name) for name in changes} == changes
+            of_the_trainer = {name: value for name, value in changes.items() if name not in plan.OF_THE_BENCHMARK}
+            assert {name: getattr(args, name) for name in of_the_trainer} == of_the_trainer
 
     def test_arms_differ_in_the_reward_only(self, settings):
-        changed = {key for arm in settings["arms"].values() for key in arm}
-        assert all(key in ("reward_mode", "scale_rewards") or key.startswith("hybrid_") for key in changed)
+        rewards = ("reward_mode", "scale_rewards", "rival", "scores", "epsilon", "epsilon_high")
+        for name, arm in settings["arms"].items():
+            others = {key for key in arm if key not in rewards and not key.startswith("hybrid_")}
+            assert others == ({"max_steps", "tuned_as"} if name.endswith("_longer") else set())
         named = {arm for regime in settings["regimes"].values() for arm in regime["arms"]} - {plan.BEST_RIVAL}
         assert named <= set(settings["arms"])
+
+    def test_longer_arms_differ_in_the_steps_only(self, settings):
+        for name in ("verifier", "sign", "ngrpo", "rl_zvp"):
+            longer = settings["arms"][f"{name}_longer"]
+            assert longer == {**settings["arms"][name], "max_steps": 42, "tuned_as": name}
+
+    def test_tuning_seeds_are_no_others(self, settings):
+        tuning = settings["regimes"]["rivals"]["tuned_by"]
+        for name, regime in settings["regimes"].items():
+            assert (set(regime["seeds"]) & {100, 101} == set()) == (name not in tuning)
 
     def test_quick_is_never_taken_for_the_real_thing(self, settings, tmp_path):
         quick = plan.load_plan(quick=True)
