@@ -79,8 +79,8 @@ def make_policy(setting: Setting) -> nn.Module:
         policy: Any = AutoModelForCausalLM.from_pretrained(setting.shape, dtype=setting.dtype)
         return policy.to(setting.device)
     torch.manual_seed(0)
-    shape = SHAPES[setting.shape]
-    shape = shape | {"num_hidden_layers": setting.layers or shape["num_hidden_layers"]}
+    shape: dict[str, Any] = dict(SHAPES[setting.shape])
+    shape["num_hidden_layers"] = setting.layers or shape["num_hidden_layers"]
     config = LlamaConfig(**shape)
     with torch.device(setting.device):
         return LlamaForCausalLM._from_config(config, dtype=setting.dtype)

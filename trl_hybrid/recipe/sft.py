@@ -23,6 +23,7 @@ from trl_hybrid.recipe.asked_for import check_installed
 from trl_hybrid.recipe.disk import run_bytes
 from trl_hybrid.recipe.options import TaskArguments
 from trl_hybrid.recipe.say import say
+from trl_hybrid.recipe.splits import train_location
 from trl_hybrid.report import StepLines, cold_start_line
 from trl_hybrid.report.headline import duration
 from trl_hybrid.reward_model.loading import whole_weights
