@@ -13,6 +13,7 @@ Examples:
 """
 
 import argparse
+import importlib.metadata
 import json
 import math
 from collections import defaultdict
@@ -139,7 +140,8 @@ def main() -> None:
         print(f"\n{kind['what']}: {kind['count']}\n  gold {kind['gold']!r}, answer {kind['answer']!r}")
         print(f"  ours: {kind['reason']}; theirs: {kind['score']}\n  {kind['why']}")
     if arguments.output:
-        content = {"machine": machine(), "problems": arguments.problems, "totals": summed}
+        version = importlib.metadata.version("reasoning-gym")
+        content = {"machine": machine(), "reasoning_gym": version, "problems": arguments.problems, "totals": summed}
         write_json(arguments.output, {**content, "generators": generators, "differences": listed})
 
 
