@@ -87,6 +87,7 @@ class ZeroVarianceTrainer(RivalTrainer):
         logps, entropies, aux_loss = super()._get_per_token_logps_and_entropies(*args, **kwargs)
         if self._batch is not None and "uniform" in self._batch:
             batch = self._batch
+            assert entropies is not None  # TRL asks for them where it calculates the loss
             batch["advantages"] = entropy_shaped(
                 batch["advantages"], batch["uniform"], entropies, batch["completion_mask"]
             )
