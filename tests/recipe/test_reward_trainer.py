@@ -56,10 +56,10 @@ def rendered():
     return renderer, groups
 
 
-def make_trainer(folder, rendered, peft_config=None):
+def make_trainer(folder, rendered, peft_config=None, bf16=False):
     renderer, groups = rendered
     args = RewardConfig(
-        str(folder), use_cpu=True, bf16=False, report_to="none", per_device_train_batch_size=4, max_steps=2,
+        str(folder), use_cpu=True, bf16=bf16, report_to="none", per_device_train_batch_size=4, max_steps=2,
         learning_rate=1e-2, gradient_checkpointing=False, save_strategy="no", logging_strategy="no", disable_tqdm=True,
     )  # fmt: skip
     return RewardModelTrainer(
@@ -114,11 +114,20 @@ def test_what_is_trained_is_what_is_saved_and_scored(rendered, lora, tmp_path):
     assert [group.whole for group in groups] == [[True, True, False]] * 4
     assert [length for group in groups for length in group.lengths] == [len(row) for row in rows]
 
-    check_scores_of_saved(tmp_path, saved, rows, trained, 0.0)
+    check_scores_of_saved(tmp_path, saved, rows, trained)
     with pytest.raises(InputError, match="must score as the trained one"):
-        check_scores_of_saved(tmp_path, saved, rows, [score + 1.0 for score in trained], 0.0)
+        check_scores_of_saved(tmp_path, saved, rows, [score + 1.0 for score in trained])
     with pytest.raises(InputError, match="lower learning_rate"):
-        check_scores_of_saved(tmp_path, saved, rows, [float("nan")], 0.0)
+        check_scores_of_saved(tmp_path, saved, rows, [float("nan")])
+
+
+def test_what_was_trained_in_mixed_precision_is_compared_without_it(rendered, tmp_path):
+    trainer = make_trainer(tmp_path, rendered, bf16=True)
+    rows = [answer.ids for group in rendered[1] for answer in group]
+    trainer.train()
+    trained = scores_in_memory(trainer, rows)
+    trainer.save_model()
+    assert RewardModel(str(tmp_path)).backend.score(rows) == pytest.approx(trained, abs=1e-5)
 
 
 def test_padding_ends_no_row(rendered):

@@ -65,8 +65,11 @@ def score_adapter_config(model: ModelConfig) -> PeftConfig | None:
 
 @torch.no_grad()
 def scores_in_memory(trainer: Any, rows: Sequence[Row]) -> list[float]:
-    """Score rows one by one with the model that was trained; under ZeRO-3 every process must call it."""
-    model = trainer.model
+    """Score rows one by one with the model that was trained; under ZeRO-3 every process must call it.
+
+    Mixed precision is off, for good: a saved model is its weights, and bfloat16 moves a score by a tenth.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     was_training = model.training
     model.eval()
     try:
@@ -107,7 +110,7 @@ def merge_adapter(folder: Path, dtype: str | None, trust_remote_code: bool = Fal
 
 
 def check_scores_of_saved(
-    folder: Path, reward_model: RewardModel, rows: Sequence[Row], trained: Sequence[float], tolerance: float
+    folder: Path, reward_model: RewardModel, rows: Sequence[Row], trained: Sequence[float]
 ) -> None:
     """Compare the scores of what was saved with those of the model in memory.
 
@@ -116,13 +119,12 @@ def check_scores_of_saved(
         reward_model: What was loaded from there.
         rows: Token ids.
         trained: The scores of the first of them in memory.
-        tolerance: See [`~trl_hybrid.reward_model.forwards.agree`]; that of the loaded model's number type at least.
 
     Raises:
         InputError: They differ, or are not finite.
     """
     saved = [reward_model.backend.score([row])[0] for row in rows[: len(trained)]]
-    if all(map(math.isfinite, trained)) and agree(saved, trained, max(tolerance, reward_model.tolerance)):
+    if all(map(math.isfinite, trained)) and agree(saved, trained, reward_model.tolerance):
         return
     raise InputError(
         f"The model saved in {str(folder)!r} must score as the trained one, but gives {saved[:3]} and the trained one "
