@@ -46,12 +46,11 @@ def _rows_at(values: Any, places: list[int]) -> Any:
     return [values[place] for place in places] if isinstance(values, list) else values
 
 
-def order_matters(args: Any) -> str | None:
-    """Name the setting by which a micro-batch's loss depends on which rows are in it, `None` where none does."""
-    if args.loss_type == "bnpo":
-        return "loss_type bnpo divides by a micro-batch's tokens"
-    if args.top_entropy_quantile < 1.0:
-        return "top_entropy_quantile compares the tokens of a micro-batch"
-    if args.entropy_coef or args.use_adaptive_entropy:
-        return "the entropy bonus is a mean over a micro-batch's tokens"
-    return None
+def order_matters(args: Any) -> bool:
+    """Say whether an optimizer step's gradient depends on which of its rows share a micro-batch.
+
+    BNPO divides by a micro-batch's tokens, `top_entropy_quantile` compares its tokens, and the entropy bonus is a mean
+    over them.
+    """
+    entropy_bonus = bool(args.entropy_coef) or args.use_adaptive_entropy
+    return args.loss_type == "bnpo" or args.top_entropy_quantile < 1.0 or entropy_bonus

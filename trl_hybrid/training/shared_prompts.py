@@ -59,7 +59,7 @@ class SharesPrompts:
         if self.shares_prompts is False or not self.model.training or self._buffered_inputs is before:
             return inputs
         assert self._buffered_inputs is not None
-        if order_matters(self.args) is None and "pixel_values" not in inputs:
+        if not order_matters(self.args) and "pixel_values" not in inputs:
             # What divides both belongs to one optimizer step, however generations and steps lie to each other.
             window = gcd(self.args.gradient_accumulation_steps, self.args.steps_per_generation)
             self._buffered_inputs = keep_groups_together(self._buffered_inputs, window)
