@@ -291,3 +291,36 @@ def test_the_distance_is_over_the_tokens_that_are_asked_for():
     assert distance(found, expected, asked).item() == pytest.approx(math.sqrt(16 / 2))
     assert distance(found, expected, torch.zeros(1, 3, dtype=torch.bool)) == 0
     assert distance(found * math.nan, expected, asked).item() == math.inf
+
+
+class TestGeneration:
+    """A prompt is prefilled once for all its completions."""
+
+    @staticmethod
+    def first_rows(trainer):
+        """Rows of the first forward of a step, and its completions."""
+        rows = []
+        trainer.model.register_forward_pre_hook(
+            lambda _, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+        )
+        trainer.train()
+        return rows[0], [completion[0]["content"] for completion in trainer._logs["completion"]]
+
+    def test_the_distinct_prompts_go_first_and_the_completions_are_the_same(self, tmp_path):
+        rows, shared = self.first_rows(make_trainer(tmp_path / "shared", temperature=0.8))
+        all_rows, plain = self.first_rows(make_trainer(tmp_path / "plain", temperature=0.8, shared_prompts=False))
+        assert (rows, all_rows) == (2, 8)
+        assert shared == plain
+        assert len(set(shared)) > 2
+
+    def test_where_processes_must_take_equally_many_forwards_trl_generates(self, tmp_path, monkeypatch):
+        trainer = make_trainer(tmp_path)
+        assert trainer._generates_alone()
+        monkeypatch.setattr(shared_prompts, "is_deepspeed_zero3_enabled", lambda: True)
+        assert trainer._generates_alone()
+        trainer.args.ds3_gather_for_generation = False
+        assert not trainer._generates_alone()
+        monkeypatch.setattr(shared_prompts, "is_deepspeed_zero3_enabled", lambda: False)
+        assert trainer._generates_alone()
+        trainer.is_fsdp_enabled = True
+        assert not trainer._generates_alone()

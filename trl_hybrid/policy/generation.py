@@ -18,6 +18,8 @@ from transformers.generation import (
     TopPLogitsWarper,
 )
 
+from trl_hybrid.policy.shared_prefill import prompts_prefilled_once
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -99,21 +101,22 @@ def generate_completions(
     ).to(model.device)
     width = batch["input_ids"].shape[1]
     ends = end_tokens(model, tokenizer)
-    out = model.generate(
-        input_ids=batch["input_ids"].repeat_interleave(decoding.answers, dim=0),
-        attention_mask=batch["attention_mask"].repeat_interleave(decoding.answers, dim=0),
-        # Greedy as far as transformers is concerned: the last processor draws.
-        generation_config=GenerationConfig(
-            do_sample=False,
-            max_new_tokens=decoding.max_completion_length,
-            repetition_penalty=decoding.repetition_penalty,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=ends,
-            pad_token_id=tokenizer.pad_token_id,
-        ),
-        logits_processor=LogitsProcessorList([*warpers(decoding), SeededDraw(numbers, decoding, width)]),
-        stopping_criteria=StoppingCriteriaList([BreakOff(broken_off)] if broken_off else []),
-    )
+    with prompts_prefilled_once(model):
+        out = model.generate(
+            input_ids=batch["input_ids"].repeat_interleave(decoding.answers, dim=0),
+            attention_mask=batch["attention_mask"].repeat_interleave(decoding.answers, dim=0),
+            # Greedy as far as transformers is concerned: the last processor draws.
+            generation_config=GenerationConfig(
+                do_sample=False,
+                max_new_tokens=decoding.max_completion_length,
+                repetition_penalty=decoding.repetition_penalty,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=ends,
+                pad_token_id=tokenizer.pad_token_id,
+            ),
+            logits_processor=LogitsProcessorList([*warpers(decoding), SeededDraw(numbers, decoding, width)]),
+            stopping_criteria=StoppingCriteriaList([BreakOff(broken_off)] if broken_off else []),
+        )
     new = out[:, width:].tolist()
     texts = tokenizer.batch_decode(new, skip_special_tokens=True)
     completions = [

@@ -20,6 +20,7 @@ TESTED = {"transformers": "5.24.0", "trl": "1.16.0"}
 HANDED_ON = {
     "_calculate_rewards": ("inputs", "prompts", "completions", "completion_ids_list"),
     "_generate_and_score_completions": ("inputs",),
+    "_generate_single_turn": ("prompt_ids",),
     "_get_per_token_logps_and_entropies": (
         "model",
         "input_ids",

@@ -1,4 +1,4 @@
-"""The policy's update without repeated prompts and without padding.
+"""The policy's generation and update without repeated prompts, and the update without padding.
 
 TRL forwards a group's prompt once for each completion, and pads every row to the longest. Here the completions of one
 prompt follow it in one packed row: the prompt but its last token once, then for each completion the prompt's last
@@ -7,7 +7,7 @@ alone. The log-probabilities are the same, and so are their gradients; sums are 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from math import gcd
 from typing import Any
 
@@ -15,8 +15,10 @@ import torch
 from accelerate.logging import get_logger
 from peft import PeftModel
 from torch import nn
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from trl_hybrid.packing.attention import can_pack, let_segments_through
+from trl_hybrid.policy.shared_prefill import prompts_prefilled_once
 from trl_hybrid.training.micro_batches import keep_groups_together, order_matters
 from trl_hybrid.training.shared_rows import lay_out, read_rows
 
@@ -41,6 +43,8 @@ class SharesPrompts:
     model: Any
     accelerator: Any
     ref_model: Any
+    model_wrapped: Any
+    is_fsdp_enabled: bool
     shares_prompts: bool | None = False
     _step: int
     _buffered_inputs: list[dict[str, Any]] | None
@@ -52,6 +56,16 @@ class SharesPrompts:
         if reasons:
             logger.warning("shared_prompts: each prompt is computed once a completion, since %s.", reasons[0])
         self.shares_prompts = False if reasons else None
+
+    def _generate_single_turn(self, *arguments: Any, **more: Any) -> Any:
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        with prompts_prefilled_once(model) if self._generates_alone() else nullcontext():
+            return super()._generate_single_turn(*arguments, **more)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _generates_alone(self) -> bool:
+        """Say whether prompts are shared, and no other process waits for as many forwards as its own rows take."""
+        sharded = is_deepspeed_zero3_enabled() and not self.args.ds3_gather_for_generation
+        return bool(getattr(self.args, "shared_prompts", False)) and not sharded and not self.is_fsdp_enabled
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         before = self._buffered_inputs

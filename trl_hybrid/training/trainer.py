@@ -64,8 +64,9 @@ class HybridGRPOTrainer(SharesPrompts, TrainsToTheLastStep, GRPOTrainer):
       bit. The judges' state stands in `trainer_state.json`, among the states of callbacks.
     - `_save_rng_state` waits for the other processes: the trainer's state comes next and makes a checkpoint whole, and
       no callback is called in between.
-    - `_get_per_token_logps_and_entropies` and `_prepare_inputs` compute a prompt once for all its completions, with
-      `args.shared_prompts` also without judges; see [`~trl_hybrid.training.shared_prompts.SharesPrompts`].
+    - `_generate_single_turn`, `_get_per_token_logps_and_entropies` and `_prepare_inputs` compute a prompt once for all
+      its completions, with `args.shared_prompts` also without judges; see
+      [`~trl_hybrid.training.shared_prompts.SharesPrompts`].
     - `get_batch_samples` gives no batch after the last step; see
       [`~trl_hybrid.training.checkpoint.TrainsToTheLastStep`].
 
