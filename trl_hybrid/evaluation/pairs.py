@@ -22,10 +22,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class Pair:
-    """A right and a wrong answer to the same problem."""
+    """A right and a wrong answer to the same problem.
+
+    Attributes:
+        right: An answer.
+        wrong: Another one.
+        problem: Which one, by its place among all.
+    """
 
     right: Answer
     wrong: Answer
+    problem: int = 0
 
     @property
     def difference(self) -> int:
@@ -112,9 +119,9 @@ def choose_pairs(groups: Sequence[Sequence[Answer]], most: int, seed: int) -> li
     """
     rng = random.Random(seed)
     chosen: list[Pair] = []
-    for answers in groups:
+    for problem, answers in enumerate(groups):
         right, wrong = ([answer for answer in answers if answer.right is verdict] for verdict in (True, False))
-        pairs = [Pair(one, other) for one in right for other in wrong]
+        pairs = [Pair(one, other, problem) for one in right for other in wrong]
         rng.shuffle(pairs)
         kinds = ([pair for pair in pairs if fits(pair.difference)] for fits in KINDS)
         chosen += [pair for turn in zip_longest(*kinds) for pair in turn if pair is not None][:most]

@@ -131,9 +131,13 @@ def _with_gold(group: list[dict[str, Any]], row: dict[str, Any]) -> list[dict[st
 
 
 def pair_dataset(pairs: Sequence[Pair]) -> Dataset:
-    """Return the pairs in the columns of token ids that TRL's trainer takes as they are."""
+    """Return the pairs in the columns of token ids that TRL's trainer takes as they are, and each one's `problem`."""
     return Dataset.from_dict(
-        {"chosen_ids": [pair.right.ids for pair in pairs], "rejected_ids": [pair.wrong.ids for pair in pairs]}
+        {
+            "chosen_ids": [pair.right.ids for pair in pairs],
+            "rejected_ids": [pair.wrong.ids for pair in pairs],
+            "problem": [pair.problem for pair in pairs],
+        }
     )
 
 

@@ -11,8 +11,8 @@ SHORT_HELP = (
     "dataset_solution_column", "system_prompt", "max_rows", "samples", "temperatures", "num_samples",
     "sample_batch_size", "max_completion_length", "pairs_per_problem", "balance_length", "gold_as_right",
     "held_out_share", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "num_train_epochs",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "max_length", "use_peft",
-    "push_to_hub", "report_to",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "head_learning_rate", "max_length",
+    "use_peft", "push_to_hub", "report_to",
 )  # fmt: skip
 
 
@@ -65,6 +65,21 @@ class PairArguments:
         default=0.2, metadata={"help": "Share of the problems that the reward model is measured on and never learns."}
     )
 
+    shared_prompts: bool = field(
+        default=True,
+        metadata={
+            "help": "Compute a problem once for all its answers in a batch: the same gradients, faster. The pairs of "
+            "one problem then come one after the other."
+        },
+    )
+    head_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Of the score head, which starts from random weights and often needs a higher one than the rest; "
+            "by default learning_rate."
+        },
+    )
+
     def __post_init__(self) -> None:
         """Check what would fail only after the answering."""
         rules = {
@@ -74,6 +89,7 @@ class PairArguments:
             "max_completion_length": (self.max_completion_length >= 1, "1 or more"),
             "pairs_per_problem": (self.pairs_per_problem >= 1, "1 or more"),
             "held_out_share": (0 < self.held_out_share < 1, "between 0 and 1"),
+            "head_learning_rate": (self.head_learning_rate is None or self.head_learning_rate > 0, "above 0"),
         }
         for name, (kept, rule) in rules.items():
             if not kept:
