@@ -10,9 +10,9 @@ SHORT_HELP = (
     "model_name_or_path", "policies", "dataset_name", "dataset_config", "dataset_prompt_column",
     "dataset_solution_column", "system_prompt", "max_rows", "samples", "temperatures", "num_samples",
     "sample_batch_size", "max_completion_length", "pairs_per_problem", "balance_length", "gold_as_right",
-    "held_out_share", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "num_train_epochs",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "head_learning_rate", "max_length",
-    "use_peft", "push_to_hub", "report_to",
+    "near_misses", "held_out_share", "output_dir", "overwrite_output_dir", "resume_from_checkpoint",
+    "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
+    "head_learning_rate", "max_length", "use_peft", "push_to_hub", "report_to",
 )  # fmt: skip
 
 
@@ -59,6 +59,13 @@ class PairArguments:
         metadata={
             "help": "Where no answer is right, take the gold in a box. Only for policies whose answers are a box and "
             "nothing else; others would be told from the gold by their form."
+        },
+    )
+    near_misses: bool = field(
+        default=False,
+        metadata={
+            "help": "Pair a wrong answer with those whose number is farther from the gold's, too. Only for problems "
+            "in which a near miss is better work, as in sums; it is more than a verifier knows."
         },
     )
     held_out_share: float = field(

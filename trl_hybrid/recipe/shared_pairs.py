@@ -32,9 +32,8 @@ class ProblemsTogether(Sampler[int]):
         seed: Of the orders.
 
     Example:
-        >>> order = ProblemsTogether([0, 0, 1, 1], seed=1)
-        >>> list(order)
-        [2, 3, 0, 1]
+        >>> list(ProblemsTogether([0, 1, 1], seed=1)), list(ProblemsTogether([0, 1, 1], seed=3))
+        ([0, 1, 2], [1, 2, 0])
     """
 
     def __init__(self, problems: Sequence[int], seed: int) -> None:
