@@ -61,6 +61,8 @@ def main() -> None:
             processing_class=run.tokenizer,
             peft_config=score_adapter_config(model),
             quantization_config=get_quantization_config(model),
+            shared_prompts=run.pairing.shared_prompts,
+            head_learning_rate=run.pairing.head_learning_rate,
         )
         run.train(trainer)
         run.save(trainer)

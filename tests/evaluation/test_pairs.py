@@ -1,6 +1,7 @@
 """Pairs of a right and a wrong answer: distinct, of one problem, and of which length says nothing."""
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,10 +62,20 @@ def test_pairs_are_of_one_problem_and_both_directions_take_turns():
     group += [answer(3, False, m) for m in range(2)]
     chosen = choose_pairs([group, [answer(4, True, 7)], [answer(4, False, 8)]], most=8, seed=0)
     assert Counter(pair.difference > 0 for pair in chosen) == {True: 4, False: 4}
-    assert all(pair.right in group and pair.wrong in group for pair in chosen)
+    assert all(pair.better in group and pair.worse in group for pair in chosen)
     assert len(set(chosen)) == 8
     assert len(choose_pairs([group], most=99, seed=0)) == 32
     assert choose_pairs([group], most=8, seed=1) != chosen
+
+
+def test_a_near_miss_is_better_than_a_far_one_where_asked_and_never_than_a_right_answer():
+    """Distances 1, 1 and 7 are two pairs, beside one a miss with the right answer; one miss is no number."""
+    misses = [replace(answer(5, False, mark), distance=far) for mark, far in enumerate((1, 1, 7, None))]
+    right = answer(5, True, 9)
+    assert {(p.better, p.worse) for p in choose_pairs([[*misses, right]], 99, 0)} == {(right, miss) for miss in misses}
+    both = {(p.better, p.worse) for p in choose_pairs([[*misses, right]], 99, 0, near_misses=True)}
+    near, same, far, _ = misses
+    assert both == {(right, miss) for miss in misses} | {(near, far), (same, far)}
 
 
 def test_lengths_are_balanced_by_how_much_they_differ():

@@ -175,7 +175,7 @@ def test_a_lesson_counts_what_is_learned_and_keeps_problems_aside(rendered):
     }  # fmt: skip
     (aside,) = answer_groups(lesson.held_out, renderer)
     assert lesson.rows[:3] == [answer.ids for answer in aside]
-    assert all(answer not in (pair.right, pair.wrong) for pair in lesson.pairs for answer in aside)
+    assert all(answer not in (pair.better, pair.worse) for pair in lesson.pairs for answer in aside)
     with pytest.raises(InputError, match=r"In all of 6 pairs .*--balance_length false"):
         make_lesson(ROWS, renderer, PairArguments(held_out_share=0.25), seed=0)
     all_right = [{**row, "samples": row["samples"][:1]} for row in ROWS]

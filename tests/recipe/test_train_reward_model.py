@@ -33,7 +33,7 @@ def test_a_reward_model_learns_to_tell_right_from_wrong_and_grpo_and_best_of_n_u
     assert figures["auc"]["low"] > 0.6
     assert figures["right_same"]["low"] > 0.5  # and not by length
     assert summary["pairs"]["problems"] == 512
-    assert f"{summary['pairs']['pairs']} pairs of a right and a wrong answer" in shown
+    assert f"{summary['pairs']['pairs']} pairs of a better and a worse answer" in shown
     assert "| AUC within problems |" in (folder / "README.md").read_text()
 
     answers = [(folder / name).read_bytes() for name in ("samples.jsonl", "samples-2.jsonl")]

@@ -1,8 +1,9 @@
-"""From judged answers to pairs of a right and a wrong one, of which length does not tell which is which. Pure."""
+"""From judged answers to pairs of a better and a worse one, of which length does not tell which is which. Pure."""
 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -14,23 +15,32 @@ class Answer:
     Attributes:
         ids: Token ids of the problem with the answer.
         right: The verifier's verdict.
+        distance: How far a wrong answer is from the gold, where both are numbers.
     """
 
     ids: tuple[int, ...]
     right: bool
+    distance: Fraction | None = None
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A right and a wrong answer to the same problem."""
+    """Two answers to the same problem.
 
-    right: Answer
-    wrong: Answer
+    Attributes:
+        better: A right one, or the nearer of two wrong ones.
+        worse: A wrong one.
+        problem: Which one, by its place among all.
+    """
+
+    better: Answer
+    worse: Answer
+    problem: int = 0
 
     @property
     def difference(self) -> int:
-        """Tokens that the right answer is longer by; below 0 where it is shorter."""
-        return len(self.right.ids) - len(self.wrong.ids)
+        """Tokens that the better answer is longer by; below 0 where it is shorter."""
+        return len(self.better.ids) - len(self.worse.ids)
 
 
 def problem_text(row: dict[str, Any]) -> str:
@@ -99,33 +109,49 @@ def distinct_samples(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def choose_pairs(groups: Sequence[Sequence[Answer]], most: int, seed: int) -> list[Pair]:
-    """Pair right with wrong answers to the same problem.
+def choose_pairs(groups: Sequence[Sequence[Answer]], most: int, seed: int, near_misses: bool = False) -> list[Pair]:
+    """Pair better with worse answers to the same problem.
 
-    Those in which the right answer is the shorter, the longer and of the same length take turns as far as there are
+    Those in which the better answer is the shorter, the longer and of the same length take turns as far as there are
     any; which answers meet is drawn.
 
     Args:
         groups: Distinct answers, one list a problem.
         most: Pairs of a problem, at most.
         seed: Of the draw.
+        near_misses: Pair a wrong answer with those that are farther from the gold, too.
     """
     rng = random.Random(seed)
     chosen: list[Pair] = []
-    for answers in groups:
-        right, wrong = ([answer for answer in answers if answer.right is verdict] for verdict in (True, False))
-        pairs = [Pair(one, other) for one in right for other in wrong]
+    for problem, answers in enumerate(groups):
+        found = ((one, other) for one in answers for other in answers if is_better(one, other, near_misses))
+        pairs = [Pair(one, other, problem) for one, other in found]
         rng.shuffle(pairs)
         kinds = ([pair for pair in pairs if fits(pair.difference)] for fits in KINDS)
         chosen += [pair for turn in zip_longest(*kinds) for pair in turn if pair is not None][:most]
     return chosen
 
 
+def is_better(one: Answer, other: Answer, near_misses: bool) -> bool:
+    """Say whether an answer is better than another one: right and not wrong, or a nearer miss where these count.
+
+    Example:
+        >>> near, far = Answer((1,), False, Fraction(2)), Answer((2,), False, Fraction(10))
+        >>> is_better(near, far, near_misses=True), is_better(near, far, near_misses=False)
+        (True, False)
+    """
+    if one.right != other.right:
+        return one.right
+    if one.right or not near_misses or one.distance is None or other.distance is None:
+        return False
+    return one.distance < other.distance
+
+
 KINDS: tuple[Callable[[int], bool], ...] = (lambda d: d < 0, lambda d: d > 0, lambda d: d == 0)
 
 
 def balance_lengths(pairs: Sequence[Pair], seed: int) -> list[Pair]:
-    """Leave pairs out until the right answer is as often longer as shorter, by as much: length tells nothing then.
+    """Leave pairs out until the better answer is as often longer as shorter, by as much: length tells nothing then.
 
     Differences are alike within a factor of two: those of 4 to 7 tokens are balanced among themselves, and so on.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from datasets import Dataset
@@ -22,6 +23,7 @@ from trl_hybrid.reward_model import RewardModel
 from trl_hybrid.reward_model.plan import Row
 from trl_hybrid.reward_model.prompts import RowRenderer
 from trl_hybrid.verifier import is_blank
+from trl_hybrid.verifier.numeric import parse_number
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Lesson:
         counts, left_out = self.counts, self.counts["left_out_by_length"]
         balanced = f"; {left_out} pairs are left out so that length tells nothing" if left_out else ""
         return (
-            f"What is learned: {counts['pairs']} pairs of a right and a wrong answer, from {counts['answers']} "
+            f"What is learned: {counts['pairs']} pairs of a better and a worse answer, from {counts['answers']} "
             f"distinct answers to {counts['problems'] - counts['held_out']} problems, {counts['with_both']} of which "
             f"have both{balanced}. Held out: {counts['held_out']} problems."
         )
@@ -66,7 +68,7 @@ def make_lesson(rows: Sequence[dict[str, Any]], renderer: RowRenderer, wanted: P
     """
     train, held_out = split_problems(rows, wanted.held_out_share, seed)
     groups = answer_groups(train, renderer, wanted.gold_as_right)
-    chosen = choose_pairs(groups, wanted.pairs_per_problem, seed)
+    chosen = choose_pairs(groups, wanted.pairs_per_problem, seed, wanted.near_misses)
     kept = balance_lengths(chosen, seed) if wanted.balance_length else chosen
     _check_pairs(chosen, kept, len(train))
     counts = {
@@ -90,7 +92,7 @@ def _check_pairs(chosen: Sequence[Pair], kept: Sequence[Pair], problems: int) ->
         )
     if not kept:
         raise InputError(
-            f"In all of {len(chosen)} pairs the right answer is on the same side in length: length alone would be "
+            f"In all of {len(chosen)} pairs the better answer is on the same side in length: length alone would be "
             "learned. Take more problems, or other temperatures or policies; to learn from them all the same, add "
             "--balance_length false."
         )
@@ -120,7 +122,22 @@ def answer_groups(
             [sample["truncated"] for _, sample in flat],
         )
     )
-    return [[Answer(next(rendered).ids, sample["correct"]) for sample in group] for group in groups]
+    return [
+        [Answer(next(rendered).ids, sample["correct"], distance(row["solution"], sample)) for sample in group]
+        for row, group in zip(rows, groups, strict=True)
+    ]
+
+
+def distance(gold: Any, sample: dict[str, Any]) -> Fraction | None:
+    """Return how far an answer is from the gold; None for a right one, and where one of the two is no number.
+
+    >>> distance("12", {"correct": False, "answer": "10.5"})
+    Fraction(3, 2)
+    """
+    if sample["correct"] or sample.get("answer") is None:
+        return None
+    numbers = parse_number(str(gold)), parse_number(sample["answer"])
+    return abs(numbers[0].value - numbers[1].value) if numbers[0] and numbers[1] else None
 
 
 def _with_gold(group: list[dict[str, Any]], row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -131,9 +148,13 @@ def _with_gold(group: list[dict[str, Any]], row: dict[str, Any]) -> list[dict[st
 
 
 def pair_dataset(pairs: Sequence[Pair]) -> Dataset:
-    """Return the pairs in the columns of token ids that TRL's trainer takes as they are."""
+    """Return the pairs in the columns of token ids that TRL's trainer takes as they are, and each one's `problem`."""
     return Dataset.from_dict(
-        {"chosen_ids": [pair.right.ids for pair in pairs], "rejected_ids": [pair.wrong.ids for pair in pairs]}
+        {
+            "chosen_ids": [pair.better.ids for pair in pairs],
+            "rejected_ids": [pair.worse.ids for pair in pairs],
+            "problem": [pair.problem for pair in pairs],
+        }
     )
 
 

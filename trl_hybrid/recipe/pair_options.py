@@ -10,9 +10,9 @@ SHORT_HELP = (
     "model_name_or_path", "policies", "dataset_name", "dataset_config", "dataset_prompt_column",
     "dataset_solution_column", "system_prompt", "max_rows", "samples", "temperatures", "num_samples",
     "sample_batch_size", "max_completion_length", "pairs_per_problem", "balance_length", "gold_as_right",
-    "held_out_share", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "num_train_epochs",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "max_length", "use_peft",
-    "push_to_hub", "report_to",
+    "near_misses", "held_out_share", "output_dir", "overwrite_output_dir", "resume_from_checkpoint",
+    "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
+    "head_learning_rate", "max_length", "use_peft", "push_to_hub", "report_to",
 )  # fmt: skip
 
 
@@ -61,8 +61,30 @@ class PairArguments:
             "nothing else; others would be told from the gold by their form."
         },
     )
+    near_misses: bool = field(
+        default=False,
+        metadata={
+            "help": "Pair a wrong answer with those whose number is farther from the gold's, too. Only for problems "
+            "in which a near miss is better work, as in sums; it is more than a verifier knows."
+        },
+    )
     held_out_share: float = field(
         default=0.2, metadata={"help": "Share of the problems that the reward model is measured on and never learns."}
+    )
+
+    shared_prompts: bool = field(
+        default=True,
+        metadata={
+            "help": "Compute a problem once for all its answers in a batch: the same gradients, faster. The pairs of "
+            "one problem then come one after the other."
+        },
+    )
+    head_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Of the score head, which starts from random weights and often needs a higher one than the rest; "
+            "by default learning_rate."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -74,6 +96,7 @@ class PairArguments:
             "max_completion_length": (self.max_completion_length >= 1, "1 or more"),
             "pairs_per_problem": (self.pairs_per_problem >= 1, "1 or more"),
             "held_out_share": (0 < self.held_out_share < 1, "between 0 and 1"),
+            "head_learning_rate": (self.head_learning_rate is None or self.head_learning_rate > 0, "above 0"),
         }
         for name, (kept, rule) in rules.items():
             if not kept:

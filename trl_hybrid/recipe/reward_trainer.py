@@ -14,6 +14,7 @@ from trl import ModelConfig, RewardTrainer
 from trl_hybrid.errors import InputError
 from trl_hybrid.models.files import ADAPTER_CONFIG, weight_files
 from trl_hybrid.recipe.run import adapter_config
+from trl_hybrid.recipe.shared_pairs import SharesStarts, score_head
 from trl_hybrid.reward_model import RewardModel
 from trl_hybrid.reward_model.forwards import agree
 from trl_hybrid.reward_model.loading import whole_weights
@@ -22,11 +23,42 @@ from trl_hybrid.runs.folder import read_json
 from trl_hybrid.training.checkpoint import TrainsToTheLastStep
 
 
-class RewardModelTrainer(TrainsToTheLastStep, RewardTrainer):
+class RewardModelTrainer(SharesStarts, TrainsToTheLastStep, RewardTrainer):
     """TRL's trainer; a run that is resumed after its last step is only measured and saved.
 
     It is given token ids, so that a row is in training what it is when it is scored; see `pair_dataset`.
+
+    Args:
+        *args: As in `trl.RewardTrainer`.
+        shared_prompts: Compute a problem once for all answers of a batch; see [`SharesStarts`].
+        head_learning_rate: Of the score head, which starts from random weights; by default the others'.
+        **kwargs: As in `trl.RewardTrainer`.
     """
+
+    def __init__(
+        self, *args: Any, shared_prompts: bool = True, head_learning_rate: float | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.head_learning_rate = head_learning_rate
+        if shared_prompts:
+            self.share_starts()
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """Return transformers' optimizer, the score head apart where it has a learning rate of its own."""
+        known = self.optimizer is not None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self.head_learning_rate is not None and not known:
+            apart(optimizer, set(score_head(self.model).parameters()), self.head_learning_rate)
+        return optimizer
+
+
+def apart(optimizer: torch.optim.Optimizer, chosen: set[torch.Tensor], learning_rate: float) -> None:
+    """Move parameters of an optimizer that has taken no step into a group with a learning rate of its own."""
+    for group in list(optimizer.param_groups):
+        moved = [parameter for parameter in group["params"] if parameter in chosen]
+        if moved:
+            group["params"] = [parameter for parameter in group["params"] if parameter not in chosen]
+            optimizer.add_param_group({**group, "params": moved, "lr": learning_rate})
 
 
 def padding_token(tokenizer: PreTrainedTokenizerBase, endings: Iterable[int]) -> str:
