@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.figures import Result
-from ablation.plan import Plan, Run, choose_learning_rates, load_plan, missing_runs, settings_of
+from ablation.plan import PLAN, Plan, Run, choose_learning_rates, load_plan, missing_runs, settings_of
 from ablation.report import report
 from tqdm import tqdm
 
@@ -42,8 +42,8 @@ from trl_hybrid.runs.folder import package_versions, write_json
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-RESULTS = HERE / "results" / "reward_ablation"
-QUICK_RESULTS = ROOT / "runs" / "reward_ablation_quick"
+RESULTS = HERE / "results"
+QUICK_RESULTS = ROOT / "runs"
 
 
 def train(settings: dict[str, Any], folder: Path) -> Result:
@@ -71,6 +71,7 @@ def train(settings: dict[str, Any], folder: Path) -> Result:
 
     started, cpu_started = time.perf_counter(), time.process_time()
     torch.set_num_threads(1)
+    dataset = dataset_of(settings)
     with MathVerifier(num_workers=1) as verifier:
         reward_model = Timed(scorer_of(settings))
         trainer = trainer_for(
@@ -79,12 +80,12 @@ def train(settings: dict[str, Any], folder: Path) -> Result:
             args=HybridGRPOConfig(str(folder), **settings["training"]),
             verifier=verifier,
             reward_model=reward_model,
-            train_dataset=load_tasks(settings["dataset"]),
+            train_dataset=load_tasks(**dataset),
             peft_config=LoraConfig(**settings["lora"]),
         )
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(StepLines())
-        test_tasks = load_test_tasks(settings["dataset"], max_rows=settings["test_rows"])
+        test_tasks = load_test_tasks(**dataset, max_rows=settings["test_rows"])
         held_out = HeldOutAccuracy(trainer, test_tasks, verifier, folder)
         trainer.add_callback(held_out)
         trainer.train()
@@ -98,6 +99,12 @@ def train(settings: dict[str, Any], folder: Path) -> Result:
             "scoring": round(reward_model.seconds, 2),
         },
     }
+
+
+def dataset_of(settings: dict[str, Any]) -> dict[str, Any]:
+    """Say which problems, in the arguments of `load_tasks`: in the plan they are these, or a name alone."""
+    dataset = settings["dataset"]
+    return dataset if isinstance(dataset, dict) else {"name": dataset}
 
 
 def scorer_of(settings: dict[str, Any]) -> Any:
@@ -153,7 +160,7 @@ def train_and_keep(plan: Plan, run: Run, output: Path) -> None:
     write_json(run.file(output), {**identity, **result, "settings": settings, "versions": package_versions()})
 
 
-def run_all(runs: Sequence[Run], output: Path, quick: bool, workers: int) -> None:
+def run_all(plan: Plan, runs: Sequence[Run], output: Path, quick: bool, workers: int) -> None:
     """Train in processes of their own, `workers` at a time.
 
     Raises:
@@ -161,7 +168,7 @@ def run_all(runs: Sequence[Run], output: Path, quick: bool, workers: int) -> Non
     """
     failed = []
     with ThreadPoolExecutor(workers) as threads:
-        futures = {threads.submit(run_one, run, output, quick): run for run in runs}
+        futures = {threads.submit(run_one, plan, run, output, quick): run for run in runs}
         for future in (bar := tqdm(as_completed(futures), total=len(runs), desc="Runs", unit="run")):
             run, (code, text) = futures[future], future.result()
             bar.set_postfix_str(f"{run.regime} {run.arm} {run.seed}")
@@ -172,34 +179,40 @@ def run_all(runs: Sequence[Run], output: Path, quick: bool, workers: int) -> Non
         raise SystemExit(f"{len(failed)} of {len(runs)} runs failed. The others are kept; start again for the rest.")
 
 
-def run_one(run: Run, output: Path, quick: bool) -> tuple[int, str]:
+def run_one(plan: Plan, run: Run, output: Path, quick: bool) -> tuple[int, str]:
     """Train one arm in a process; return its exit code and what it wrote."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--output", str(output.resolve())]
+    command = [sys.executable, str(Path(__file__).resolve()), "--plan", str(plan["file"]), "--output", str(output)]
     command += ["--one", run.regime, run.arm, str(run.seed), *(["--quick"] if quick else [])]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return done.returncode, done.stdout
 
 
-def parse(plan: Plan) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse() -> tuple[argparse.Namespace, Plan]:
+    """Read the command line, and the plan that it names."""
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--plan", type=Path, default=PLAN, help="what is trained and compared (default: %(default)s)")
+    first.add_argument("--quick", action="store_true", help="one seed, few steps, two arms, one regime; kept apart")
+    known = first.parse_known_args()[0]
+    plan = load_plan(known.plan.resolve(), known.quick)
+    kind = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=kind, parents=[first])
     parser.add_argument("--regime", nargs="+", choices=plan["regimes"], help="default: all, in the plan's order")
     parser.add_argument("--arms", nargs="+", choices=plan["arms"], help="default: those of the regime in the plan")
     parser.add_argument("--seeds", nargs="+", type=int, help="default: those of the regime in the plan")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time, one core each (default: %(default)s)")
-    parser.add_argument("--output", type=Path, help="folder of the results (default: beside this script)")
-    parser.add_argument("--quick", action="store_true", help="one seed, few steps, two arms, one regime; kept apart")
+    parser.add_argument("--output", type=Path, help="folder of the results (default: results/PLAN beside this script)")
     parser.add_argument("--report", action="store_true", help="train nothing; tables and pictures from what there is")
     parser.add_argument("--one", nargs=3, metavar=("REGIME", "ARM", "SEED"), help="train this run in this process")
-    return parser.parse_args()
+    return parser.parse_args(), plan
 
 
 def main() -> None:
     """Train what is missing, regime by regime, and report."""
-    arguments = parse(load_plan())
-    plan = load_plan(quick=arguments.quick)
-    output = (arguments.output or (QUICK_RESULTS if arguments.quick else RESULTS)).resolve()
+    arguments, plan = parse()
+    name = plan["file"].stem
+    default = QUICK_RESULTS / f"{name}_quick" if arguments.quick else RESULTS / name
+    output = (arguments.output or default).resolve()
     output.mkdir(parents=True, exist_ok=True)
     if arguments.one:
         regime, arm, seed = arguments.one
@@ -209,7 +222,7 @@ def main() -> None:
     for regime in [] if arguments.report else regimes:
         choose_learning_rates(plan, output)  # by what the regimes before have found
         runs = missing_runs(plan, regime, output, arguments.arms, arguments.seeds)
-        run_all(runs, output, arguments.quick, arguments.workers)
+        run_all(plan, runs, output, arguments.quick, arguments.workers)
     choose_learning_rates(plan, output)
     report(plan, output)
 

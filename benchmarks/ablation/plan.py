@@ -16,7 +16,10 @@ PLAN = Path(__file__).resolve().parent.parent / "reward_ablation.yaml"
 BEST_RIVAL = "best_rival"
 """Stands in a regime's arms for the rival that did best in the regime of `best_rival.regime`."""
 
-OF_THE_BENCHMARK = ("rival", "scores", "tuned_as")
+KINDS = ("rival", "scores", "reward_model")
+"""Keys of an arm that say what it is made of; a reward model of its own takes the place of the plan's."""
+
+OF_THE_BENCHMARK = (*KINDS, "tuned_as")
 """Keys of an arm that are no settings of the trainer."""
 
 Plan = dict[str, Any]
@@ -36,8 +39,8 @@ class Run:
 
 
 def load_plan(path: Path = PLAN, quick: bool = False) -> Plan:
-    """Read the plan; a quick one changes what its section `quick` names."""
-    plan = yaml.safe_load(path.read_text(encoding="utf-8"))
+    """Read a plan, and keep its `file`; a quick one changes what its section `quick` names."""
+    plan = {**yaml.safe_load(path.read_text(encoding="utf-8")), "file": path}
     if quick:
         for regime in plan["regimes"].values():
             regime |= {"arms": plan["quick"]["arms"], "seeds": plan["quick"]["seeds"]}
@@ -61,7 +64,7 @@ def settings_of(plan: Plan, run: Run) -> dict[str, Any]:
             wanted = " ".join(regime["tuned_by"])
             raise SystemExit(f"No learning rate is chosen for {tuned!r} yet. Run --regime {wanted} first.")
         training["learning_rate"] = regime["learning_rates"][tuned]
-    kind = {key: arm[key] for key in ("rival", "scores") if key in arm}
+    kind = {key: arm[key] for key in KINDS if key in arm}
     return {**plan["shared"], "dataset": regime["dataset"], **kind, "training": training}
 
 
@@ -109,8 +112,8 @@ def kept_result(plan: Plan, run: Run, output: Path) -> Result | None:
     settings, result = settings_of(plan, run), read_json(run.file(output))
     if result and result["settings"] != settings:
         raise SystemExit(
-            f"{run.file(output)} was made with other settings than {PLAN.name} has now: runs that differ in more than "
-            "the arm cannot be compared. Remove it, or give --output another folder."
+            f"{run.file(output)} was made with other settings than {plan['file'].name} has now: runs that differ in "
+            "more than the arm cannot be compared. Remove it, or give --output another folder."
         )
     return result or None
 
