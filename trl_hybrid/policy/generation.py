@@ -165,11 +165,11 @@ class SeededDraw(LogitsProcessor):
     def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor) -> torch.Tensor:
         """Set every token's score but the chosen one's to minus infinity."""
         position = input_ids.shape[1] - self.prompt_length
-        cumulative = scores.double().softmax(-1).cumsum(-1)
+        cumulative = scores.softmax(-1).double().cumsum(-1)
         point = self.uniforms[:, position : position + 1].to(cumulative) * cumulative[:, -1:]
         drawn = torch.searchsorted(cumulative, point, right=True)
         chosen = torch.where(self.greedy.to(drawn.device)[:, None], scores.argmax(-1, keepdim=True), drawn)
-        return torch.full_like(scores, -torch.inf).scatter(-1, chosen, 0.0)
+        return torch.full_like(scores, -torch.inf).scatter_(-1, chosen, 0.0)
 
 
 def warpers(decoding: Decoding) -> list[LogitsProcessor]:
