@@ -22,7 +22,7 @@ from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, Reward
 from trl_hybrid.data import load_tasks
 from trl_hybrid.hub.saved import check_saved_model, trained_logits
 from trl_hybrid.policy.generation import Decoding
-from trl_hybrid.training.held_out_accuracy import accuracy
+from trl_hybrid.training.held_out_accuracy import accuracy, judged_answers
 from trl_hybrid.training.leaving import leave_together
 
 
@@ -89,15 +89,18 @@ def uneven(trainer: RecordingTrainer) -> dict[str, Any]:
     """Score and answer where the processes do not have as many rows each, one of them none."""
     process = trainer.accelerator.process_index
     scores = [trainer.reward_model.compute_batch_reward("Q", texts) for texts in ([["7"] * 3, []][process], ["8"])]
-    held_out = accuracy(
+    held_out = judged_answers(
         trainer.model,
         trainer.processing_class,
         load_tasks("data/addition", split="test", max_rows=5),
         trainer.verifier,
         Decoding(num_samples=0, max_completion_length=40),
         trainer.accelerator,
-    )["greedy"]
-    return {"uneven_rows": [len(row) for row in scores], "accuracy": held_out}
+    )
+    return {
+        "uneven_rows": [len(row) for row in scores],
+        "accuracy": accuracy((held_out or {}).values(), Decoding(num_samples=0))["greedy"],
+    }
 
 
 def places(parameters: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from datasets import Dataset
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
 from trl_hybrid.data import load_tasks
 from trl_hybrid.policy.generation import Decoding
-from trl_hybrid.training.held_out_accuracy import accuracy
+from trl_hybrid.training.held_out_accuracy import accuracy, judged_answers
 from trl_hybrid.training.leaving import leave_together
 from trl_hybrid.training.reward_columns import REWARD_MODEL, VERIFIER
 
@@ -52,19 +52,19 @@ def main(output, folder):
         [[5, trainer.eos_token_ids[0]]] * share,
     )
     # An odd number of problems: two processes do not have as many each.
-    measured = accuracy(
+    measured = judged_answers(
         trainer.model,
         trainer.processing_class,
         load_tasks("data/addition", split="test", max_rows=9),
         trainer.verifier,
         Decoding(num_samples=0, max_completion_length=64),
         trainer.accelerator,
-    )["greedy"]
+    )
     if trainer.accelerator.is_main_process:
         result = {
             "processes": trainer.accelerator.num_processes,
             "rewards": rewards[:, [VERIFIER, REWARD_MODEL, -1]].tolist(),
-            "accuracy": measured,
+            "accuracy": accuracy((measured or {}).values(), Decoding(num_samples=0))["greedy"],
         }
         with open(output, "w") as file:
             json.dump(result, file)

@@ -15,7 +15,7 @@ from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, RewardModel
 from trl_hybrid.data import load_tasks
 from trl_hybrid.policy.generation import Decoding
 from trl_hybrid.training import held_out_accuracy
-from trl_hybrid.training.held_out_accuracy import HeldOutAccuracy, accuracy
+from trl_hybrid.training.held_out_accuracy import HeldOutAccuracy, accuracy, change, judged_answers
 from trl_hybrid.training.stop_signals import StopSignals
 from trl_hybrid.verifier import MathVerifier
 
@@ -29,6 +29,11 @@ def verifier():
 @pytest.fixture(scope="module")
 def tasks():
     return load_tasks("data/addition", split="test", max_rows=24)
+
+
+def measure(policy, tokenizer, tasks, verifier, decoding, accelerator, **options):
+    judged = judged_answers(policy, tokenizer, tasks, verifier, decoding, accelerator, **options)
+    return None if judged is None else accuracy(judged.values(), decoding)
 
 
 def one_by_one(policy, tokenizer, tasks):
@@ -49,7 +54,7 @@ def test_greedy_accuracy_equals_one_prompt_at_a_time(policy, tokenizer, verifier
     # Shorter problems among the others, so that batches are padded.
     tasks = [*tasks, *({"prompt": [{"role": "user", "content": f"What is {n} + {n}?"}], "solution": str(2 * n)}
                        for n in range(5, 9))]  # fmt: skip
-    measured = accuracy(policy, tokenizer, tasks, verifier, Decoding(0), Accelerator(cpu=True), batch_size=7)
+    measured = measure(policy, tokenizer, tasks, verifier, Decoding(0), Accelerator(cpu=True), batch_size=7)
     expected = one_by_one(policy, tokenizer, tasks)
     assert 0 < expected < 1
     assert measured == {"greedy": expected}
@@ -64,7 +69,7 @@ def test_mean_of_samples_is_a_mean_and_not_the_best_of_them(policy, tokenizer, t
             assert solutions == [row["solution"] for row in tasks for _ in range(3)]
             return [SimpleNamespace(correct=i % 3 == 1) for i in range(len(completions))]
 
-    measured = accuracy(policy, tokenizer, tasks, Alternating(), Decoding(2), Accelerator(cpu=True))
+    measured = measure(policy, tokenizer, tasks, Alternating(), Decoding(2), Accelerator(cpu=True))
     assert measured == {"greedy": 0.0, "mean_of_2": 0.5}
 
 
@@ -74,7 +79,7 @@ def test_problems_that_cannot_be_judged_do_not_count(policy, tokenizer, tasks):
             return [SimpleNamespace(correct=[None, True, True, False][i // 2]) for i in range(len(completions))]
 
     four = tasks.select(range(4))
-    measured = accuracy(policy, tokenizer, four, OneUnjudged(), Decoding(1), Accelerator(cpu=True))
+    measured = measure(policy, tokenizer, four, OneUnjudged(), Decoding(1), Accelerator(cpu=True))
     assert measured == {"greedy": pytest.approx(2 / 3), "mean_of_1": pytest.approx(2 / 3)}
 
 
@@ -84,7 +89,7 @@ def test_where_nothing_can_be_judged_accuracy_is_unknown(policy, tokenizer, task
             return [SimpleNamespace(correct=None) for _ in completions]
 
     for decoding, names in ((Decoding(1), {"greedy", "mean_of_1"}), (Decoding(2, greedy=False), {"mean_of_2"})):
-        measured = accuracy(policy, tokenizer, tasks.select(range(2)), Unjudged(), decoding, Accelerator(cpu=True))
+        measured = measure(policy, tokenizer, tasks.select(range(2)), Unjudged(), decoding, Accelerator(cpu=True))
         assert set(measured) == names
         assert all(math.isnan(share) for share in measured.values())
 
@@ -95,7 +100,7 @@ def test_without_a_greedy_answer_every_answer_is_a_sample(policy, tokenizer, tas
             return [SimpleNamespace(correct=i % 4 == 0) for i in range(len(completions))]
 
     decoding = Decoding(4, greedy=False, max_completion_length=4)
-    measured = accuracy(policy, tokenizer, tasks.select(range(3)), FirstRight(), decoding, Accelerator(cpu=True))
+    measured = measure(policy, tokenizer, tasks.select(range(3)), FirstRight(), decoding, Accelerator(cpu=True))
     assert measured == {"mean_of_4": 0.25}
 
 
@@ -121,7 +126,7 @@ def test_processes_take_turns_and_make_the_same_number_of_calls(tokenizer, tasks
     for rank in (0, 1):
         accelerator: Any = SimpleNamespace(num_processes=2, process_index=rank, is_main_process=rank == 0)
         five = tasks.select(range(5))
-        shares.append(accuracy(None, tokenizer, five, Read(), Decoding(0), accelerator, batch_size=2)["greedy"])
+        shares.append(measure(None, tokenizer, five, Read(), Decoding(0), accelerator, batch_size=2)["greedy"])
     assert asked == [[0, 2], [4], 3, [1, 3], [0], 2]
     assert shares == [pytest.approx(2 / 3), 0.0]  # the third problem's answer was cut off
 
@@ -139,7 +144,7 @@ def test_64_problems_are_answered_at_once_unless_said(tokenizer, monkeypatch):
 
     monkeypatch.setattr(held_out_accuracy, "generate_completions", generate)
     many: Any = [{"prompt": "P", "solution": "S"}] * 130
-    assert accuracy(None, tokenizer, many, Right(), Decoding(0), Accelerator(cpu=True)) == {"greedy": 1.0}
+    assert measure(None, tokenizer, many, Right(), Decoding(0), Accelerator(cpu=True)) == {"greedy": 1.0}
     assert asked == [64, 64, 2]
 
 
@@ -153,7 +158,7 @@ def test_told_to_stop_it_breaks_the_answers_off_and_measures_nothing(policy, tok
 
     hook = policy.register_forward_hook(tell)
     try:
-        measured = accuracy(policy, tokenizer, tasks, verifier, Decoding(0), Accelerator(cpu=True), stop=stop)
+        measured = measure(policy, tokenizer, tasks, verifier, Decoding(0), Accelerator(cpu=True), stop=stop)
     finally:
         hook.remove()
     assert measured is None
@@ -173,7 +178,7 @@ def test_the_bar_is_the_main_processes_and_has_a_name(
     monkeypatch.setattr("trl_hybrid.training.held_out_accuracy.gather_object", lambda rows: rows)
     accelerator: Any = SimpleNamespace(num_processes=2, process_index=rank, is_main_process=rank == 0)
     decoding = Decoding(0, max_completion_length=2)
-    accuracy(policy, tokenizer, tasks.select(range(2)), Wrong(), decoding, accelerator, description=description)
+    measure(policy, tokenizer, tasks.select(range(2)), Wrong(), decoding, accelerator, description=description)
     printed = capsys.readouterr().err
     assert ("Accuracy then" in printed) is shown
     assert not printed.endswith("\n")  # it makes room for the next line
@@ -185,29 +190,38 @@ def test_the_number_of_processes_and_the_batch_make_no_difference(policy, tokeni
 
     def share(rank, world):
         accelerator = SimpleNamespace(num_processes=world, process_index=rank, is_main_process=rank == 0)
-        return accuracy(policy, tokenizer, seven, verifier, decoding, accelerator, batch_size=2)["mean_of_2"]
+        return measure(policy, tokenizer, seven, verifier, decoding, accelerator, batch_size=2)["mean_of_2"]
 
     monkeypatch.setattr("trl_hybrid.training.held_out_accuracy.gather_object", lambda rows: rows)
     assert share(0, 1) * 7 == pytest.approx(share(0, 2) * 4 + share(1, 2) * 3)
 
 
+def greedy(right, problems=8):
+    """So many of eight problems are answered right."""
+    return {number: [number < right] for number in range(problems)}
+
+
+def shares(callback):
+    return {name: {when: values[when] for when in ("before", "after")} for name, values in callback.figures().items()}
+
+
 class TestHeldOutAccuracy:
     @pytest.fixture
     def first_run(self, tmp_path, tasks):
-        callback = HeldOutAccuracy(None, tasks, None, tmp_path)
-        figures = iter([{"greedy": 0.25}, {"greedy": 0.75}])
-        callback._measure = lambda when: next(figures)
+        callback = HeldOutAccuracy(None, tasks, None, tmp_path, num_samples=0)
+        measured = iter([greedy(2), greedy(6)])
+        callback._measure = lambda when: next(measured)
         callback.on_train_begin(None, SimpleNamespace(is_world_process_zero=True), None)
         callback.on_train_end(None, None, None)
-        assert callback.figures() == {"greedy": {"before": 0.25, "after": 0.75}}
+        assert shares(callback) == {"greedy": {"before": 0.25, "after": 0.75}}
         return tmp_path
 
     def resumed(self, checkpoint, tasks, folder):
-        callback = HeldOutAccuracy(None, tasks, None, folder, checkpoint=str(checkpoint))
-        callback._measure = lambda when: {"greedy": 0.875}
+        callback = HeldOutAccuracy(None, tasks, None, folder, checkpoint=str(checkpoint), num_samples=0)
+        callback._measure = lambda when: greedy(7)
         callback.on_train_begin(None, SimpleNamespace(is_world_process_zero=True), None)
         callback.on_train_end(None, None, None)
-        return callback.figures()["greedy"]
+        return shares(callback)["greedy"]
 
     def test_resumed_run_keeps_the_figure_of_the_untrained_policy(self, first_run, tasks, tmp_path):
         assert self.resumed(first_run / "checkpoint-2", tasks, first_run) == {"before": 0.25, "after": 0.875}
@@ -226,9 +240,9 @@ class TestHeldOutAccuracy:
 
 class TestWhenItIsMeasured:
     def callback(self, folder, every, **options):
-        callback: Any = HeldOutAccuracy(None, [], None, folder, every=every, **options)
+        callback: Any = HeldOutAccuracy(None, [], None, folder, every=every, num_samples=0, **options)
         measured, logged = [], []
-        callback._measure = lambda when: measured.append(when) or {"greedy": len(measured) / 8}
+        callback._measure = lambda when: measured.append(when) or greedy(len(measured))
         callback._log = logged.append
         return callback, measured, logged
 
@@ -246,14 +260,14 @@ class TestWhenItIsMeasured:
         assert callback.figures() == {}
         self.train(callback, range(1, 8))
         assert measured == ["before training", "at step 3", "at step 6", "at step 7"]
-        assert logged == [{"greedy": count / 8} for count in (1, 2, 3, 4)]
-        assert callback.figures() == {"greedy": {"before": 0.125, "after": 0.5}}
+        assert logged == [greedy(count) for count in (1, 2, 3, 4)]
+        assert shares(callback) == {"greedy": {"before": 0.125, "after": 0.5}}
 
     def test_a_run_that_stops_elsewhere_is_measured_where_it_stops(self, tmp_path):
         callback, measured, _ = self.callback(tmp_path, every=3)
         self.train(callback, range(1, 6))
         assert measured == ["before training", "at step 3", "after training"]
-        assert callback.figures() == {"greedy": {"before": 0.125, "after": 0.375}}
+        assert shares(callback) == {"greedy": {"before": 0.125, "after": 0.375}}
 
     def test_before_and_after_alone_unless_said_and_not_among_the_logs(self, tmp_path):
         callback, measured, logged = self.callback(tmp_path, every=None)
@@ -268,15 +282,25 @@ class TestWhenItIsMeasured:
             callback.on_train_begin(None, self.state(0, main=main), None)
             assert (tmp_path / str(main) / "accuracy_before.json").exists() is main
         found = json.loads((tmp_path / "True" / "accuracy_before.json").read_text())
-        assert found["accuracy"] == {"greedy": 0.125}
+        assert found["right"] == {str(number): [number == 0] for number in range(8)}
 
-    def test_a_figure_that_only_one_side_has_is_unknown_on_the_other(self, tmp_path):
+    def test_what_was_not_measured_before_is_unknown(self, tmp_path):
         callback, _, _ = self.callback(tmp_path, every=None)
-        callback.before, callback.after = {"greedy": 0.5}, {"greedy": 0.75, "mean_of_2": 0.25}
-        assert callback.figures() == {
-            "greedy": {"before": 0.5, "after": 0.75},
-            "mean_of_2": {"before": None, "after": 0.25},
-        }
+        callback.after = greedy(6)
+        unknown = {"before": None, "change": None, "low": None, "high": None}
+        assert callback.figures() == {"greedy": {**unknown, "after": 0.75}}
+
+
+def test_the_change_is_one_of_the_same_problems_with_its_interval():
+    """Of three problems that both have, samples go from 0, 1/2, 1 to 1/2, 1/2, 1: by 1/6, all in the first."""
+    before = {0: [False, False, False], 1: [True, True, False], 2: [True, True, True], 7: [True, True, True]}
+    after = {0: [True, True, False], 1: [True, False, True], 2: [False, True, True], 8: [False, False, False]}
+    found = change(before, after, Decoding(num_samples=2), seed=0)
+    assert found["greedy"][0] == pytest.approx(0.0)
+    mean, low, high = found["mean_of_2"]
+    assert mean == pytest.approx(1 / 6)
+    assert (low, high) == (0.0, 0.5)  # none of three drawn problems is the first, or all are
+    assert change({1: [True]}, {2: [True]}, Decoding(num_samples=0)) == {}
 
 
 def test_the_policy_is_measured_as_it_is_trained(policy, tokenizer, tasks, verifier, tmp_path, monkeypatch):
@@ -292,8 +316,8 @@ def test_the_policy_is_measured_as_it_is_trained(policy, tokenizer, tasks, verif
     found = []
     monkeypatch.setattr(
         held_out_accuracy,
-        "accuracy",
-        lambda *args, **kwargs: found.append((args[4], args[0].training)) or {"greedy": 1.0},
+        "judged_answers",
+        lambda *args, **kwargs: found.append((args[4], args[0].training)) or {},
     )
     policy.train()
     HeldOutAccuracy(trainer, tasks, verifier, tmp_path)._measure("then")
@@ -322,11 +346,11 @@ def test_answers_are_given_in_evaluation_mode_and_the_mode_is_then_what_it_was(
         modes.append((args[0].training, batch_size, description))
         if len(modes) == 2:
             raise RuntimeError("out of memory")
-        return {"greedy": 1.0}
+        return greedy(8)
 
-    monkeypatch.setattr(held_out_accuracy, "accuracy", measured)
+    monkeypatch.setattr(held_out_accuracy, "judged_answers", measured)
     callback = HeldOutAccuracy(trainer, tasks, verifier, tmp_path, num_samples=2, stop=stop_signals)
-    assert callback._measure("then") == {"greedy": 1.0}
+    assert callback._measure("then") == greedy(8)
     assert model.training is training
     trainer.args.per_device_eval_batch_size = 1
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -374,8 +398,8 @@ class TestDuringTraining:
         logged = [row for row in measured.state.log_history if "eval_accuracy_greedy" in row]
         assert [row["step"] for row in logged] == [0, 2, 3]
         last = {name: logged[-1][f"eval_accuracy_{name}"] for name in ("greedy", "mean_of_2")}
-        assert held_out.figures() == {
+        assert shares(held_out) == {
             name: {"before": logged[0][f"eval_accuracy_{name}"], "after": last[name]} for name in last
         }
-        shares = "greedy {eval_accuracy_greedy:.1%}, mean of 2 {eval_accuracy_mean_of_2:.1%}".format_map(logged[1])
-        assert f"step    2 | accuracy on 4 problems: {shares}\n" in capsys.readouterr().out
+        said = "greedy {eval_accuracy_greedy:.1%}, mean of 2 {eval_accuracy_mean_of_2:.1%}".format_map(logged[1])
+        assert f"step    2 | accuracy on 4 problems: {said}\n" in capsys.readouterr().out

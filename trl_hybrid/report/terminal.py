@@ -75,16 +75,27 @@ def _number(value: float | None, width: int, digits: int) -> str:
 
 
 def accuracy_table(accuracy: dict[str, dict[str, float | None]]) -> str:
-    """Put held-out accuracies side by side.
+    """Put held-out accuracies side by side, with what changed in points and its 95 % interval where it is known.
 
-    >>> accuracy_table({"mean_of_8": {"before": 0.305, "after": 0.6875}}).splitlines()[1]
-    '  mean of 8       30.5 %   68.8 %'
+    >>> figures = {"before": 0.305, "after": 0.6875, "change": 0.3825, "low": 0.3, "high": 0.5}
+    >>> print(accuracy_table({"mean_of_8": figures}))
+                      before   after    change
+      mean of 8       30.5 %   68.8 %   +38.2 [+30.0, +50.0]
     """
     rows = [
-        f"  {name.replace('_', ' '):14} {percent(value['before']):>7} {percent(value['after']):>8}"
+        f"  {name.replace('_', ' '):14} {percent(value['before']):>7} {percent(value['after']):>8}   "
+        f"{_points(value)}".rstrip()
         for name, value in accuracy.items()
     ]
-    return "\n".join([f"{'':18}before   after", *rows])
+    return "\n".join([f"{'':18}before   after    change", *rows])
+
+
+def _points(value: dict[str, float | None]) -> str:
+    known = [value.get(name) for name in ("change", "low", "high")]
+    if any(number is None for number in known):
+        return ""
+    change, low, high = (f"{100 * number:+.1f}" for number in known if number is not None)
+    return f"{change} [{low}, {high}]"
 
 
 def percent(share: float | None) -> str:

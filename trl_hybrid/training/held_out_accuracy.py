@@ -2,16 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback
 from trl.models import unwrap_model_for_generation
 
+from trl_hybrid.evaluation.metrics import bootstrap_interval
 from trl_hybrid.policy.generation import Decoding, generate_completions
 from trl_hybrid.runs.folder import read_json, write_json
 from trl_hybrid.training.stop_signals import StopSignals
@@ -24,11 +26,14 @@ SAMPLES = 8
 ANSWERS = SAMPLES + 1
 """With the greedy one."""
 
+Judged = dict[int, list[bool]]
+"""Which answers to a problem are right, the greedy one first if there is one, by the problem's number."""
+
 MOST, FEWEST = 256, 16
 """Held-out problems that are measured unless the user names a number."""
 
 
-def accuracy(
+def judged_answers(
     model: Any,
     tokenizer: Any,
     tasks: Sequence[dict[str, Any]],
@@ -38,11 +43,10 @@ def accuracy(
     batch_size: int = 64,
     description: str | None = None,
     stop: StopSignals | None = None,
-) -> dict[str, float] | None:
-    """Measure the share of right answers, over all processes.
+) -> Judged | None:
+    """Answer problems and judge the answers, over all processes.
 
-    The mean of n samples is the mean and not pass@n. No random state is touched, and the number of processes makes no
-    difference to what is sampled. Problems whose gold cannot be judged do not count.
+    No random state is touched, and the number of processes makes no difference to what is sampled.
 
     Args:
         model: The policy in eval mode, unwrapped, in the same state on every process.
@@ -56,15 +60,15 @@ def accuracy(
         stop: Told to stop, it breaks the measurement off.
 
     Returns:
-        `greedy` if it is asked for, and `mean_of_<n>` if n is above 0: shares in [0, 1], the same on every process;
-        NaN where no gold can be judged. `None` on every process where the measurement was broken off.
+        The answers to each problem whose gold can be judged, the same on every process. `None` on every process where
+        the measurement was broken off.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     # Every process makes the same number of calls: under ZeRO-3 a process that stops early leaves the others waiting.
     count = -(-len(tasks) // world)
     own = [(index % len(tasks), index < len(tasks)) for index in range(rank, count * world, world)]
     hidden = description is None or not accelerator.is_main_process
-    judged: list[list[bool]] = []
+    judged: list[tuple[int, list[bool]]] = []
     for start in tqdm(range(0, len(own), batch_size), desc=description, disable=hidden, leave=False):
         numbers = [number for number, _ in own[start : start + batch_size]]
         rows = [tasks[number] for number in numbers]
@@ -79,12 +83,11 @@ def accuracy(
             [prompt for prompt in prompts for _ in range(decoding.answers)],
             [answer.truncated for group in answers for answer in group],
         )
-        for place, (_, real) in enumerate(own[start : start + batch_size]):
+        for place, (number, real) in enumerate(own[start : start + batch_size]):
             group = [v.correct for v in verdicts[place * decoding.answers : (place + 1) * decoding.answers]]
             if real and None not in group:
-                judged.append([bool(correct) for correct in group])
-    everyone = gather_object(judged)
-    return _shares(everyone, decoding)
+                judged.append((number, [bool(correct) for correct in group]))
+    return dict(sorted(gather_object(judged)))
 
 
 def problems_to_measure(available: int, completions: int, answers: int) -> int:
@@ -111,19 +114,50 @@ def problems_to_measure(available: int, completions: int, answers: int) -> int:
     return min(available, MOST, max(FEWEST, completions // (2 * answers)))
 
 
-def _shares(judged: Sequence[Sequence[bool]], decoding: Decoding) -> dict[str, float]:
-    """Average over problems; each row holds the greedy answer first if there is one."""
-    shares = {}
-    if decoding.greedy:
-        shares["greedy"] = _share([row[0] for row in judged])
+def accuracy(judged: Collection[Sequence[bool]], decoding: Decoding) -> dict[str, float]:
+    """Average over problems; the mean of n samples is the mean and not pass@n.
+
+    Args:
+        judged: Of each problem which answers are right.
+        decoding: How they were drawn.
+
+    Returns:
+        `greedy` if it was asked for, and `mean_of_<n>` if n is above 0: shares in [0, 1]; NaN without a problem.
+
+    Example:
+        >>> accuracy([[True, False, True], [False, False, False]], Decoding(num_samples=2))
+        {'greedy': 0.5, 'mean_of_2': 0.25}
+    """
+    shares = [_shares(row, decoding) for row in judged]
+    return {name: _mean([row[name] for row in shares]) for name in _shares([False] * decoding.answers, decoding)}
+
+
+def change(before: Judged, after: Judged, decoding: Decoding, seed: int = 0) -> dict[str, tuple[float, float, float]]:
+    """Subtract what was measured before, problem by problem.
+
+    Returns:
+        For each figure of [`accuracy`] the mean difference and the ends of its 95 % interval, a bootstrap over
+        problems; nothing where no problem was measured twice.
+    """
+    both = [(_shares(before[number], decoding), _shares(after[number], decoding)) for number in before.keys() & after]
+    if not both:
+        return {}
+    names = list(both[0][0])
+    values = np.array([[new[name] - old[name] for name in names] for old, new in both])
+    low, high = bootstrap_interval(values, seed)
+    return {name: (float(values[:, i].mean()), float(low[i]), float(high[i])) for i, name in enumerate(names)}
+
+
+def _shares(right: Sequence[bool], decoding: Decoding) -> dict[str, float]:
+    """Of one problem's answers."""
+    shares = {"greedy": float(right[0])} if decoding.greedy else {}
     if decoding.num_samples:
-        sampled = [right for row in judged for right in row[int(decoding.greedy) :]]
-        shares[f"mean_of_{decoding.num_samples}"] = _share(sampled)
+        shares[f"mean_of_{decoding.num_samples}"] = _mean(right[int(decoding.greedy) :])
     return shares
 
 
-def _share(right: Sequence[bool]) -> float:
-    return sum(right) / len(right) if right else float("nan")
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")
 
 
 def _digest(tasks: Sequence[dict[str, Any]]) -> str:
@@ -167,13 +201,31 @@ class HeldOutAccuracy(TrainerCallback):
         self.resumed = checkpoint is not None
         earlier = read_json(Path(checkpoint).parent / self.FILE) if checkpoint else {}
         self.problems = _digest(tasks)
-        self.before: dict[str, float] = earlier["accuracy"] if earlier.get("problems") == self.problems else {}
-        self.after: dict[str, float] = {}
+        known = earlier["right"] if earlier.get("problems") == self.problems else {}
+        self.before: Judged = {int(number): right for number, right in known.items()}
+        self.after: Judged = {}
         self.measured_step: int | None = None
 
     def figures(self) -> dict[str, dict[str, float | None]]:
-        """Return `{"greedy": {"before": share, "after": share}, "mean_of_<num_samples>": {...}}`; `None`: unknown."""
-        return {name: {"before": self.before.get(name), "after": after} for name, after in self.after.items()}
+        """Return what was measured.
+
+        Returns:
+            `{"greedy": figures, "mean_of_<num_samples>": figures}`, each with the shares `before` and `after`, their
+            difference `change`, and the ends `low` and `high` of its 95 % interval, a bootstrap over problems.
+            `None`: unknown.
+        """
+        if not self.after:
+            return {}
+        before = self._accuracy(self.before) if self.before else {}
+        changes = change(self.before, self.after, self.drawn)
+        return {
+            name: {
+                "before": before.get(name),
+                "after": after,
+                **dict(zip(("change", "low", "high"), changes.get(name, (None,) * 3), strict=True)),
+            }
+            for name, after in self._accuracy(self.after).items()
+        }
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure the policy as it is before the first step."""
@@ -184,7 +236,7 @@ class HeldOutAccuracy(TrainerCallback):
             return
         self.before = measured
         if state.is_world_process_zero:
-            write_json(self.folder / self.FILE, {"problems": self.problems, "accuracy": self.before})
+            write_json(self.folder / self.FILE, {"problems": self.problems, "right": self.before})
         if self.every:
             self._log(self.before)
 
@@ -201,7 +253,16 @@ class HeldOutAccuracy(TrainerCallback):
         if self.measured_step is None or self.measured_step != state.global_step:
             self.after = self._measure("after training") or {}
 
-    def _log(self, figures: dict[str, float]) -> None:
+    @property
+    def drawn(self) -> Decoding:
+        """How many answers there are to a problem."""
+        return Decoding(num_samples=self.num_samples)
+
+    def _accuracy(self, judged: Judged) -> dict[str, float]:
+        return accuracy(judged.values(), self.drawn)
+
+    def _log(self, judged: Judged) -> None:
+        figures = self._accuracy(judged)
         due = self.trainer.control.should_log
         # Not the trainer's own `log`: it would take the training metrics of the step that is not over along.
         Trainer.log(self.trainer, {f"eval_accuracy_{name}": share for name, share in figures.items()})
@@ -210,7 +271,7 @@ class HeldOutAccuracy(TrainerCallback):
             shares = ", ".join(f"{name.replace('_', ' ')} {share:.1%}" for name, share in figures.items())
             tqdm.write(f"step {self.trainer.state.global_step:4d} | accuracy on {len(self.tasks)} problems: {shares}")
 
-    def _measure(self, when: str) -> dict[str, float] | None:
+    def _measure(self, when: str) -> Judged | None:
         trainer = self.trainer
         decoding = Decoding(
             num_samples=self.num_samples,
@@ -228,7 +289,7 @@ class HeldOutAccuracy(TrainerCallback):
             was_training = model.training
             model.eval()
             try:
-                return accuracy(
+                return judged_answers(
                     model,
                     trainer.processing_class,
                     self.tasks,
