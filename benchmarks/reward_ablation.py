@@ -8,6 +8,9 @@ same questions in the same order and sample the same first answers: their differ
 its own with one thread, and its result one JSON file. What is there already is not trained again, so an interrupted
 benchmark goes on where it was; a result made with other settings is refused.
 
+Another plan is named by `--plan`: `smollm2_study.yaml` compares on a pretrained model, with reward models that were
+learned; `--larger` runs it at the size that its section says, on a GPU.
+
 The regime `rivals` compares what other papers make of the same verdicts and scores, and the hybrid reward with scores
 that say nothing. Each arm trains there with its own learning rate, chosen by runs on other seeds, the tuning regimes.
 
@@ -19,6 +22,8 @@ Examples:
   python benchmarks/reward_ablation.py --regime tuning_0.0004 tuning_0.0008 tuning_0.0016 rivals
   python benchmarks/reward_ablation.py --report                                         tables and pictures only
   python benchmarks/reward_ablation.py --quick                                          the script works: a minute
+  python benchmarks/reward_ablation.py --plan benchmarks/smollm2_study.yaml --workers 2
+  timeout 600 python benchmarks/reward_ablation.py --plan benchmarks/smollm2_study.yaml --larger      on a GPU, goes on
 """
 
 import argparse
@@ -70,7 +75,8 @@ def train(settings: dict[str, Any], folder: Path) -> Result:
     from trl_hybrid.training.held_out_accuracy import HeldOutAccuracy
 
     started, cpu_started = time.perf_counter(), time.process_time()
-    torch.set_num_threads(1)
+    if settings["training"]["use_cpu"]:
+        torch.set_num_threads(1)
     dataset = dataset_of(settings)
     with MathVerifier(num_workers=1) as verifier:
         reward_model = Timed(scorer_of(settings))
@@ -117,7 +123,8 @@ def scorer_of(settings: dict[str, Any]) -> Any:
     if kind == "random":
         return RandomScores(training["seed"])
     prompt = settings["reward_model_system_prompt"]
-    reward_model = RewardModel(settings["reward_model"], system_prompt=prompt, device="cpu")
+    device = "cpu" if training["use_cpu"] else None
+    reward_model = RewardModel(settings["reward_model"], system_prompt=prompt, device=device)
     if kind == "shuffled":
         return ShuffledScores(reward_model, training["num_generations"], training["seed"])
     return reward_model
@@ -160,7 +167,7 @@ def train_and_keep(plan: Plan, run: Run, output: Path) -> None:
     write_json(run.file(output), {**identity, **result, "settings": settings, "versions": package_versions()})
 
 
-def run_all(plan: Plan, runs: Sequence[Run], output: Path, quick: bool, workers: int) -> None:
+def run_all(plan: Plan, runs: Sequence[Run], output: Path, size: str | None, workers: int) -> None:
     """Train in processes of their own, `workers` at a time.
 
     Raises:
@@ -168,7 +175,7 @@ def run_all(plan: Plan, runs: Sequence[Run], output: Path, quick: bool, workers:
     """
     failed = []
     with ThreadPoolExecutor(workers) as threads:
-        futures = {threads.submit(run_one, plan, run, output, quick): run for run in runs}
+        futures = {threads.submit(run_one, plan, run, output, size): run for run in runs}
         for future in (bar := tqdm(as_completed(futures), total=len(runs), desc="Runs", unit="run")):
             run, (code, text) = futures[future], future.result()
             bar.set_postfix_str(f"{run.regime} {run.arm} {run.seed}")
@@ -179,11 +186,12 @@ def run_all(plan: Plan, runs: Sequence[Run], output: Path, quick: bool, workers:
         raise SystemExit(f"{len(failed)} of {len(runs)} runs failed. The others are kept; start again for the rest.")
 
 
-def run_one(plan: Plan, run: Run, output: Path, quick: bool) -> tuple[int, str]:
+def run_one(plan: Plan, run: Run, output: Path, size: str | None) -> tuple[int, str]:
     """Train one arm in a process; return its exit code and what it wrote."""
     command = [sys.executable, str(Path(__file__).resolve()), "--plan", str(plan["file"]), "--output", str(output)]
-    command += ["--one", run.regime, run.arm, str(run.seed), *(["--quick"] if quick else [])]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    command += ["--one", run.regime, run.arm, str(run.seed), *([f"--{size}"] if size else [])]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment |= {} if size == "larger" else {"HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return done.returncode, done.stdout
 
@@ -192,9 +200,13 @@ def parse() -> tuple[argparse.Namespace, Plan]:
     """Read the command line, and the plan that it names."""
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--plan", type=Path, default=PLAN, help="what is trained and compared (default: %(default)s)")
-    first.add_argument("--quick", action="store_true", help="one seed, few steps, two arms, one regime; kept apart")
+    size = first.add_mutually_exclusive_group()
+    size.add_argument(
+        "--quick", dest="size", action="store_const", const="quick", help="one seed, few steps, two arms"
+    )
+    size.add_argument("--larger", dest="size", action="store_const", const="larger", help="as the plan says, on a GPU")
     known = first.parse_known_args()[0]
-    plan = load_plan(known.plan.resolve(), known.quick)
+    plan = load_plan(known.plan.resolve(), known.size)
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=kind, parents=[first])
     parser.add_argument("--regime", nargs="+", choices=plan["regimes"], help="default: all, in the plan's order")
@@ -210,19 +222,18 @@ def parse() -> tuple[argparse.Namespace, Plan]:
 def main() -> None:
     """Train what is missing, regime by regime, and report."""
     arguments, plan = parse()
-    name = plan["file"].stem
-    default = QUICK_RESULTS / f"{name}_quick" if arguments.quick else RESULTS / name
+    name = plan["file"].stem + (f"_{arguments.size}" if arguments.size else "")
+    default = (QUICK_RESULTS if arguments.size == "quick" else RESULTS) / name
     output = (arguments.output or default).resolve()
     output.mkdir(parents=True, exist_ok=True)
     if arguments.one:
         regime, arm, seed = arguments.one
         train_and_keep(plan, Run(regime, arm, int(seed)), output)
         return
-    regimes = arguments.regime or (plan["quick"]["regimes"] if arguments.quick else plan["regimes"])
-    for regime in [] if arguments.report else regimes:
+    for regime in [] if arguments.report else arguments.regime or plan["regimes"]:
         choose_learning_rates(plan, output)  # by what the regimes before have found
         runs = missing_runs(plan, regime, output, arguments.arms, arguments.seeds)
-        run_all(plan, runs, output, arguments.quick, arguments.workers)
+        run_all(plan, runs, output, arguments.size, arguments.workers)
     choose_learning_rates(plan, output)
     report(plan, output)
 

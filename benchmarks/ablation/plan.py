@@ -38,14 +38,28 @@ class Run:
         return folder / f"{self.regime}-{self.arm}-{self.seed}.json"
 
 
-def load_plan(path: Path = PLAN, quick: bool = False) -> Plan:
-    """Read a plan, and keep its `file`; a quick one changes what its section `quick` names."""
+def load_plan(path: Path = PLAN, size: str | None = None) -> Plan:
+    """Read a plan, and keep its `file`.
+
+    Args:
+        path: Where it is.
+        size: A section of the plan, `quick` or `larger`, that names the `regimes` to run and changes what else it
+            says: each regime's `arms`, `seeds`, `dataset`, `what` and `training`, and what is `shared`.
+
+    Raises:
+        SystemExit: There is no such section.
+    """
     plan = {**yaml.safe_load(path.read_text(encoding="utf-8")), "file": path}
-    if quick:
-        for regime in plan["regimes"].values():
-            regime |= {"arms": plan["quick"]["arms"], "seeds": plan["quick"]["seeds"]}
-            regime["training"] |= plan["quick"]["training"]
-        plan["shared"] |= plan["quick"]["shared"]
+    if size is None:
+        return plan
+    if size not in plan:
+        raise SystemExit(f"{path.name} has no section {size!r}.")
+    changes = plan[size]
+    plan["regimes"] = {name: plan["regimes"][name] for name in changes["regimes"]}
+    for regime in plan["regimes"].values():
+        regime |= {key: changes[key] for key in ("arms", "seeds", "dataset", "what") if key in changes}
+        regime["training"] = {**regime["training"], **changes["training"]}
+    plan["shared"] |= changes["shared"]
     return plan
 
 

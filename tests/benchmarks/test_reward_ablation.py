@@ -243,7 +243,7 @@ class TestPlan:
             assert (set(regime["seeds"]) & {100, 101} == set()) == (name not in tuning)
 
     def test_quick_is_never_taken_for_the_real_thing(self, settings, tmp_path):
-        quick = plan.load_plan(quick=True)
+        quick = plan.load_plan(size="quick")
         keep(quick, tmp_path, "sparse", "hybrid", 0, 0.5)
         with pytest.raises(SystemExit, match="other settings"):
             plan.kept_results(settings, "sparse", tmp_path)
