@@ -45,9 +45,9 @@ def renderer():
 
 
 def make_trainer(folder, renderer, peft_config=None, dataset_problems=(3, 14, 159), **more):
-    settings = {"gradient_checkpointing": False, "learning_rate": 1e-2, **more.pop("settings", {})}
+    settings = {"gradient_checkpointing": False, "bf16": False, "learning_rate": 1e-2, **more.pop("settings", {})}
     args = RewardConfig(
-        str(folder), use_cpu=True, bf16=False, report_to="none", per_device_train_batch_size=9, max_steps=2, seed=3,
+        str(folder), use_cpu=True, report_to="none", per_device_train_batch_size=9, max_steps=2, seed=3,
         save_strategy="no", logging_steps=1, disable_tqdm=True, center_rewards_coefficient=0.01, **settings,
     )  # fmt: skip
     groups = answer_groups([problem(number) for number in dataset_problems], renderer)
@@ -131,6 +131,16 @@ def test_a_model_whose_attention_is_its_own_is_trained_as_trl_does(tmp_path, ren
     assert trainer.shares_starts is False
     assert "each problem is computed once an answer, since attn_implementation 'eager'" in caplog.text
     assert not isinstance(trainer._get_train_sampler(), ProblemsTogether)
+
+
+def test_in_mixed_precision_the_two_ways_may_differ_by_its_rounding(tmp_path, renderer):
+    trainer = make_trainer(tmp_path, renderer, settings={"bf16": True})
+    trainer.model.score.weight.data.mul_(100)  # scores as large as a trained head's, whose rounding shows
+    inputs = trainer.data_collator([trainer.train_dataset[place] for place in range(9)])
+    trainer.model.train()
+    with trainer.compute_loss_context_manager():
+        trainer.compute_loss(trainer.model, inputs)
+    assert trainer.shares_starts is True
 
 
 def test_scores_that_differ_are_not_trained_on(tmp_path, renderer, caplog, monkeypatch):

@@ -18,7 +18,7 @@ from torch.utils.data import Sampler
 
 from trl_hybrid.reward_model.packed_rows import pack_rows
 from trl_hybrid.reward_model.plan import deduplicate, pack, rows_of, share_starts
-from trl_hybrid.training.shared_prompts import TOLERANCE, distance, why_not, without_dropout
+from trl_hybrid.training.shared_prompts import TOLERANCE, computes_in, distance, why_not, without_dropout
 
 
 logger = get_logger(__name__)
@@ -109,7 +109,8 @@ class SharesStarts:
                 logger.warning("shared_prompts: a packed row cannot be computed (%s).", str(error).partition("\n")[0])
                 found = torch.full_like(expected, torch.inf)
         error = distance(found, expected, torch.ones_like(expected, dtype=torch.bool))
-        worst, tolerance = self.accelerator.gather(error).max().item(), TOLERANCE[expected.dtype]
+        worst = self.accelerator.gather(error).max().item()
+        tolerance = TOLERANCE.get(computes_in(self.accelerator, model), TOLERANCE[torch.bfloat16])
         if worst <= tolerance:
             return True
         logger.warning(

@@ -144,7 +144,7 @@ class SharesPrompts:
                 found = torch.full_like(expected, torch.inf)
         error = distance(found, expected, mask[:, -width:].bool())
         worst = self.accelerator.gather(error).max().item()
-        dtype = self._computes_in(model)
+        dtype = computes_in(self.accelerator, model)
         tolerance = TOLERANCE.get(dtype, TOLERANCE[torch.bfloat16])
         if worst <= tolerance:
             return True
@@ -156,12 +156,14 @@ class SharesPrompts:
         )  # fmt: skip
         return False
 
-    def _computes_in(self, model: Any) -> torch.dtype:
-        device = self.accelerator.device.type
-        with self.accelerator.autocast():
-            if torch.is_autocast_enabled(device):
-                return torch.get_autocast_dtype(device)
-        return self.accelerator.unwrap_model(model).dtype
+
+def computes_in(accelerator: Any, model: Any) -> torch.dtype:
+    """Return the number type in which an accelerator lets a model compute: mixed precision's, or the weights' own."""
+    device = accelerator.device.type
+    with accelerator.autocast():
+        if torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+    return accelerator.unwrap_model(model).dtype
 
 
 def distance(found: torch.Tensor, expected: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
