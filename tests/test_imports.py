@@ -33,7 +33,7 @@ ROOMS = {
     "commands": "checks data errors evaluation hub memory models policy recipe report reward_model runs shipped "
     "training verifier",
     "rewards": "errors hybrid reward_model verifier",
-    "adapters": "rewards verifier",
+    "adapters": "data errors rewards verifier",
     "cli": "commands errors",
 }
 """Each room, and those that it may import: they stand above it here, so that imports run one way."""

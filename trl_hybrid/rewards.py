@@ -7,13 +7,13 @@ one run load one reward model. docs/adapters.md has the table of the variables.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from functools import cache, wraps
+from functools import cache
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.verifier import MathVerifier
@@ -23,9 +23,10 @@ if TYPE_CHECKING:  # what weighs is loaded with the function that needs it
     from trl_hybrid.hybrid import HybridReward
     from trl_hybrid.reward_model import RewardModel
 
-Made = TypeVar("Made")
-
 PREFIX = "TRL_HYBRID_"
+
+MAKING = RLock()
+"""Held while judges are made: harnesses ask from several threads."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,9 @@ def math_verifier_reward(prompts: Sequence[Any], completions: Sequence[Any], **k
     Raises:
         InputError: An environment variable is wrong.
     """
+    trainer = getattr(kwargs.get("log_extra"), "__self__", None)
+    if hybrid_reward in getattr(trainer, "reward_funcs", ()):
+        del kwargs["log_extra"]  # that one logs the same columns; given twice, TRL's table mixes up processes' rows
     return shared_verifier()(prompts=prompts, completions=completions, **kwargs)
 
 
@@ -112,7 +116,10 @@ def reward_model_reward(prompts: Sequence[Any], completions: Sequence[Any], **kw
     Raises:
         InputError: An environment variable is wrong or missing.
     """
-    return _shared_reward_model()(prompts=prompts, completions=completions, **kwargs)
+    settings = JudgeSettings.of(os.environ)
+    with MAKING:
+        reward_model = _reward_model(settings.reward_model, settings.reward_model_placement)
+    return reward_model(prompts=prompts, completions=completions, **kwargs)
 
 
 def hybrid_reward(prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any) -> Sequence[float | None]:
@@ -129,37 +136,43 @@ def hybrid_reward(prompts: Sequence[Any], completions: Sequence[Any], **kwargs: 
     Raises:
         InputError: An environment variable is wrong or missing, or a group is not whole on this process.
     """
-    return _shared_hybrid_reward()(prompts, completions, **kwargs)
+    return shared_hybrid_reward()(prompts, completions, **kwargs)
 
 
-def _once(make: Callable[[], Made]) -> Callable[[], Made]:
-    """Make it on the first call, whichever thread calls, and return the same ever after."""
-    made, lock = cache(make), RLock()
-
-    @wraps(make)
-    def get() -> Made:
-        with lock:
-            return made()
-
-    return get
-
-
-@_once
 def shared_verifier() -> MathVerifier:
-    """Return this process's verifier, by `TRL_HYBRID_VERIFIER_METHOD`.
+    """Return this process's verifier, by `TRL_HYBRID_VERIFIER_METHOD`; from any thread.
 
     Raises:
         InputError: The variable names no method.
     """
-    method = JudgeSettings.of(os.environ).verifier_method
+    settings = JudgeSettings.of(os.environ)
+    with MAKING:
+        return _verifier(settings.verifier_method)
+
+
+def shared_hybrid_reward(num_generations: int | None = None) -> "HybridReward":
+    """Return this process's hybrid reward, by all the variables; from any thread.
+
+    Args:
+        num_generations: Completions per prompt, where no TRL trainer calls that could be asked.
+
+    Raises:
+        InputError: A variable is wrong or missing.
+    """
+    settings = JudgeSettings.of(os.environ)
+    with MAKING:
+        return _hybrid_reward(settings, num_generations)
+
+
+@cache
+def _verifier(method: str) -> MathVerifier:
     with _told_of("verifier_method"):
         return MathVerifier(cast(Any, method))
 
 
-@_once
-def _shared_reward_model() -> "RewardModel":
-    settings = JudgeSettings.of(os.environ)
-    if not settings.reward_model:
+@cache
+def _reward_model(name: str, placement: str) -> "RewardModel":
+    if not name:
         raise InputError(
             f"The environment variable {variable_of('reward_model')} must name a reward model, it is not set. Set it "
             "to a Hub id such as nvidia/AceMath-7B-RM (CC-BY-NC-4.0) or Skywork/Skywork-Reward-V2-Qwen3-8B "
@@ -168,19 +181,18 @@ def _shared_reward_model() -> "RewardModel":
     from trl_hybrid.reward_model import RewardModel
 
     with _told_of("reward_model", "reward_model_placement"):
-        return RewardModel(settings.reward_model, placement=cast(Any, settings.reward_model_placement))
+        return RewardModel(name, placement=cast(Any, placement))
 
 
-@_once
-def _shared_hybrid_reward() -> "HybridReward":
+@cache
+def _hybrid_reward(settings: JudgeSettings, num_generations: int | None) -> "HybridReward":
     from trl_hybrid.hybrid import HybridReward
     from trl_hybrid.hybrid.combine import check_bands
 
-    settings = JudgeSettings.of(os.environ)
     with _told_of("alpha", "beta"):  # before gigabytes are loaded
         check_bands(settings.alpha, settings.beta, eps=1e-6)
-    judges = shared_verifier(), _shared_reward_model()
-    return HybridReward(*judges, alpha=settings.alpha, beta=settings.beta)
+    judges = shared_verifier(), _reward_model(settings.reward_model, settings.reward_model_placement)
+    return HybridReward(*judges, num_generations, alpha=settings.alpha, beta=settings.beta)
 
 
 @contextmanager
