@@ -156,6 +156,7 @@ def equation_3(right, scores, alpha, beta):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 class TestTrlsOwnCommand:
     def test_two_processes_with_whole_groups(self, tmp_path):
         functions = [f"trl_hybrid.rewards.{name}_reward" for name in ("hybrid", "math_verifier", "reward_model")]

@@ -1,4 +1,7 @@
-"""ms-swift: `--external_plugins .../ms_swift_plugin.py --reward_funcs hybrid_reward`. Looked at with ms-swift 4.6.0."""
+"""ms-swift: `--external_plugins .../ms_swift_plugin.py --reward_funcs hybrid_reward`.
+
+Looked at with ms-swift 4.6.0.
+"""
 
 from typing import Any
 
@@ -16,7 +19,7 @@ class MathVerifierReward(ORM):
     """1.0 for a right answer, 0.0 for a wrong one, `None` where the column `solution` cannot be judged."""
 
     def __call__(self, completions: list[str], messages: Any, solution: Any, **kwargs: Any) -> Any:
-        """Pay completions; a `None` becomes NaN, and ms-swift leaves the row out."""
+        """Pay completions; ms-swift adds a `None` up as 0.0, and leaves it out of the logged mean."""
         return math_verifier_reward(prompts_of(messages), completions, solution=solution)
 
 

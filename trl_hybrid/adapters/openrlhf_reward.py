@@ -1,4 +1,4 @@
-"""OpenRLHF: `--remote_rm_url .../openrlhf_reward.py`. Looked at with OpenRLHF 0.11.2."""
+"""OpenRLHF: `--reward.remote_url .../openrlhf_reward.py`. Looked at with OpenRLHF 0.11.2."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def reward_func(
     Args:
         queries: Prompts with responses, special tokens included.
         prompts: The prompts, whose echo does not count.
-        labels: The references, from the column named by `--label_key`.
+        labels: The references, from the column named by `--data.label_key`.
         **kwargs: What else is passed; not used.
 
     Returns:

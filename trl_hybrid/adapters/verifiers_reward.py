@@ -1,4 +1,7 @@
-"""verifiers and prime-rl: a reward by its import path, and a `Rubric`. Looked at with verifiers 0.4.0, 0.3.1, 0.1.14."""
+"""verifiers and prime-rl: `rewards.math_verifier.fn=trl_hybrid.adapters.verifiers_reward.math_verifier`.
+
+Looked at with verifiers 0.4.0; the `Rubric`, which 0.4 has no more, with 0.3.1 and 0.1.14.
+"""
 
 from typing import Any
 
