@@ -58,17 +58,18 @@ class JudgeSettings:
             >>> JudgeSettings.of({"TRL_HYBRID_ALPHA": "0.05"}).alpha
             0.05
         """
-        kinds = {field.name: type(field.default) for field in fields(cls)}
-        given: dict[str, Any] = {}
-        for variable in (variable for variable in environment if variable.startswith(PREFIX)):
-            name, value = variable.removeprefix(PREFIX), environment[variable]
-            if name.lower() in kinds:
-                given[name.lower()] = _number(variable, value) if kinds[name.lower()] is float else value
-            elif meant := get_close_matches(name.lower(), kinds, n=1, cutoff=0.75):
+        known = {variable_of(field.name): field for field in fields(cls)}
+        for variable in environment.keys() - known:
+            meant = get_close_matches(variable, known, n=1, cutoff=0.9) if variable.startswith(PREFIX) else None
+            if meant:
                 raise InputError(
-                    f"The environment variable {variable} means nothing, got {value!r}. Did you mean "
-                    f"{variable_of(meant[0])}? Rename or unset it."
+                    f"The environment variable {variable} means nothing, got {environment[variable]!r}. Did you mean "
+                    f"{meant[0]}? Rename or unset it."
                 )
+        given: dict[str, Any] = {}
+        for variable in known.keys() & environment:
+            field, value = known[variable], environment[variable]
+            given[field.name] = _number(variable, value) if isinstance(field.default, float) else value
         return cls(**given)
 
 

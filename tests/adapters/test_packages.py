@@ -93,7 +93,8 @@ def test_verifiers():
     for question, answer in PROBLEMS:
         task = vf.Task(Data(prompt=question, answer=answer), config)
         node = MessageNode(message=vf.AssistantMessage(content="It is 4."), sampled=True)
-        trace = vf.Trace(task=vf.TraceTask(type="Task", data=task.data), nodes=[node])
+        agent = vf.AgentInfo(config=vf.AgentConfig())
+        trace = vf.Trace(task=vf.TraceTask(type="Task", data=task.data), agent=agent, nodes=[node])
         asyncio.run(task.score(trace))
         paid.append(trace.reward)
     assert paid == [1.0, 0.0, 0.0]

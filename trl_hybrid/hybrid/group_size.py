@@ -25,7 +25,7 @@ def find_group_size(prompts: Sequence[Any], log_extra: Callable[..., Any] | None
         >>> find_group_size(["q0", "q0", "q1", "q1"], None)
         2
     """
-    trainer = getattr(log_extra, "__self__", None)
+    trainer: Any = getattr(log_extra, "__self__", None)
     if hasattr(trainer, "num_generations"):
         return trainer.num_generations if trainer.model.training else trainer.num_generations_eval
     counts = [len(list(rows)) for _, rows in groupby(prompts)]
