@@ -34,7 +34,7 @@ def test_the_table_has_every_variable_and_its_default():
 
 def test_trls_command_takes_the_line():
     (command,) = [block for block in BLOCKS if "trl grpo" in block]
-    words = shlex.split(command.partition("trl grpo")[2])
+    words = shlex.split(command.partition("trl grpo")[2].replace("\\\n", " "))
     *_, left = make_parser().parse_args_and_config(
         [*words, "--use_cpu", "True", "--bf16", "False"], return_remaining_strings=True
     )
