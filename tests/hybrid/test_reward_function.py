@@ -188,6 +188,7 @@ class TestInTheStockTrainer:
         args = GRPOConfig(
             str(tmp_path),
             num_generations=4,
+            num_generations_eval=2,
             per_device_train_batch_size=8,
             per_device_eval_batch_size=8,
             max_completion_length=16,
@@ -208,7 +209,7 @@ class TestInTheStockTrainer:
                 "solution": [str(2 * i) for i in range(4)],
             }
         )
-        reward = HybridReward(HoldsASeven(), Length(), num_generations=4)
+        reward = HybridReward(HoldsASeven(), Length())  # it asks the trainer for four, and for two in evaluation
         return GRPOTrainer(
             "data/embedded_policy", reward_funcs=reward, args=args, train_dataset=tasks, eval_dataset=tasks
         )

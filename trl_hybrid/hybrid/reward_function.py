@@ -9,6 +9,7 @@ from trl_hybrid.errors import InputError
 from trl_hybrid.hybrid.bounds import Bounds
 from trl_hybrid.hybrid.combine import HybridSettings, Singleton, count_non_finite, hybrid_rewards, read_verdicts
 from trl_hybrid.hybrid.diagnostics import group_shares
+from trl_hybrid.hybrid.group_size import find_group_size
 from trl_hybrid.judges import Scorer, Verifier
 
 
@@ -24,14 +25,13 @@ class HybridReward:
     completions, so `per_device_train_batch_size * steps_per_generation` must be a multiple of `num_generations`. The
     difficulty weight, which acts on advantages, is the hybrid trainer's alone.
 
-    A reward function is not told whether it serves training or evaluation, so `num_generations_eval` must equal
-    `num_generations` (TRL's default) or be a multiple of it.
-
     Args:
         verifier: Says right or wrong: a [`~trl_hybrid.judges.Verifier`], or any reward function that gives 1.0 for
             right.
         reward_model: Says how good: a [`~trl_hybrid.judges.Scorer`], or any reward function.
-        num_generations: Completions per prompt, as given to the trainer.
+        num_generations: Completions per prompt. Default: those of the TRL trainer that calls, in training and in
+            evaluation; where that cannot be asked, as many as stand to each prompt. Given, `num_generations_eval` must
+            equal it or be a multiple of it.
         alpha: Half width of the wrong band, in (0, 1].
         beta: Half width of the right band, in (0, 1]; `alpha + beta` at most 1.
         eps: Added to the spread of the scores.
@@ -47,7 +47,7 @@ class HybridReward:
         self,
         verifier: Verifier | RewardFunction,
         reward_model: Scorer | RewardFunction,
-        num_generations: int,
+        num_generations: int | None = None,
         *,
         alpha: float = 0.1,
         beta: float = 0.1,
@@ -57,7 +57,7 @@ class HybridReward:
         calibrated: tuple[float, float] | None = None,
     ) -> None:
         self.__name__ = "hybrid_reward"  # TRL logs the rewards under this name
-        if num_generations < 1:
+        if num_generations is not None and num_generations < 1:
             raise InputError(f"num_generations must be at least 1, got {num_generations}.")
         self.settings = HybridSettings(eps, alpha, beta, singleton, bounds, calibrated)
         self.verifier, self.reward_model = verifier, reward_model
@@ -87,9 +87,10 @@ class HybridReward:
         Raises:
             ValueError: A group is not whole, or too many scores are not finite.
         """
-        self._check_whole_groups(prompts)
         if not prompts:
             return []
+        size = self.num_generations or find_group_size(prompts, log_extra)
+        check_whole_groups(prompts, size)
         loggers = {"log_extra": log_extra, "log_metric": log_metric}
         arguments = {**kwargs, **{name: logger for name, logger in loggers.items() if logger is not None}}
         if hasattr(self.verifier, "prefetch") and kwargs.get("solution") is not None:
@@ -104,26 +105,36 @@ class HybridReward:
             log_extra("verdict", _optional(verdicts))
             log_extra("score", scores.tolist())
         if log_metric is not None:
-            for name, value in group_shares(verdicts, self.num_generations).items():
+            for name, value in group_shares(verdicts, size).items():
                 if value == value:
                     log_metric(f"hybrid/{name}", value)
-        return _optional(hybrid_rewards(verdicts, scores, self.num_generations, **vars(self.settings)))
+        return _optional(hybrid_rewards(verdicts, scores, size, **vars(self.settings)))
 
-    def _check_whole_groups(self, prompts: Sequence[Any]) -> None:
-        size, rows = self.num_generations, len(prompts)
-        if rows % size:
-            problem = f"got {rows} completions"
-        else:
-            broken = [i for i in range(rows) if prompts[i] != prompts[i - i % size]]
-            if not broken:
-                return
-            problem = f"completion {broken[0]} has another prompt than completion {broken[0] - broken[0] % size}"
-        raise InputError(
-            f"HybridReward needs whole groups of num_generations = {size} completions of the same prompt in each "
-            f"process, {problem}. Make per_device_train_batch_size * steps_per_generation and "
-            f"per_device_eval_batch_size multiples of {size}, and leave num_generations_eval at {size}; or use "
-            "trl_hybrid.HybridGRPOTrainer, which combines after the processes' completions are gathered."
-        )
+
+def check_whole_groups(prompts: Sequence[Any], size: int) -> None:
+    """Refuse rows that are no whole groups.
+
+    Args:
+        prompts: One per completion.
+        size: Completions per prompt.
+
+    Raises:
+        InputError: Rows are left over, or the prompt changes within a group.
+    """
+    rows = len(prompts)
+    if rows % size:
+        problem = f"got {rows} completions"
+    else:
+        broken = [i for i in range(rows) if prompts[i] != prompts[i - i % size]]
+        if not broken:
+            return
+        problem = f"completion {broken[0]} has another prompt than completion {broken[0] - broken[0] % size}"
+    raise InputError(
+        f"HybridReward needs whole groups of num_generations = {size} completions of the same prompt in each "
+        f"process, {problem}. Make per_device_train_batch_size * steps_per_generation and "
+        f"per_device_eval_batch_size multiples of {size}, and leave num_generations_eval at {size}; or use "
+        "trl_hybrid.HybridGRPOTrainer, which combines after the processes' completions are gathered."
+    )
 
 
 def _column(values: Sequence[float | None]) -> torch.Tensor:
