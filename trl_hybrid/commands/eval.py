@@ -28,8 +28,7 @@ EXAMPLES = """examples:
   trl-hybrid eval --model TinyLlama/TinyLlama-1.1B-Chat-v1.0 --dataset_name openai/gsm8k --dataset_config main
   trl-hybrid eval --model runs/x --reward_model --output_dir runs/x/best-of-8
 
-Writes eval.json (figures with 95 % intervals) and rows.jsonl (every answer with its verdict). The same command goes
-on where it was stopped. docs/evaluation.md says what each figure is.
+Writes eval.json (figures) and rows.jsonl (answers). The same command goes on where it stopped. docs/evaluation.md
 """
 
 
@@ -45,8 +44,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--dataset_config", metavar="NAME", help="configuration of the data set")
     add("--dataset_split", metavar="NAME", help="(default: the run's own; test; train)")
     add("--dataset_test_split", dest="dataset_split", help=argparse.SUPPRESS)  # the recipe's name for it
-    add("--dataset_prompt_column", metavar="NAME", help="column of the problems")
-    add("--dataset_solution_column", metavar="NAME", help="column of the gold answers")
+    add("--dataset_prompt_column", metavar="COL", help="column of the problems")
+    add("--dataset_solution_column", metavar="COL", help="column of the gold answers")
     add("--max_rows", type=int, metavar="N", help="at most so many problems")
     add("--system_prompt", metavar="TEXT", help="(default: the run's or model's; '' for none)")
     add("--num_samples", type=int, default=8, metavar="N", help="sampled answers a problem (default: 8)")
@@ -55,7 +54,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--max_completion_length", type=int, metavar="N", help="in tokens (default: the run's own, or 384)")
     add("--seed", type=int, default=0, metavar="N", help="of the samples (default: 0)")
     add("--batch_size", type=int, default=16, metavar="N", help="problems at once (default: 16)")
-    add("--dtype", choices=["bfloat16", "float16", "float32"], help="(default: bfloat16; on a CPU float32)")
+    dtype = "bfloat16, float16 or float32 (default: bfloat16; on a CPU float32)"
+    add("--dtype", choices=["bfloat16", "float16", "float32"], metavar="TYPE", help=dtype)
     add("--backend", choices=["transformers", "vllm"], default="transformers", help="(default: transformers)")
     add(
         "--vllm_gpu_memory_utilization",
@@ -66,7 +66,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--vllm_max_model_length", type=int, metavar="N", help="prompt and answer, in tokens (default: what is asked)")
     add("--reward_model", nargs="?", const="", metavar="ID", help="best of n by score (default: the run's own)")
     add("--reward_model_name_or_path", dest="reward_model", help=argparse.SUPPRESS)
-    add("--reward_model_placement", metavar="WHERE", help="auto, resident, streamed or cpu")
+    add("--reward_model_placement", metavar="NAME", help="auto, resident, streamed or cpu")
     add("--reward_model_system_prompt", metavar="TEXT", help="(default: a known model's own)")
 
 
