@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from peft import IA3Config, LoraConfig
 from transformers import AutoTokenizer
 
 from trl_hybrid.errors import InputError
@@ -48,7 +49,10 @@ class LLM:
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    lora = {"vllm.lora": ModuleType("vllm.lora"), "vllm.lora.request": SimpleNamespace(LoRARequest=None)}
+    lora = {
+        "vllm.lora": ModuleType("vllm.lora"),
+        "vllm.lora.request": SimpleNamespace(LoRARequest=lambda *parts: parts),
+    }
     modules = {"vllm": SimpleNamespace(LLM=LLM, SamplingParams=SimpleNamespace), **lora}
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
@@ -111,6 +115,32 @@ def test_a_model_that_vllm_refuses_is_refused_with_its_reason(stand_in):
         InputError, match=r"does not start with 'data/embedded_policy': max_model_len is greater.*trans"
     ):
         VllmSampler(EMBEDDED, max_model_length=1_000_000)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_an_adapter_is_loaded_with_the_smallest_rank_that_holds_it(tmp_path):
+    LoraConfig(r=9).save_pretrained(tmp_path)
+    sampler = VllmSampler(PolicySource(str(tmp_path), EMBEDDED.base, str(tmp_path)))
+    assert sampler.llm.options["enable_lora"]
+    assert sampler.llm.options["max_lora_rank"] == 16
+    assert sampler.lora_request == ("adapter", 1, str(tmp_path))
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (LoraConfig(use_dora=True), "without use_dora=True"),
+        (LoraConfig(modules_to_save=["lm_head"]), r"without modules_to_save=\['lm_head'\]"),
+        (LoraConfig(bias="all"), "without bias='all'"),
+        (LoraConfig(r=513), "of rank 512 at most.* has rank 513"),
+        (IA3Config(), "has rank None"),
+    ],
+)
+def test_an_adapter_that_vllm_would_not_load_is_refused_before_it_starts(tmp_path, config, said):
+    config.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=said):
+        VllmSampler(PolicySource(str(tmp_path), EMBEDDED.base, str(tmp_path)))
 
 
 def test_the_context_is_the_longest_prompt_with_its_answer_within_the_model_s(tokenizer):

@@ -99,8 +99,8 @@ class VllmSampler:
         tokens = prompt_tokens(self.tokenizer, prompts, decoding)
         room = self.llm.llm_engine.model_config.max_model_len
         asked = [place for place, ids in enumerate(tokens) if len(ids) < room]
-        answered = self._answer([tokens[place] for place in asked], [numbers[place] for place in asked], decoding)
-        groups = dict(zip(asked, answered, strict=True))
+        these = [tokens[place] for place in asked], [numbers[place] for place in asked]
+        groups = dict(zip(asked, self._answer(*these, decoding), strict=True)) if asked else {}
         return [groups.get(place, [Completion("", True)] * decoding.answers) for place in range(len(prompts))]
 
     def _answer(
@@ -167,9 +167,22 @@ def check_free_memory(share: float) -> None:
 
 
 def _lora_rank(adapter: str) -> int:
+    """Return the smallest of vLLM's ranks that holds an adapter's.
+
+    Raises:
+        InputError: It is no LoRA, has a rank above them, or something that vLLM does not load.
+    """
     from peft import PeftConfig
 
-    rank = getattr(PeftConfig.from_pretrained(adapter), "r", None)
+    config: Any = PeftConfig.from_pretrained(adapter)
+    rank = getattr(config, "r", None)
+    has = {name: getattr(config, name, None) for name in ("use_dora", "modules_to_save", "bias")}
+    beyond = [f"{name}={value!r}" for name, value in has.items() if value and value != "none"]
+    if beyond:
+        raise InputError(
+            f"vLLM takes LoRA adapters without {', '.join(beyond)}, which {adapter!r} has. Use the backend "
+            "'transformers'."
+        )
     fitting = [size for size in LORA_RANKS if rank is not None and size >= rank]
     if not fitting:
         raise InputError(f"vLLM takes LoRA adapters of rank {LORA_RANKS[-1]} at most, {adapter!r} has rank {rank}.")
