@@ -1,12 +1,13 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow canary mutants check docs format clean
+.PHONY: help setup train test test-slow test-vllm canary mutants check docs format clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up
 CANARY := .venv-canary/bin/python
+VLLM := .venv-vllm/bin/python
 DOCS := .venv-docs/bin/python
 # Two processes share the tests out; one that is done takes over from the other.
 TWICE := -n 2 --dist worksteal
@@ -30,6 +31,10 @@ test: setup ## Run the fast tests
 
 test-slow: setup ## Run the tests that launch real training processes
 	$(BIN)/python -m pytest -q -m slow $(TWICE)
+
+test-vllm: ## Run the tests against a real vLLM on the CPU, in .venv-vllm, which scripts/make_vllm_env.sh makes
+	PYTHON=$(PYTHON) scripts/make_vllm_env.sh
+	$(VLLM) -m pytest -q -m vllm $$(grep -rl --include='*.py' 'mark\.vllm' tests)
 
 canary: ## Run the fast tests with the newest versions that pyproject.toml allows, torch excepted, in .venv-canary
 	test -x $(CANARY) || $(PYTHON) -m venv .venv-canary
@@ -59,4 +64,4 @@ format: setup ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format .
 
 clean: ## Remove the virtual environment and caches; runs/ stays
-	rm -rf .venv .venv-canary .venv-docs site .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-canary .venv-docs .venv-vllm site .pytest_cache .ruff_cache .hypothesis

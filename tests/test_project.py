@@ -36,7 +36,8 @@ def test_github_runs_the_steps_of_ci():
     jobs = yaml.safe_load(WORKFLOW.read_text())["jobs"]
     steps = [step["run"] for step in jobs["test"]["steps"] if "run" in step]
     ci = Path(".ci/run").read_text()
-    assert make_targets(steps) == make_targets(ci.splitlines())
+    vllm = [step["run"] for step in jobs["vllm"]["steps"] if "run" in step]
+    assert make_targets([*steps, *vllm]) == make_targets(ci.splitlines())
     assert next(step for step in steps if ".[gym,trackers]" in step) in ci
     assert jobs["test"]["env"] == jobs["canary"]["env"] == {"TRL_HYBRID_REQUIRE_ALL": 1}
     assert make_targets(step.get("run", "") for step in jobs["canary"]["steps"]) == ["canary"]

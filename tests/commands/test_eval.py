@@ -10,6 +10,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from trl_hybrid.cli import main
+from trl_hybrid.commands import eval_loading
+from trl_hybrid.commands.score import load_reward_model
 from trl_hybrid.policy.transformers_sampler import TransformersSampler
 from trl_hybrid.recipe.defaults import RECIPE_DEFAULTS
 from trl_hybrid.runs.carried_prompt import CARRIED, save_system_prompt
@@ -231,6 +233,9 @@ def test_golds_that_cannot_be_judged_are_counted_and_left_out(tmp_path):
         (["--seed", "-1"], "--seed must be at least 0, got -1"),
         (["--base"], "--base must name what to compare it with"),
         (["--reward_model"], "--reward_model must name one"),
+        (["--vllm_max_model_length", "64"], "--vllm_max_model_length is an option of vLLM. Add --backend vllm"),
+        (["--backend", "vllm", "--vllm_max_model_length", "0"], "--vllm_max_model_length must be at least 1, got 0"),
+        (["--vllm_gpu_memory_utilization", "90"], "must be above 0 and at most 1, got 90.0"),
         (["--output_dir", "README.md"], "must be a folder, got the file 'README.md'"),
     ],
 )
@@ -247,10 +252,41 @@ def test_without_vllm_its_backend_says_how_to_get_it(tmp_path, capsys, monkeypat
     assert not (tmp_path / "rows.jsonl").exists()
 
 
-def test_two_models_need_two_runs_of_vllm(tmp_path, capsys, trained):
-    assert "first this command without --base" in refused(
-        capsys, tmp_path, "--backend", "vllm", "--base", model=trained
-    )
+def test_vllm_starts_before_the_reward_model_and_ends_before_the_next_one(tmp_path, trained, monkeypatch):
+    told = []
+
+    class Engine(TransformersSampler):
+        """Stands in for vLLM and tells when it starts and ends."""
+
+        def __init__(self, source, dtype, share, length):
+            told.append((source.name, share, length))
+            super().__init__(source, dtype)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            told.append("end")
+
+    def load(judges, reserved=0):
+        told.append(("reward model", reserved))
+        return load_reward_model(judges, reserved)
+
+    monkeypatch.setattr(eval_loading, "VllmSampler", Engine)
+    monkeypatch.setattr(eval_loading, "load_reward_model", load)
+    options = ["--backend", "vllm", "--base", "--reward_model"]
+    assert evaluate(tmp_path / "a", *options, model=trained) == 0
+    longest = 11 + 40  # every prompt has 11 tokens, and the answer may have 40
+    assert told == [(str(trained), 0.5, longest), ("reward model", 0), "end", (BASE, 0.5, longest), "end"]
+    assert read(tmp_path / "a")[0]["samples"][0]["score"] is not None
+
+    told.clear()
+    settings = ["--vllm_gpu_memory_utilization", "0.3", "--vllm_max_model_length", "60"]
+    assert evaluate(tmp_path / "b", "--backend", "vllm", *settings) == 0
+    assert evaluate(tmp_path / "c", "--backend", "vllm") == 0
+    assert told == [(BASE, 0.3, 60), "end", (BASE, 0.9, longest), "end"]
+    assert read(tmp_path / "b")[0]["sampling"]["max_model_length"] == 60
+    assert "max_model_length" not in read(tmp_path / "c")[0]["sampling"]
 
 
 def test_without_a_data_set_it_is_asked_for(tmp_path, capsys):

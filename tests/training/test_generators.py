@@ -20,8 +20,11 @@ MAY_ASK = {
     "recipe/asked_for.py": "whether what a run asks for is installed",
     "checks/packages.py": "whether it is installed, for `trl-hybrid check`",
     "commands/eval.py": "which one `trl-hybrid eval` lets answer",
+    "commands/eval_loading.py": "the same, when it loads it",
+    "commands/eval_settings.py": "the same, for its options",
     "policy/vllm_sampler.py": "the answers of `trl-hybrid eval`",
     "recipe/splits.py": "how long a prompt may be",
+    "training/leaving.py": "whether an engine must end before the process group",
 }
 """Modules that may ask which generator is used, and why. None is on the way from a completion to its reward."""
 

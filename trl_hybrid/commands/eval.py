@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,7 @@ EXAMPLES = """examples:
   trl-hybrid eval --model TinyLlama/TinyLlama-1.1B-Chat-v1.0 --dataset_name openai/gsm8k --dataset_config main
   trl-hybrid eval --model runs/x --reward_model --output_dir runs/x/best-of-8
 
-Writes eval.json (figures with 95 % intervals) and rows.jsonl (every answer with its verdict). The same command goes
-on where it was stopped. docs/evaluation.md says what each figure is.
+Writes eval.json (figures) and rows.jsonl (answers). The same command goes on where it stopped. docs/evaluation.md
 """
 
 
@@ -45,8 +44,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--dataset_config", metavar="NAME", help="configuration of the data set")
     add("--dataset_split", metavar="NAME", help="(default: the run's own; test; train)")
     add("--dataset_test_split", dest="dataset_split", help=argparse.SUPPRESS)  # the recipe's name for it
-    add("--dataset_prompt_column", metavar="NAME", help="column of the problems")
-    add("--dataset_solution_column", metavar="NAME", help="column of the gold answers")
+    add("--dataset_prompt_column", metavar="COL", help="column of the problems")
+    add("--dataset_solution_column", metavar="COL", help="column of the gold answers")
     add("--max_rows", type=int, metavar="N", help="at most so many problems")
     add("--system_prompt", metavar="TEXT", help="(default: the run's or model's; '' for none)")
     add("--num_samples", type=int, default=8, metavar="N", help="sampled answers a problem (default: 8)")
@@ -55,11 +54,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--max_completion_length", type=int, metavar="N", help="in tokens (default: the run's own, or 384)")
     add("--seed", type=int, default=0, metavar="N", help="of the samples (default: 0)")
     add("--batch_size", type=int, default=16, metavar="N", help="problems at once (default: 16)")
-    add("--dtype", choices=["bfloat16", "float16", "float32"], help="(default: bfloat16; on a CPU float32)")
+    dtype = "bfloat16, float16 or float32 (default: bfloat16; on a CPU float32)"
+    add("--dtype", choices=["bfloat16", "float16", "float32"], metavar="TYPE", help=dtype)
     add("--backend", choices=["transformers", "vllm"], default="transformers", help="(default: transformers)")
+    add(
+        "--vllm_gpu_memory_utilization",
+        type=float,
+        metavar="F",
+        help="of the GPU (default: 0.9, beside a reward model 0.5)",
+    )
+    add("--vllm_max_model_length", type=int, metavar="N", help="prompt and answer, in tokens (default: what is asked)")
     add("--reward_model", nargs="?", const="", metavar="ID", help="best of n by score (default: the run's own)")
     add("--reward_model_name_or_path", dest="reward_model", help=argparse.SUPPRESS)
-    add("--reward_model_placement", metavar="WHERE", help="auto, resident, streamed or cpu")
+    add("--reward_model_placement", metavar="NAME", help="auto, resident, streamed or cpu")
     add("--reward_model_system_prompt", metavar="TEXT", help="(default: a known model's own)")
 
 
@@ -160,6 +167,7 @@ def _answer_all(
     folder: Path,
 ) -> dict[str, list[dict[str, Any]]]:
     """Fill one file of rows for each policy; what another run made there is refused before anything is loaded."""
+    from trl_hybrid.commands.eval_loading import Loader
     from trl_hybrid.evaluation.samples import sample_rows, samples_file
     from trl_hybrid.verifier import MathVerifier
 
@@ -169,29 +177,23 @@ def _answer_all(
         for name, source in policies.items()
     }
     if not args.overwrite:
-        done = {name: len(file.read()[0]) for name, file in files.items()}
-        for name, count in done.items():
-            if count:
-                print(f"{folder / f'{name}.jsonl'} holds {count} of {len(problems)} problems already.")
-        unfinished = [name for name, count in done.items() if count < len(problems)]
-        if args.backend == "vllm" and len(unfinished) > 1:
-            raise InputError(
-                "vLLM keeps the GPU's memory until its process ends, so that two models need two runs: first this "
-                "command without --base, then the same with it."
-            )
-    reward_model = cache(lambda: _reward_model(args, settings))
+        for file in files.values():
+            if done := len(file.read()[0]):
+                print(f"{file.path} holds {done} of {len(problems)} problems already.")
+    made = {}
     with MathVerifier() as verifier:
-        return {
-            name: sample_rows(
-                file,
-                lambda source=policies[name]: _prepare(args, source, verifier, reward_model),
-                settings.decoding,
-                args.batch_size,
-                args.overwrite,
-                "Base model" if name == "base_rows" else "Model",
-            )
-            for name, file in files.items()
-        }
+        loader = Loader(args, settings, problems, verifier)
+        for name, file in files.items():
+            with ExitStack() as engine:  # vLLM's, which ends before the next one starts
+                made[name] = sample_rows(
+                    file,
+                    lambda source=policies[name], engine=engine: loader.load(source, engine),
+                    settings.decoding,
+                    args.batch_size,
+                    args.overwrite,
+                    "Base model" if name == "base_rows" else "Model",
+                )
+    return made
 
 
 def _sampling(args: argparse.Namespace, settings: EvalSettings, source: PolicySource) -> dict[str, Any]:
@@ -200,28 +202,6 @@ def _sampling(args: argparse.Namespace, settings: EvalSettings, source: PolicySo
     from trl_hybrid.policy.source import default_dtype
 
     judged = {"reward_model": describe(settings.judges)} if settings.judges else {}
-    dtype = args.dtype or default_dtype()
-    return {**source.describe(), **asdict(settings.decoding), "dtype": dtype, "backend": args.backend, **judged}
-
-
-def _prepare(args: argparse.Namespace, source: PolicySource, verifier: Any, reward_model: Any) -> tuple[Any, Any]:
-    from trl_hybrid.evaluation.samples import Judges
-    from trl_hybrid.policy.transformers_sampler import TransformersSampler
-
-    judges = Judges(verifier, reward_model())
-    if args.backend == "vllm":
-        from trl_hybrid.policy.vllm_sampler import VllmSampler
-
-        return VllmSampler(source, args.dtype), judges
-    return TransformersSampler(source, args.dtype), judges
-
-
-def _reward_model(args: argparse.Namespace, settings: EvalSettings) -> Any:
-    from trl_hybrid.commands.score import load_reward_model
-    from trl_hybrid.memory.estimates import sampling_bytes
-
-    if settings.judges is None:
-        return None
-    rows = args.batch_size * settings.decoding.answers
-    reserved = sampling_bytes(settings.model.base, rows, settings.decoding.max_completion_length)
-    return load_reward_model(settings.judges, reserved)
+    length = {"max_model_length": args.vllm_max_model_length} if args.vllm_max_model_length else {}
+    how = {"dtype": args.dtype or default_dtype(), "backend": args.backend, **length}
+    return {**source.describe(), **asdict(settings.decoding), **how, **judged}

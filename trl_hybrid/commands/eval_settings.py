@@ -101,7 +101,7 @@ def load_problems(settings: EvalSettings) -> tuple[Dataset, str]:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name in ("num_samples", "batch_size", "max_rows", "max_completion_length"):
+    for name in ("num_samples", "batch_size", "max_rows", "max_completion_length", "vllm_max_model_length"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} must be at least 1, got {value}.")
@@ -109,6 +109,12 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--temperature must be above 0, got {args.temperature}. The greedy answer is measured too.")
     if args.top_p is not None and not 0 < args.top_p <= 1:
         raise InputError(f"--top_p must be above 0 and at most 1, got {args.top_p}.")
+    share = args.vllm_gpu_memory_utilization
+    if share is not None and not 0 < share <= 1:
+        raise InputError(f"--vllm_gpu_memory_utilization must be above 0 and at most 1, got {share}.")
+    for name in ("vllm_gpu_memory_utilization", "vllm_max_model_length"):
+        if args.backend != "vllm" and getattr(args, name) is not None:
+            raise InputError(f"--{name} is an option of vLLM. Add --backend vllm, or leave it out.")
     if args.seed < 0:
         raise InputError(f"--seed must be at least 0, got {args.seed}.")
 

@@ -151,8 +151,8 @@ class RecipeRun:
             if main_process:
                 self._carry()
             trained = self._trained(trainer)
-        leave_together()
-        trainer.end()
+        leave_together(trainer)
+        trainer.accelerator.end_training()  # `Trainer.end` is younger than what vLLM takes of transformers
         if main_process:
             with plain_errors(), plain_ends(self.folder, trainer, self.way_on):
                 self._finish(trainer, trained)
