@@ -4,7 +4,7 @@
 #   benchmarks/gpu_evidence.sh [FOLDER [PART...]]            on one GPU, offline: 8 minutes, 17 GB in TMPDIR
 #   benchmarks/gpu_evidence.sh --small [FOLDER [PART...]]    the same on a CPU with tiny models: shows that it works
 #
-# Parts: tests maths step_streamed policy_update one_thread long_prompt calls rivals step_zero3 (default: all).
+# Parts: tests maths step_streamed policy_update prefill one_thread long_prompt calls rivals step_zero3 (default: all).
 # Each part writes files of its own into FOLDER (default: benchmarks/results/gpu). A part that is done is not done
 # again, so that a second call goes on where the time of the first one ended; one that fails does not stop the others.
 # Environment: PYTHON (default: .venv/bin/python, otherwise python3), EVIDENCE_SECONDS (default: 480).
@@ -31,11 +31,13 @@ export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONPATH=$PWD${PYTHONPATH
 SCORING=(benchmarks/reward_model_scoring.py --model "$MODELS/reward_model")
 SCALING=(benchmarks/scaling.py)
 UPDATE=(benchmarks/policy_update.py)
+PREFILL=(benchmarks/shared_prefill.py)
 if [ -n "$SMALL" ]; then
     export CUDA_VISIBLE_DEVICES= TRL_HYBRID_GPU_TESTS_ON=cpu
     SCORING+=(--quick)
     SCALING+=(--quick --shape tiny --steps 1)
     UPDATE+=(--quick)
+    PREFILL+=(--quick)
 else
     "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {
         echo "There is no GPU that torch can use. With --small it runs on a CPU and shows that it works." >&2
@@ -85,6 +87,8 @@ part maths "${SCORING[@]}" --sections maths --ways resident streamed trl one_row
 part step_streamed "${SCALING[@]}" --placements streamed resident --output "$FOLDER/step_streamed"
 # The policy's update, TRL's way beside ours: about two minutes, most of them imports.
 part policy_update "${UPDATE[@]}" --output "$FOLDER/policy_update.json"
+# Generation, a group's prompt computed once or eight times.
+part prefill "${PREFILL[@]}" --cases short gsm8k --output "$FOLDER/shared_prefill.json"
 # As under accelerate launch, which gives a process one thread: the look-up of embeddings must not show.
 part one_thread "${SCORING[@]}" --sections maths --ways streamed --threads 1 --output "$FOLDER/one_thread.json"
 part long_prompt "${SCORING[@]}" --sections long_prompt --ways resident streamed one_row --output "$FOLDER/long_prompt.json"

@@ -85,7 +85,7 @@ def measure(policy: Any, prompt: int, answer: int, repeats: int) -> dict[str, An
     }
 
 
-def parse() -> argparse.Namespace:
+def read_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     on_gpu = torch.cuda.is_available()
@@ -105,7 +105,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Measure, print and write."""
-    arguments = parse()
+    arguments = read_arguments()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(arguments.threads)
     layers, repeats = (2, 1) if arguments.quick else (arguments.layers, arguments.repeats)

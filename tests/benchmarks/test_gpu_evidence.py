@@ -14,6 +14,7 @@ PARTS = [
     "maths",
     "step_streamed",
     "policy_update",
+    "prefill",
     "one_thread",
     "long_prompt",
     "calls",
@@ -47,7 +48,10 @@ def test_parts_run_at_small_size_and_none_twice(tmp_path):
     assert again.stdout.count("done before") == len(parts)
 
 
-@pytest.mark.parametrize(("program", "parts"), [("reward_model_scoring", 5), ("scaling", 2), ("policy_update", 1)])
+@pytest.mark.parametrize(
+    ("program", "parts"),
+    [("reward_model_scoring", 5), ("scaling", 2), ("policy_update", 1), ("shared_prefill", 1)],
+)
 def test_every_part_s_command_is_one_that_its_program_takes(tmp_path, monkeypatch, program, parts):
     run(tmp_path, PYTHON="echo")
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
