@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model.backend import BackendOptions, ScoringBackend, load_backend
@@ -25,10 +24,8 @@ from trl_hybrid.reward_model.placement import PlacementSetting, body_dtype, loca
 from trl_hybrid.reward_model.plan import Row, deduplicate
 from trl_hybrid.reward_model.presets import ACEMATH_SYSTEM_PROMPT, find_preset, known_licence, licence_note
 from trl_hybrid.reward_model.prompts import RenderedRow, RowRenderer
-from trl_hybrid.reward_model.serve_commands import Served
-from trl_hybrid.reward_model.server import ServedModel
+from trl_hybrid.reward_model.server import connect
 from trl_hybrid.reward_model.server_address import asked_servers
-from trl_hybrid.reward_model.server_preflight import probe_rows
 
 
 logger = logging.getLogger(__name__)
@@ -108,92 +105,50 @@ class RewardModel:
         self.renderer = RowRenderer(load_tokenizer(source), system_prompt, longest_row(config, max_length))
         self.cache = ScoreCache(cache_size)
 
+        checkpoint_dtype = config.dtype if isinstance(config.dtype, torch.dtype) else None
         urls = asked_servers(placement, server_urls)
         if urls:
-            self._ask_servers(urls, source, config, dtype, token_budget, server_timeout, quantization_config)
+            if quantization_config is not None:
+                raise InputError(
+                    f"A reward model behind {', '.join(urls)} is not quantized here. Leave load_in_4bit and "
+                    "load_in_8bit (`quantization_config`) out, and start the server with its own --quantization."
+                )
+            number_type = body_dtype(dtype or torch.bfloat16, torch.device("cpu"), checkpoint_dtype)
+            self.placement = "server"
+            self.backend: ScoringBackend = connect(
+                urls, source, self.renderer, number_type, token_budget, server_timeout
+            )
+            self.tolerance = score_tolerance(number_type)
+            self.identity = [self.model_name_or_path, revision, "served"]
         else:
-            self._load_weights(
-                source,
-                config,
-                placement,
-                local_device() if device is None else torch.device(device),
-                dtype,
-                token_budget,
-                reserved_memory,
-                deepspeed_config,
-                quantization_config,
+            device = local_device() if device is None else torch.device(device)
+            quantized = getattr(config, "quantization_config", None) is not None
+            if placement == "auto" and device.type != "cpu" and (quantized or quantization_config is not None):
+                placement = "resident"  # quantized weights cannot move, and are smaller than what `auto` would count
+            options = BackendOptions(
+                placement=resolve_placement(
+                    placement,
+                    device,
+                    config,
+                    None if dtype is None else body_dtype(dtype, device, checkpoint_dtype),
+                    token_budget,
+                    reserved_memory,
+                    trust_remote_code,
+                    deepspeed_config,
+                ),
+                device=device,
+                dtype=dtype,
+                checkpoint_dtype=checkpoint_dtype,
+                token_budget=token_budget,
+                deepspeed_config=deepspeed_config,
+                quantization_config=quantization_config,
+                quantized=quantized,
             )
+            self.placement = options.placement
+            self.backend = load_backend(source, config, options, worked_rows(self.renderer))
+            self.tolerance = score_tolerance(options.body_dtype)
+            self.identity = [self.model_name_or_path, revision, str(options.body_dtype)]
         self.preflight()
-
-    def _load_weights(
-        self,
-        source: Source,
-        config: PreTrainedConfig,
-        placement: str,
-        device: torch.device,
-        dtype: str | torch.dtype | None,
-        token_budget: int | None,
-        reserved_memory: Need | int,
-        deepspeed_config: str | Path | dict[str, Any] | None,
-        quantization_config: Any,
-    ) -> None:
-        """Load the weights into the place that is asked for, or that fits."""
-        checkpoint_dtype = _dtype_of(config)
-        quantized = getattr(config, "quantization_config", None) is not None
-        if placement == "auto" and device.type != "cpu" and (quantized or quantization_config is not None):
-            placement = "resident"  # quantized weights cannot move, and are smaller than what `auto` would count
-        options = BackendOptions(
-            placement=resolve_placement(
-                placement,
-                device,
-                config,
-                None if dtype is None else body_dtype(dtype, device, checkpoint_dtype),
-                token_budget,
-                reserved_memory,
-                source.trust_remote_code,
-                deepspeed_config,
-            ),
-            device=device,
-            dtype=dtype,
-            checkpoint_dtype=checkpoint_dtype,
-            token_budget=token_budget,
-            deepspeed_config=deepspeed_config,
-            quantization_config=quantization_config,
-            quantized=quantized,
-        )
-        self.placement = options.placement
-        self.backend: ScoringBackend = load_backend(source, config, options, worked_rows(self.renderer))
-        self.tolerance = score_tolerance(options.body_dtype)
-        self.identity = [self.model_name_or_path, source.revision, str(options.body_dtype)]
-
-    def _ask_servers(
-        self,
-        urls: Sequence[str],
-        source: Source,
-        config: PreTrainedConfig,
-        dtype: str | torch.dtype | None,
-        token_budget: int | None,
-        timeout: float,
-        quantization_config: Any,
-    ) -> None:
-        """Find the model behind its servers. Their number type is theirs: `dtype` says how near scores must be."""
-        if quantization_config is not None:
-            raise InputError(
-                f"A reward model behind {', '.join(urls)} is not quantized here. Leave load_in_4bit and load_in_8bit "
-                "(`quantization_config`) out, and start the server with its own --quantization."
-            )
-        number_type = body_dtype(dtype or torch.bfloat16, torch.device("cpu"), _dtype_of(config))
-        served = Served(
-            source.name,
-            self.renderer.max_length,
-            str(number_type).removeprefix("torch."),
-            source.revision,
-            source.trust_remote_code,
-        )
-        self.placement = "server"
-        self.tolerance = score_tolerance(number_type)
-        self.identity = [source.name, source.revision, "served"]
-        self.backend = ServedModel(urls, served, probe_rows(self.renderer), self.tolerance, token_budget, timeout)
 
     def compute_reward(self, prompt: Conversation, completion: Conversation) -> float:
         """Score one completion to a prompt, each as text or chat messages; see [`compute_batch_reward`]."""
@@ -335,7 +290,3 @@ class AceRewardModel(RewardModel):
 def _tell_licence(name: str, note: str) -> None:
     if os.environ.get("RANK", "0") == "0":  # once, whatever the number of processes
         logger.warning("The reward model %r: %s.", name, note)
-
-
-def _dtype_of(config: PreTrainedConfig) -> torch.dtype | None:
-    return config.dtype if isinstance(config.dtype, torch.dtype) else None

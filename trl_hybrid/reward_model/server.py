@@ -11,12 +11,15 @@ import httpx
 import torch
 
 from trl_hybrid.errors import InputError
+from trl_hybrid.reward_model.forwards import score_tolerance
+from trl_hybrid.reward_model.loading import Source
 from trl_hybrid.reward_model.plan import Row, cut_requests
+from trl_hybrid.reward_model.prompts import RowRenderer
 from trl_hybrid.reward_model.serve_commands import Served, sglang_command, vllm_command
 from trl_hybrid.reward_model.server_address import KEY_VARIABLE
 from trl_hybrid.reward_model.server_answers import ServerFault
 from trl_hybrid.reward_model.server_client import RewardServer, run_to_end
-from trl_hybrid.reward_model.server_preflight import check_alike, try_server
+from trl_hybrid.reward_model.server_preflight import check_alike, probe_rows, try_server
 
 
 logger = logging.getLogger(__name__)
@@ -128,11 +131,14 @@ class ServedModel:
         self, client: httpx.AsyncClient, slots: dict[str, asyncio.Semaphore], rows: Sequence[Row], turn: int
     ) -> list[float]:
         """Ask one server after the other until one scores."""
+        clock = asyncio.get_running_loop().time
         while True:
             server = await self._choose(turn)
             turn += 1
             try:
                 async with slots[server.url]:
+                    if server.rests_until > clock():  # it failed while this request waited
+                        continue
                     if server.away:
                         await self._rejoin(client, server)
                     return await server.score(client, rows, self.timeout)
@@ -140,7 +146,7 @@ class ServedModel:
                 if not fault.passing:
                     told = f"The reward model's server {server.url} {fault.said}.\n{WAY_ON}"
                     raise RewardServerError(told) from fault
-                if server.rest(fault, asyncio.get_running_loop().time()):
+                if server.rest(fault, clock()):
                     others = "the others get its rows" if len(self.servers) > 1 else "it is asked again"
                     logger.warning("The reward model's server %s %s; %s.", server.url, fault.said, others)
 
@@ -179,3 +185,29 @@ class ServedModel:
             f"reward_model_server_timeout).{told or ' They answer, but not fast enough.'}\n"
             f"Start what is away again:\n  {vllm_command(self.served)}\n{WAY_ON}"
         )
+
+
+def connect(
+    urls: Sequence[str],
+    source: Source,
+    renderer: RowRenderer,
+    number_type: torch.dtype,
+    token_budget: int | None,
+    timeout: float,
+) -> ServedModel:
+    """Find a reward model behind its servers.
+
+    Args:
+        urls: The servers'.
+        source: What they must serve.
+        renderer: Makes the rows, and knows how long they may be.
+        number_type: That of the servers; it says how near two scores of a row must be.
+        token_budget: Most tokens of a request, None for the default.
+        timeout: Seconds for one request.
+
+    Raises:
+        InputError: As for `ServedModel`.
+    """
+    dtype = str(number_type).removeprefix("torch.")
+    served = Served(source.name, renderer.max_length, dtype, source.revision, source.trust_remote_code)
+    return ServedModel(urls, served, probe_rows(renderer), score_tolerance(number_type), token_budget, timeout)
