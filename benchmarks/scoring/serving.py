@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 from scoring.ways import SERVER_VARIABLE, Setting
 
+
 START_SECONDS = 900
 
 

@@ -301,6 +301,10 @@ class TestAtTheStart:
         with pytest.raises(InputError, match="must be above 0"):
             connect(server, timeout=timeout)
 
+    def test_an_empty_budget_is_refused(self, server):
+        with pytest.raises(InputError, match="`token_budget` must be at least 1"):
+            connect(server, token_budget=0)
+
 
 @pytest.fixture(autouse=True)
 def _listen(caplog):

@@ -70,6 +70,8 @@ class ServedModel:
         token_budget: int | None = None,
         timeout: float = 120.0,
     ) -> None:
+        if token_budget is not None and token_budget < 1:
+            raise InputError(f"`token_budget` must be at least 1 token, but got {token_budget}.")
         if not timeout > 0:
             raise InputError(f"`server_timeout` must be above 0 seconds, but got {timeout}.")
         self.servers = [RewardServer(url) for url in urls]
