@@ -213,13 +213,14 @@ def test_a_training_run_gets_the_same_rewards_and_goes_on_when_one_of_two_is_kil
     folder, server, replica, rows, tmp_path, caplog, record_property
 ):
     first = served(folder, server).backend.score(rows)
-    difference = furthest(served(folder, replica).backend.score(rows), first)
+    # Nothing is in the replica's prefix cache yet, and each row is a request.
+    difference = furthest(served(folder, replica, token_budget=1).backend.score(rows), first)
     record_property("another replica", difference)
     assert difference < 1e-5
 
     own = make_trainer(tmp_path / "own", RewardModel(folder, device="cpu", dtype="float32"))
     own.train()
-    behind = make_trainer(tmp_path / "behind", served(folder, server, replica))
+    behind = make_trainer(tmp_path / "behind", served(folder, server, replica, token_budget=128))
     behind.add_callback(At(1, replica.end))
     behind.train()
     assert len(rewards_of(own)) == 3
