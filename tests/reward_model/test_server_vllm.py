@@ -79,10 +79,11 @@ def told(caplog):
 
 
 class TestScores:
-    def test_they_are_the_resident_ones_in_the_same_order(self, folder, server, rows, resident):
+    def test_they_are_the_resident_ones_in_the_same_order(self, folder, server, rows, resident, record_property):
         model = served(folder, server)
         assert model.placement == "server"
         scores = model.backend.score(rows)
+        record_property("from resident", furthest(scores, resident))
         assert furthest(scores, resident) < TOLERANCE
         assert sorted(range(64), key=scores.__getitem__) == sorted(range(64), key=resident.__getitem__)
         assert max(scores) - min(scores) > 1

@@ -133,24 +133,31 @@ class ServedModel:
         self, client: httpx.AsyncClient, slots: dict[str, asyncio.Semaphore], rows: Sequence[Row], turn: int
     ) -> list[float]:
         """Ask one server after the other until one scores."""
-        clock = asyncio.get_running_loop().time
         while True:
             server = await self._choose(turn)
             turn += 1
-            try:
-                async with slots[server.url]:
-                    if server.rests_until > clock():  # it failed while this request waited
-                        continue
-                    if server.away:
-                        await self._rejoin(client, server)
-                    return await server.score(client, rows, self.timeout)
-            except ServerFault as fault:
-                if not fault.passing:
-                    told = f"The reward model's server {server.url} {fault.said}.\n{WAY_ON}"
-                    raise RewardServerError(told) from fault
-                if server.rest(fault, clock()):
-                    others = "the others get its rows" if len(self.servers) > 1 else "it is asked again"
-                    logger.warning("The reward model's server %s %s; %s.", server.url, fault.said, others)
+            async with slots[server.url]:
+                scores = await self._ask(client, server, rows)
+            if scores is not None:
+                return scores
+
+    async def _ask(self, client: httpx.AsyncClient, server: RewardServer, rows: Sequence[Row]) -> list[float] | None:
+        """Ask a server; None where it is away or busy, and rests now."""
+        clock = asyncio.get_running_loop().time
+        if server.rests_until > clock():  # it failed while this request waited for its turn
+            return None
+        try:
+            if server.away:
+                await self._rejoin(client, server)
+            return await server.score(client, rows, self.timeout)
+        except ServerFault as fault:
+            if not fault.passing:
+                told = f"The reward model's server {server.url} {fault.said}.\n{WAY_ON}"
+                raise RewardServerError(told) from fault
+            if server.rest(fault, clock()):
+                others = "the others get its rows" if len(self.servers) > 1 else "it is asked again"
+                logger.warning("The reward model's server %s %s; %s.", server.url, fault.said, others)
+            return None
 
     async def _choose(self, turn: int) -> RewardServer:
         """Return the server whose turn it is among those that do not rest, as soon as there is one."""
