@@ -11,6 +11,7 @@ from reward_server import score_of, serving
 from trl_hybrid import RewardModel
 from trl_hybrid.checks.models import ModelChecks
 from trl_hybrid.cli import main
+from trl_hybrid.commands.eval_settings import _judges
 from trl_hybrid.errors import InputError
 from trl_hybrid.models.check import check_reward_model
 from trl_hybrid.recipe.endings import plain_ends
@@ -114,6 +115,20 @@ class TestRecipe:
         with pytest.raises(InputError, match="without credentials") as error:
             JudgeArguments(reward_model_server_url="http://me:sesame@a:1")
         assert "sesame" not in str(error.value)
+
+    def test_eval_asks_the_run_s_server_or_another_or_loads_the_weights(self):
+        own = {"reward_model_name_or_path": "my/rm", "reward_model_server_url": "http://a:1"}
+
+        def urls(placement=None, url=None):
+            given = SimpleNamespace(
+                reward_model="",
+                reward_model_placement=placement,
+                reward_model_server_url=url,
+                reward_model_system_prompt=None,
+            )
+            return _judges(given, own).reward_model_server_url
+
+        assert (urls(), urls(url="http://b:1"), urls(placement="auto")) == ("http://a:1", "http://b:1", None)
 
     def test_check_asks_the_server_and_says_that_nothing_is_loaded(self, qwen2, server):
         asked = []
