@@ -23,7 +23,8 @@ PATIENCE_SECONDS = 900
 def make_reward_model(folder):
     """Save a random reward model that speaks as the embedded one does.
 
-    That one's heads are 24 wide, which vLLM has no kernel for on a CPU; these are 32 wide.
+    That one's heads are 24 wide: vLLM starts with it on a CPU and dies of the first row ("Unsupported CPU attention
+    configuration"). These are 32 wide.
     """
     folder.mkdir(parents=True)
     for file in ("chat_template.jinja", "tokenizer.json", "tokenizer_config.json"):
