@@ -25,6 +25,7 @@ Examples:
   python benchmarks/reward_model_scoring.py --shape acemath-7b --output results.json    a GPU's; 15 GB in TMPDIR
   python benchmarks/reward_model_scoring.py --sections maths --ways resident trl one_row
   python benchmarks/reward_model_scoring.py --ways streamed --threads 1      as under accelerate launch
+  python benchmarks/reward_model_scoring.py --ways resident one_row served --vllm .venv-vllm/bin/vllm
 """
 
 import argparse
@@ -41,6 +42,7 @@ from pathlib import Path
 
 import torch
 from scoring.crew import Crew, MakeRows, Result, measure
+from scoring.serving import server_of
 from scoring.ways import OURS, WAYS, Setting
 from scoring.workload import SHAPES, Row, long_prompt_rows, make_model, maths_rows
 from transformers import AutoConfig
@@ -222,6 +224,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help="timed passes; default 3, 1 with --quick")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of a process on the CPU")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="make the model there, or find it, and keep it")
+    parser.add_argument("--vllm", metavar="COMMAND", help="vLLM's command, which then serves the model beside")
     parser.add_argument("--output", type=Path, help="write all figures to this JSON file, after each section")
     arguments = parser.parse_args()
     arguments.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -256,10 +259,11 @@ def main() -> None:
     }
     with model_folder(arguments) as folder:
         setting = Setting(folder, arguments.device, arguments.threads)
-        for section in arguments.sections:
-            report["sections"][section] = run_section(section, arguments, setting)
-            if arguments.output:
-                arguments.output.write_text(json.dumps(report, indent=2) + "\n")
+        with server_of(arguments.vllm, setting):
+            for section in arguments.sections:
+                report["sections"][section] = run_section(section, arguments, setting)
+                if arguments.output:
+                    arguments.output.write_text(json.dumps(report, indent=2) + "\n")
     if arguments.quick:
         print("\nWith --quick the figures say nothing: the targets are about longer rows.")
 

@@ -39,7 +39,7 @@ def commands_of(page):
 
 
 COMMANDS = [(page, command) for page in PAGES for command in commands_of(page)]
-HUB_COMMANDS = {"plan", "check"}
+HUB_COMMANDS = {"plan", "check", "serve-command"}
 
 
 def test_commands_are_found():

@@ -106,7 +106,7 @@ def test_cheap_imports_load_neither_torch_nor_transformers(statement):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "init", "check", "plan", "eval", "report", "push", "verify", "score", "configs"]
+    "command", ["", "init", "check", "plan", "eval", "report", "push", "verify", "score", "configs", "serve-command"]
 )
 def test_help_is_cheap_fits_a_screen_and_has_an_example(command):
     code = (

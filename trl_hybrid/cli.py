@@ -9,7 +9,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from trl_hybrid.commands import check, configs, init, plan, push, report, score, verify
+from trl_hybrid.commands import check, configs, init, plan, push, report, score, serve_command, verify
 from trl_hybrid.commands import eval as evaluation
 from trl_hybrid.errors import hide_known_warnings, plain_errors
 
@@ -24,6 +24,7 @@ COMMANDS: dict[str, Any] = {
     "verify": verify,
     "score": score,
     "configs": configs,
+    "serve-command": serve_command,
 }
 """Modules of SUMMARY, DESCRIPTION, EXAMPLES and maybe USAGE, `add_options(parser)` and `run(args) -> exit status`."""
 

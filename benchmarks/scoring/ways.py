@@ -21,6 +21,8 @@ from trl_hybrid.reward_model.footprint import PLACEMENTS, Placement
 Score = Callable[[Sequence[Row]], list[float]]
 
 MICRO_BATCH = 8
+SERVER_VARIABLE = "TRL_HYBRID_BENCHMARK_SERVER"
+"""Environment variable of the address at which the model is served, for the way `served`."""
 BUCKET_TOKENS = {"cpu": 2048, "cuda": 32768}
 """A CPU gains nothing from large batches; a GPU fetches all weights anew for every batch."""
 
@@ -66,6 +68,12 @@ def join_group(setting: Setting) -> None:
 def ours(setting: Setting, placement: Any) -> Score:
     """The package. It remembers nothing: every pass computes."""
     return RewardModel(setting.folder, placement=placement, dtype=setting.dtype, cache_size=0).backend.score
+
+
+def served(setting: Setting) -> Score:
+    """The package, with the model behind vLLM; the memory that is measured is without the server's."""
+    urls = os.environ[SERVER_VARIABLE]
+    return RewardModel(setting.folder, server_urls=urls, dtype=setting.dtype, cache_size=0).backend.score
 
 
 def trl(setting: Setting) -> Score:
@@ -176,11 +184,13 @@ class Way:
         start: Gets the setting, returns what scores.
         module: Library that it needs.
         needs_gpu: Whether it makes no sense, or does not run, on a CPU.
+        needs_server: Whether the model must be served beside.
     """
 
     start: Callable[[Setting], Score]
     module: str = "torch"
     needs_gpu: bool = False
+    needs_server: bool = False
 
 
 OURS: dict[str, Placement] = {name: name for name in PLACEMENTS}
@@ -189,6 +199,7 @@ WAYS = {
     "streamed": Way(partial(ours, placement="streamed")),
     "zero3": Way(partial(ours, placement="zero3"), "deepspeed"),
     "cpu": Way(partial(ours, placement="cpu")),
+    "served": Way(served, needs_server=True),
     "trl": Way(trl),
     "one_row": Way(one_row),
     "fp32": Way(partial(one_row, dtype=torch.float32)),  # what differences are from, where weights are bf16
@@ -201,6 +212,8 @@ WAYS = {
 
 def obstacle(way: Way, device: str, processes: int) -> str | None:
     """Say why a way cannot run here, None if nothing is in its way."""
+    if way.needs_server and SERVER_VARIABLE not in os.environ:
+        return "there is no server (--vllm)"
     if way.needs_gpu and device == "cpu":
         return "needs a GPU"
     if importlib.util.find_spec(way.module) is None:

@@ -110,6 +110,14 @@ def test_an_interrupted_run_keeps_its_finished_sections(script, monkeypatch, tmp
     assert json.loads(output.read_text())["sections"] == {"maths": ["maths"], "long_prompt": ["long_prompt"]}
 
 
+def test_the_served_way_needs_a_server(script, monkeypatch):
+    ways = import_module("scoring.ways")
+    monkeypatch.delenv(ways.SERVER_VARIABLE, raising=False)
+    assert ways.obstacle(ways.WAYS["served"], "cpu", 1) == "there is no server (--vllm)"
+    monkeypatch.setenv(ways.SERVER_VARIABLE, "http://a:1")
+    assert ways.obstacle(ways.WAYS["served"], "cpu", 1) is None
+
+
 @pytest.mark.slow
 def test_a_failure_becomes_a_reason(script, tmp_path):
     crew = script.Crew("one_row", script.Setting(str(tmp_path), "cpu", threads=1))

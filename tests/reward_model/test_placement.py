@@ -32,7 +32,7 @@ def test_every_placement_gives_the_same_scores(qwen2, placement):
 
 
 def test_an_unknown_placement_is_refused_with_the_known_ones(qwen2):
-    with pytest.raises(ValueError, match="one of auto, resident, streamed, zero3, cpu, but got 'gpu'"):
+    with pytest.raises(ValueError, match="one of auto, resident, streamed, zero3, cpu, server, but got 'gpu'"):
         RewardModel(qwen2.path, placement="gpu")
 
 

@@ -126,6 +126,16 @@ def test_cudnns_attention_is_out_while_rows_are_scored_and_then_as_it_was(qwen2,
         torch.backends.cuda.enable_cudnn_sdp(was)
 
 
+def test_rows_that_go_alone_get_the_very_same_score_in_any_company(qwen2):
+    """docs/placement.md: a budget of 1 pays for it."""
+    rows = [(5, 6, *range(first, first + 3 * first)) for first in range(2, 40, 3)]
+    backend = RewardModel(qwen2.path, device="cpu", token_budget=1).backend
+    scores = backend.score(rows)
+    assert backend.score(rows[::-1])[::-1] == scores
+    assert backend.score(rows[:5]) + backend.score(rows[5:]) == scores
+    assert [backend.score([row])[0] for row in rows] == scores
+
+
 def test_an_empty_budget_is_refused(qwen2):
     with pytest.raises(ValueError, match="`token_budget` must be at least 1"):
         RewardModel(qwen2.path, token_budget=0)

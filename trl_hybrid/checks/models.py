@@ -81,11 +81,16 @@ class ModelChecks:
         """Load the reward model and have both judges judge known answers, and the policy's."""
         judges = self.judges
         name, revision = judges.reward_model_name_or_path, judges.reward_model_revision
-        if not self.ask(f"Load the reward model {name} ({where_from(name, revision)})?"):
+        served = judges.reward_model_server_url
+        if not self.ask(
+            f"Ask the reward model {name}'s server {served}?"
+            if served
+            else f"Load the reward model {name} ({where_from(name, revision)})?"
+        ):
             yield Finding("skipped", f"The reward model {name} was not loaded, and no completion was scored")
             return
-        check_reward_model(name, revision, judges.reward_model_trust_remote_code)
-        short = self._shortage("reward model", self._reward_model_host_bytes(), on_gpu=False)
+        check_reward_model(name, revision, judges.reward_model_trust_remote_code, served=served is not None)
+        short = self._shortage("reward model", 0 if served else self._reward_model_host_bytes(), on_gpu=False)
         if short:
             yield short
             return
@@ -95,7 +100,13 @@ class ModelChecks:
         scorer = RewardModel(
             name, reserved_memory=reserved, device=self.training.device, **reward_model_settings(judges)
         )
-        yield Finding("ok", f"Loaded (placement {scorer.placement}) in {time.perf_counter() - started:.1f} s")
+        seconds = f"{time.perf_counter() - started:.1f} s"
+        yield Finding(
+            "ok",
+            f"Behind {served}: asked, and its tokenizer and configuration loaded, in {seconds}; no weights are here"
+            if served
+            else f"Loaded (placement {scorer.placement}) in {seconds}",
+        )
         yield from self._judge(scorer)
 
     def _judge(self, scorer: RewardModel) -> Iterator[Finding]:

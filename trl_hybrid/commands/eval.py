@@ -67,6 +67,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--reward_model", nargs="?", const="", metavar="ID", help="best of n by score (default: the run's own)")
     add("--reward_model_name_or_path", dest="reward_model", help=argparse.SUPPRESS)
     add("--reward_model_placement", metavar="NAME", help="auto, resident, streamed or cpu")
+    add("--reward_model_server_url", help=argparse.SUPPRESS)
     add("--reward_model_system_prompt", metavar="TEXT", help="(default: a known model's own)")
 
 

@@ -214,7 +214,9 @@ def _judges(args: argparse.Namespace, own: dict[str, Any]) -> JudgeArguments | N
     settings = {} if args.reward_model else {name: value for name, value in own.items() if name in known}
     if args.reward_model:
         settings["reward_model_name_or_path"] = args.reward_model
-    for name in ("reward_model_placement", "reward_model_system_prompt"):
+    if args.reward_model_placement not in (None, "server"):
+        settings.pop("reward_model_server_url", None)  # it is loaded here now
+    for name in ("reward_model_placement", "reward_model_server_url", "reward_model_system_prompt"):
         if getattr(args, name) is not None:
             settings[name] = getattr(args, name)
     return JudgeArguments(**settings)

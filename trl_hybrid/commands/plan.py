@@ -31,6 +31,7 @@ placements of the reward model (--reward_model_placement):
   streamed  in pinned host memory, three layers at a time on the GPU (Qwen2, Qwen3, Llama)
   zero3     in host memory, shared by all processes, gathered layer by layer by DeepSpeed
   cpu       scored on the CPU: slow
+  server    behind vLLM or SGLang (--reward_model_server_url): nothing of it here
 """
 
 

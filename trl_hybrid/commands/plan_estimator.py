@@ -65,17 +65,24 @@ class Estimator:
         policy, footprint = self._policy(model, training), self._footprint(judges)
         work = workload_of(training, tasks.max_test_rows != 0, self.launch.processes, self.prompt_tokens)
         parts = training_memory(policy, work, self.launch.sharing)
+        served = judges.reward_model_server_url
         quantized = judges.reward_model_load_in_4bit or judges.reward_model_load_in_8bit
         tokens = judges.reward_model_token_budget
         plan = {
             "gpus": self.launch.processes,
             "policy": {"name": model.model_name_or_path, **_sizes(policy, work)},
-            "reward_model": {"name": judges.reward_model_name_or_path, "weights": footprint.weight_bytes},
+            "reward_model": {
+                "name": judges.reward_model_name_or_path,
+                "weights": footprint.weight_bytes,
+                "server": served,
+            },
             "training": {**asdict(parts), "total": parts.need.total},
-            "placements": _placements(footprint, parts, tokens, self.launch.processes, quantized),
+            "placements": _behind_servers(parts, self.launch.processes)
+            if served
+            else _placements(footprint, parts, tokens, self.launch.processes, quantized),
             "free": _free_bytes(self.gpu_bytes, training),
             "host": self._host_bytes(),
-            "chosen": "resident" if quantized else judges.reward_model_placement,
+            "chosen": "server" if served else "resident" if quantized else judges.reward_model_placement,
         }
         plan |= _choice(plan, footprint, parts, tokens)
         plan |= {"suggestions": [], "nearest": None, "notes": list(_notes(plan, training, self.launch))}
@@ -122,6 +129,12 @@ def _placements(
     return found
 
 
+def _behind_servers(parts: TrainingMemory, processes: int) -> dict[str, dict[str, int]]:
+    """Return what a reward model behind servers takes here: nothing."""
+    own = {"reward_model": 0, "lasting": 0, "passing": 0}
+    return {"server": {**own, "gpu": parts.need.total, "host": parts.host * processes}}
+
+
 def _choice(plan: dict[str, Any], footprint: Footprint, parts: TrainingMemory, tokens: int | None) -> dict[str, Any]:
     """Recommend a placement, and say whether the chosen one fits."""
     free, host, chosen = plan["free"], plan["host"], plan["chosen"]
@@ -129,6 +142,9 @@ def _choice(plan: dict[str, Any], footprint: Footprint, parts: TrainingMemory, t
         return {"recommended": None, "reason": None, "fits": None}
     if parts.need.total > free:  # where the reward model goes makes no difference
         return {"recommended": None, "reason": None, "fits": False}
+    if chosen == "server":
+        place = plan["placements"]["server"]
+        return {"recommended": None, "reason": None, "fits": host is None or place["host"] <= host}
     own_host = None if host is None else host // plan["gpus"] - parts.host
     try:
         recommended, reason = choose_placement(footprint, free, tokens, parts.need, own_host)
@@ -173,6 +189,8 @@ def _notes(plan: dict[str, Any], training: Any, launch: Launch) -> Iterator[str]
         yield "There is no GPU here: give --gpu_memory (GB of one GPU) for a recommendation."
     elif plan["training"]["total"] > plan["free"]:
         yield "Training alone does not fit."
+    if server := plan["reward_model"]["server"]:
+        yield f"The reward model is behind {server}: only its tokenizer and configuration are loaded here."
     if training.use_vllm:
         yield "vLLM's own memory is not in the table; in colocate mode its share is taken off what is free."
     if training.fsdp or (training.deepspeed and launch.sharing is None):

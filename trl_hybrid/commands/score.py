@@ -37,7 +37,9 @@ PREFIX = "reward_model_"
 IN_HELP = ("reward_model_name_or_path", "reward_model_system_prompt", "reward_model_placement")
 """What a first use needs; the others are the training recipe's."""
 
-LEAVE_SCORES_ALONE = ("trust_remote_code", "token_budget", "placement", "deepspeed_config")
+LEAVE_SCORES_ALONE = (
+    "trust_remote_code", "token_budget", "placement", "deepspeed_config", "server_url", "server_timeout",
+)  # fmt: skip
 """Options of the reward model, without their prefix, that say how it is run and not what it gives."""
 
 SUMMARY = "score completions with the reward model"

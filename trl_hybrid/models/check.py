@@ -65,19 +65,25 @@ def check_model(name: str | None, role: str, revision: str | None = None, trust_
     _check_files(source, _causal_config(source, role), role)
 
 
-def check_reward_model(name: str | None, revision: str | None = None, trust_remote_code: bool = False) -> None:
+def check_reward_model(
+    name: str | None, revision: str | None = None, trust_remote_code: bool = False, served: bool = False
+) -> None:
     """Look at a reward model that is going to be loaded, as [`check_model`] does at a language model.
+
+    Where it is `served` elsewhere, its folder here needs no weights.
 
     Raises:
         InputError: It is no classifier of one label, has no score head, or as for `check_model`.
     """
     check_model_found(name, "reward model", revision, trust_remote_code, scores=True)
     source = Source(str(name), revision, trust_remote_code)
-    _check_files(source, load_config(source), "reward model", scores=True)
+    _check_files(source, load_config(source), "reward model", scores=True, weights=not served)
 
 
-def _check_files(source: Source, config: PreTrainedConfig, role: str, scores: bool = False) -> None:
-    if Path(source.name).is_dir():
+def _check_files(
+    source: Source, config: PreTrainedConfig, role: str, scores: bool = False, weights: bool = True
+) -> None:
+    if Path(source.name).is_dir() and weights:
         check_model_folder(Path(source.name), role, scores)
     rows = getattr(config.get_text_config(), "vocab_size", None)
     if rows is not None:

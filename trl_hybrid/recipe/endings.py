@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from trl_hybrid.errors import InputError, plain_errors
 from trl_hybrid.recipe.say import say
+from trl_hybrid.reward_model.server import RewardServerError
 from trl_hybrid.runs.folder import newest_whole_checkpoint, relative_path, step_of
 from trl_hybrid.runs.record import read_record
 from trl_hybrid.training.stop_signals import Stopped
@@ -46,13 +47,17 @@ def plain_ends(folder: Path, trainer: Any, way_on: Callable[[Path], str] = what_
         way_on: Says for a folder how to go on with its run.
 
     Raises:
-        SystemExit: With 130 after Ctrl-C, 143 after SIGTERM, and 2 where a file could not be written.
+        SystemExit: With 130 after Ctrl-C, 143 after SIGTERM, and 2 where a file could not be written or the reward
+            model's servers gave no scores.
     """
     try:
         yield
     except (KeyboardInterrupt, Stopped) as stop:
         say(f"\nInterrupted at step {trainer.state.global_step}. {way_on(folder)}")
         raise SystemExit(stop.code if isinstance(stop, Stopped) else 130) from None
+    except RewardServerError as error:
+        with plain_errors():
+            raise InputError(f"At step {trainer.state.global_step}: {error}\n{way_on(folder)}") from error
     except (OSError, RuntimeError, SafetensorError) as error:
         fault = write_fault(error)
         if fault is None:

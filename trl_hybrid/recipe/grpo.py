@@ -111,5 +111,8 @@ def check_models(judges: JudgeArguments, args: HybridGRPOConfig, model: ModelCon
     """Look at both models' files before anything else, so that a wrong id or a broken copy costs seconds."""
     check_model(model.model_name_or_path, "policy", model.model_revision, args.trust_remote_code)
     check_reward_model(
-        judges.reward_model_name_or_path, judges.reward_model_revision, judges.reward_model_trust_remote_code
+        judges.reward_model_name_or_path,
+        judges.reward_model_revision,
+        judges.reward_model_trust_remote_code,
+        served=judges.reward_model_server_url is not None,
     )

@@ -139,9 +139,22 @@ class JudgeArguments:
         metadata={
             "help": "Where the reward model's weights live: resident (on the GPU), streamed (in host memory, a layer "
             "at a time on the GPU), zero3 (in host memory, shared by all processes, under DeepSpeed), cpu (scored on "
-            "the CPU), or auto: the first of resident, streamed and cpu that fits beside the policy.",
-            "choices": ["auto", "resident", "streamed", "zero3", "cpu"],
+            "the CPU), server (behind reward_model_server_url), or auto: the first of resident, streamed and cpu that "
+            "fits beside the policy.",
+            "choices": ["auto", "resident", "streamed", "zero3", "cpu", "server"],
         },
+    )
+    reward_model_server_url: str | None = field(
+        default=None,
+        metadata={
+            "help": "Address of a vLLM or SGLang server of the reward model, http://host:port; several, with commas "
+            "between them, share the rows. Its weights are not loaded here then; `trl-hybrid serve-command` prints "
+            "how to start one."
+        },
+    )
+    reward_model_server_timeout: float = field(
+        default=120.0,
+        metadata={"help": "Seconds one request to a server may take; all rows of a step may take five times that."},
     )
     reward_model_deepspeed_config: str | None = field(
         default=None,
@@ -181,6 +194,12 @@ class JudgeArguments:
         default=None, metadata={"help": "Processes that verify; by default as many as the machine has to spare."}
     )
 
+    def __post_init__(self) -> None:
+        if self.reward_model_server_url or self.reward_model_placement == "server":
+            from trl_hybrid.reward_model.server_address import asked_servers  # its room loads torch
+
+            asked_servers(self.reward_model_placement, self.reward_model_server_url)
+
 
 REWARD_MODEL, VERIFIER = "reward_model_", "verifier_"
 
@@ -202,6 +221,8 @@ def reward_model_settings(judges: JudgeArguments) -> dict[str, Any]:
         if option.name.startswith(REWARD_MODEL) and getattr(judges, option.name) != option.default
     }
     settings.pop("name_or_path", None)
+    if "server_url" in settings:
+        settings["server_urls"] = settings.pop("server_url")
     bits_4, bits_8 = settings.pop("load_in_4bit", False), settings.pop("load_in_8bit", False)
     if bits_4 or bits_8:
         from transformers import BitsAndBytesConfig  # heavy, and hardly ever asked for

@@ -75,6 +75,12 @@ def load_config(source: Source) -> PreTrainedConfig:
     return config
 
 
+def longest_row(config: PreTrainedConfig, max_length: int | None = None) -> int | None:
+    """Return the most tokens of a row: what is asked for, and what the model has positions for; None for no limit."""
+    limits = max_length, getattr(config.get_text_config(), "max_position_embeddings", None)
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """Load the reward model's own tokenizer."""
     with _named_failure(source, "its tokenizer"):

@@ -16,7 +16,7 @@ from trl_hybrid.reward_model.host_memory import free_host_bytes
 
 logger = logging.getLogger(__name__)
 
-PlacementSetting = Literal["auto", "resident", "streamed", "zero3", "cpu"]
+PlacementSetting = Literal["auto", "resident", "streamed", "zero3", "cpu", "server"]
 
 
 FASTEST_FIRST: tuple[Placement, ...] = ("resident", "streamed", "cpu")

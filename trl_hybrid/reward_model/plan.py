@@ -1,4 +1,4 @@
-"""Which token rows go into which forward: equal rows once, shared starts once, padding bounded. No tensors."""
+"""Which token rows go into which forward or request: equal rows once, shared starts once, padding bounded."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -156,6 +156,31 @@ def pack(families: Sequence[Family], lengths: Sequence[int], token_budget: int) 
 def family_tokens(family: Family, lengths: Sequence[int]) -> int:
     """Count the tokens that a family's forward computes."""
     return sum(lengths[row] for row in family.rows) - family.shared * (len(family.rows) - 1)
+
+
+def cut_requests(rows: Sequence[Row], token_budget: int) -> list[list[int]]:
+    """Cut rows into requests, those that start alike together.
+
+    Args:
+        rows: Rows of at least one token.
+        token_budget: Bound on a request's tokens. A longer row goes alone.
+
+    Returns:
+        Row indices of each request. Every index appears exactly once.
+
+    Example:
+        >>> cut_requests([(1, 2, 3), (9, 9), (1, 2, 4)], token_budget=6)
+        [[0, 2], [1]]
+    """
+    requests: list[list[int]] = []
+    room = 0
+    for row in sorted(range(len(rows)), key=lambda row: rows[row]):
+        if len(rows[row]) > room:
+            requests.append([])
+            room = token_budget
+        requests[-1].append(row)
+        room -= len(rows[row])
+    return requests
 
 
 def rows_of(batch: Batch) -> Iterator[int]:

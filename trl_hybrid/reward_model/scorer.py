@@ -18,12 +18,14 @@ from trl_hybrid.reward_model.cache import ScoreCache
 from trl_hybrid.reward_model.first_scores import check_scores, worked_rows
 from trl_hybrid.reward_model.footprint import Need
 from trl_hybrid.reward_model.forwards import score_tolerance
-from trl_hybrid.reward_model.loading import Source, load_config, load_tokenizer
+from trl_hybrid.reward_model.loading import Source, load_config, load_tokenizer, longest_row
 from trl_hybrid.reward_model.messages import Conversation
 from trl_hybrid.reward_model.placement import PlacementSetting, body_dtype, local_device, resolve_placement
 from trl_hybrid.reward_model.plan import Row, deduplicate
 from trl_hybrid.reward_model.presets import ACEMATH_SYSTEM_PROMPT, find_preset, known_licence, licence_note
 from trl_hybrid.reward_model.prompts import RenderedRow, RowRenderer
+from trl_hybrid.reward_model.server import connect
+from trl_hybrid.reward_model.server_address import asked_servers
 
 
 logger = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ class RewardModel:
             time on the device (Qwen2, Qwen3 and Llama types). "zero3": in host memory, shared by all processes, under
             a DeepSpeed configuration of its own; all processes must then score together. "cpu": in host memory, and
             the rows are computed there. "auto": the first of resident, streamed and cpu that fits;
-            quantized weights are always resident.
+            quantized weights are always resident. "server": behind `server_urls`.
         reserved_memory: For "auto": bytes of the device's free memory that others will still take; as a `Need`, what
             passes of it is there for scoring in turn.
         deepspeed_config: For "zero3": DeepSpeed configuration or the path of its JSON file. Default:
@@ -59,13 +61,16 @@ class RewardModel:
         max_length: Most tokens of a row; the model's positions bound it too. A longer row keeps its question and the
             end of its solution.
         token_budget: Most computed tokens of one forward. A longer row goes alone. Default: 16384 on a GPU (8192
-            streamed) and 1024 on a CPU.
+            streamed) and 1024 on a CPU. With servers, of one request: 4096.
         cache_size: Rows whose scores are remembered. 0 scores every row anew.
+        server_urls: Addresses of vLLM or SGLang servers of this model, which share the rows; then only its
+            configuration and its tokenizer are loaded. `trl-hybrid serve-command` prints how to start one.
+        server_timeout: Seconds that one request to a server may take; all rows of a call may take five times that.
 
     Raises:
         RewardModelNotFoundError: The files cannot be had.
-        InputError: They are no reward model, the model fails its preflight, or the placement is unknown or not to be
-            had.
+        InputError: They are no reward model, the model or a server of it fails its preflight, or the placement is
+            unknown or not to be had.
     """
 
     def __init__(
@@ -84,6 +89,8 @@ class RewardModel:
         reserved_memory: Need | int = 0,
         deepspeed_config: str | Path | dict[str, Any] | None = None,
         quantization_config: Any = None,
+        server_urls: str | Sequence[str] | None = None,
+        server_timeout: float = 120.0,
     ) -> None:
         self.__name__ = "reward_model"  # TRL logs the scores under this name
         self.model_name_or_path = str(model_name_or_path)
@@ -95,39 +102,52 @@ class RewardModel:
             system_prompt = preset.system_prompt if preset is not None else None
 
         config = load_config(source)
-        limits = max_length, getattr(config.get_text_config(), "max_position_embeddings", None)
-        limit = min((limit for limit in limits if limit is not None), default=None)
-        self.renderer = RowRenderer(load_tokenizer(source), system_prompt, limit)
+        self.renderer = RowRenderer(load_tokenizer(source), system_prompt, longest_row(config, max_length))
         self.cache = ScoreCache(cache_size)
 
-        device = local_device() if device is None else torch.device(device)
         checkpoint_dtype = config.dtype if isinstance(config.dtype, torch.dtype) else None
-        quantized = getattr(config, "quantization_config", None) is not None
-        if placement == "auto" and device.type != "cpu" and (quantized or quantization_config is not None):
-            placement = "resident"  # quantized weights cannot move, and are smaller than what `auto` would count
-        options = BackendOptions(
-            placement=resolve_placement(
-                placement,
-                device,
-                config,
-                None if dtype is None else body_dtype(dtype, device, checkpoint_dtype),
-                token_budget,
-                reserved_memory,
-                trust_remote_code,
-                deepspeed_config,
-            ),
-            device=device,
-            dtype=dtype,
-            checkpoint_dtype=checkpoint_dtype,
-            token_budget=token_budget,
-            deepspeed_config=deepspeed_config,
-            quantization_config=quantization_config,
-            quantized=quantized,
-        )
-        self.placement = options.placement
-        self.backend: ScoringBackend = load_backend(source, config, options, worked_rows(self.renderer))
-        self.tolerance = score_tolerance(options.body_dtype)
-        self.identity = [self.model_name_or_path, revision, str(options.body_dtype)]
+        urls = asked_servers(placement, server_urls)
+        if urls:
+            if quantization_config is not None:
+                raise InputError(
+                    f"A reward model behind {', '.join(urls)} is not quantized here. Leave load_in_4bit and "
+                    "load_in_8bit (`quantization_config`) out, and start the server with its own --quantization."
+                )
+            number_type = body_dtype(dtype or torch.bfloat16, torch.device("cpu"), checkpoint_dtype)
+            self.placement = "server"
+            self.backend: ScoringBackend = connect(
+                urls, source, self.renderer, number_type, token_budget, server_timeout
+            )
+            self.tolerance = score_tolerance(number_type)
+            self.identity = [self.model_name_or_path, revision, "served"]
+        else:
+            device = local_device() if device is None else torch.device(device)
+            quantized = getattr(config, "quantization_config", None) is not None
+            if placement == "auto" and device.type != "cpu" and (quantized or quantization_config is not None):
+                placement = "resident"  # quantized weights cannot move, and are smaller than what `auto` would count
+            options = BackendOptions(
+                placement=resolve_placement(
+                    placement,
+                    device,
+                    config,
+                    None if dtype is None else body_dtype(dtype, device, checkpoint_dtype),
+                    token_budget,
+                    reserved_memory,
+                    trust_remote_code,
+                    deepspeed_config,
+                ),
+                device=device,
+                dtype=dtype,
+                checkpoint_dtype=checkpoint_dtype,
+                token_budget=token_budget,
+                deepspeed_config=deepspeed_config,
+                quantization_config=quantization_config,
+                quantized=quantized,
+            )
+            self.placement = options.placement
+            self.backend = load_backend(source, config, options, worked_rows(self.renderer))
+            self.tolerance = score_tolerance(options.body_dtype)
+            self.identity = [self.model_name_or_path, revision, str(options.body_dtype)]
         self.preflight()
 
     def compute_reward(self, prompt: Conversation, completion: Conversation) -> float:
