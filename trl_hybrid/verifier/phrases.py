@@ -4,6 +4,7 @@ import re
 
 from trl_hybrid.verifier.boxes import PERCENT_AFTER
 from trl_hybrid.verifier.prose import MATH, PROSE, TEXT_COMMAND, last_claim, later_claim, without_delimiters
+from trl_hybrid.verifier.unworked import is_arithmetic
 from trl_hybrid.verifier.values import NUMBER
 from trl_hybrid.verifier.wordings import DENIED_BEHIND, DOUBTED
 
@@ -48,6 +49,11 @@ WORD_HEAD = re.compile(
 REASON = re.compile(
     r"[\s,;]+(?:because|since|as|which|where)\b.*|,\s*(?:and |but )?not\b.*|\s(?:rather than|instead of)\b.*",
     re.DOTALL,
+)
+
+# What a sum comes to, behind it: "22 + 46, which is 68".
+WORKED_OUT = re.compile(
+    r"[\s,;]*which\s+(?:is|equals?|makes|gives|comes to)\s+(?:equal to\s+)?(?=[-$\\]?\d)", re.IGNORECASE
 )
 
 
@@ -108,6 +114,8 @@ def _head_of(tail: str) -> str | None:
         return word[0]
     sentence = re.split(r"\n|(?<=[^\d.\s])\.(?=\s|$)|(?<=\d)\.(?=\s|$)|。", tail, maxsplit=1)[0].strip(" *_`\"'")
     whole, sentence = sentence, REASON.sub("", sentence)
+    if is_arithmetic(sentence) and (worked_out := WORKED_OUT.match(whole, len(sentence))):
+        return _head_of(whole[worked_out.end() :])
     display = MATH.match(tail)
     if display and (display[1] or display[2]):
         return without_delimiters(display[0])

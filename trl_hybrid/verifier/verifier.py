@@ -17,6 +17,7 @@ from trl_hybrid.verifier.gsm8k import compare_numbers, flexible_answer, strict_a
 from trl_hybrid.verifier.logs import log_columns, log_rates, warn_of_form
 from trl_hybrid.verifier.pool import WorkerPool, default_num_workers
 from trl_hybrid.verifier.rows import Row, row_texts
+from trl_hybrid.verifier.unworked import leaves_work
 from trl_hybrid.verifier.verdict import AnswerForm, Reason, TimedReason, Verdict, is_right
 
 
@@ -38,8 +39,8 @@ QUICK_RULES: dict[Method, Callable[[str, str], Reason | None]] = {
 UNREAD = ExtractedAnswer("", "text")
 """Stands for the answer of a completion on which the rules failed."""
 Started = TimedReason | Future[TimedReason]
-Begun = tuple[str, ExtractedAnswer | None, Started]
-"""A row's gold and answer, and what comes of them, perhaps later."""
+Begun = tuple[str, ExtractedAnswer | None, Started, bool]
+"""A row's gold and answer, what comes of them, perhaps later, and whether the answer leaves the work to be done."""
 MEMO_SIZE = 50_000
 MAX_LENGTH = 10_000  # characters; a longer answer is refused unread, a longer gold cannot be judged
 
@@ -228,8 +229,17 @@ class MathVerifier:
         distinct = {row.solution for row in rows}
         golds = {solution: contained(extract_gold, solution, instead="") for solution in distinct}  # "": unjudgeable
         answers = [self._extract(row.completion, row.prompt, not row.truncated) for row in rows]
-        pairs = zip((golds[row.solution] for row in rows), answers, strict=True)
-        return [(gold, answer, self._start(gold, answer)) for gold, answer in pairs]
+        pairs = [(golds[row.solution], answer) for row, answer in zip(rows, answers, strict=True)]
+        return [
+            (gold, answer, self._start(gold, answer), self._is_unworked(gold, answer, row.prompt))
+            for row, (gold, answer) in zip(rows, pairs, strict=True)
+        ]
+
+    def _is_unworked(self, gold: str, answer: ExtractedAnswer | None, prompt: str) -> bool:
+        """Say whether an answer leaves the work to be done; without a prompt nobody asked for work."""
+        if self.method != "math_verify" or answer is None or not prompt or len(answer.text) > MAX_LENGTH:
+            return False
+        return contained(leaves_work, gold, answer.text, prompt, instead=False)
 
     def _extract(self, completion: str, prompt: str, finished: bool) -> ExtractedAnswer | None:
         if self.method in ("strict", "flexible"):
@@ -272,8 +282,10 @@ class MathVerifier:
             self._pool = WorkerPool(self.num_workers, self.timeout, self.memory_limit_mb)
         return self._pool.submit(gold, answer)
 
-    def _verdict(self, gold: str, answer: ExtractedAnswer | None, started: Started) -> Verdict:
+    def _verdict(self, gold: str, answer: ExtractedAnswer | None, started: Started, unworked: bool) -> Verdict:
         reason, milliseconds = started if isinstance(started, tuple) else started.result()
+        if unworked and reason in ("numeric", "symbolic"):
+            reason = "not_an_answer"
         correct, reward = is_right(reason), None
         text, form = (None, None) if answer is None else (answer.text, answer.form)
         if correct is not None:
