@@ -3,11 +3,10 @@
 from trl_hybrid.report.curves import alarm_step, draw_curves
 from trl_hybrid.report.page import write_report
 from trl_hybrid.report.ranking import ranking_table, reward_model_line
-from trl_hybrid.report.terminal import StepLines, accuracy_table, cold_start_line, sample_completions, step_line
+from trl_hybrid.report.terminal import accuracy_table, cold_start_line, sample_completions, step_line
 
 
 __all__ = [
-    "StepLines",
     "accuracy_table",
     "alarm_step",
     "cold_start_line",
