@@ -66,7 +66,7 @@ def train(settings: dict[str, Any], folder: Path) -> Result:
 
     from trl_hybrid import HybridGRPOConfig, MathVerifier
     from trl_hybrid.data import load_tasks, load_test_tasks
-    from trl_hybrid.report.step_lines import StepLines
+    from trl_hybrid.report import StepLines
     from trl_hybrid.training.held_out_accuracy import HeldOutAccuracy
 
     started, cpu_started = time.perf_counter(), time.process_time()

@@ -1,15 +1,14 @@
 """`trl-hybrid init` gives a folder in which the README's commands work."""
 
-import importlib.util
 import json
 import re
 import subprocess
-import sys
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from built import wheel_in
 
 from trl_hybrid.cli import main
 from trl_hybrid.commands.init import SHIPPED, shipped_files
@@ -70,15 +69,6 @@ def test_a_file_in_its_place_is_one_message(tmp_path, capsys, monkeypatch):
         main(["init", str(tmp_path / "mine")])
     assert stop.value.code == 2
     assert "FOLDER must be a folder" in capsys.readouterr().err
-
-
-def wheel_in(folder):
-    if importlib.util.find_spec("hatchling") is None:
-        pytest.skip("hatchling is not installed")
-    build = ["-m", "pip", "--quiet", "--disable-pip-version-check", "wheel", "--no-deps", "--no-build-isolation"]
-    command = [sys.executable, *build, "--wheel-dir", str(folder), "."]
-    subprocess.run(command, check=True, timeout=100, capture_output=True)
-    return next(folder.glob("trl_hybrid-*.whl"))
 
 
 def test_a_wheel_brings_everything_that_is_copied_and_its_types(tmp_path):

@@ -29,9 +29,8 @@ from trl_hybrid.recipe.options import TaskArguments
 from trl_hybrid.recipe.pair_options import SHORT_HELP, PairArguments
 from trl_hybrid.recipe.reward_trainer import check_scores_of_saved, merge_adapter, padding_token, scores_in_memory
 from trl_hybrid.recipe.say import say
-from trl_hybrid.report import ranking_table, reward_model_line
+from trl_hybrid.report import StepLines, ranking_table, reward_model_line
 from trl_hybrid.report.headline import duration
-from trl_hybrid.report.step_lines import StepLines
 from trl_hybrid.reward_model import RewardModel
 from trl_hybrid.reward_model.loading import Source, load_tokenizer
 from trl_hybrid.reward_model.prompts import RowRenderer

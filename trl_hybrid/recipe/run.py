@@ -20,7 +20,7 @@ from trl_hybrid.recipe.options import TaskArguments
 from trl_hybrid.recipe.parsing import CPU_DEFAULTS, parse_arguments
 from trl_hybrid.recipe.preflight import check_push
 from trl_hybrid.recipe.say import say
-from trl_hybrid.report.step_lines import StepLines
+from trl_hybrid.report import StepLines
 from trl_hybrid.runs.carried_prompt import save_system_prompt
 from trl_hybrid.runs.folder import RUNS, checkpoint_to_resume, goes_on, relative_path
 from trl_hybrid.runs.history_writer import RunHistory

@@ -24,9 +24,8 @@ from trl_hybrid.recipe.disk import run_bytes
 from trl_hybrid.recipe.options import TaskArguments
 from trl_hybrid.recipe.say import say
 from trl_hybrid.recipe.splits import train_location
-from trl_hybrid.report import cold_start_line
+from trl_hybrid.report import StepLines, cold_start_line
 from trl_hybrid.report.headline import duration
-from trl_hybrid.report.step_lines import StepLines
 from trl_hybrid.reward_model.loading import whole_weights
 from trl_hybrid.runs.carried_prompt import save_system_prompt
 from trl_hybrid.runs.folder import package_versions, relative_path, write_json

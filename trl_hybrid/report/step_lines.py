@@ -1,4 +1,4 @@
-"""The trainer's callback that shows a line a step; apart from what `trl-hybrid report` imports, for it needs torch."""
+"""The callback that shows a line a step, in a module of its own: `trl-hybrid report` does without what it imports."""
 
 from collections.abc import Callable
 from typing import Any

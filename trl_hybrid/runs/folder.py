@@ -137,7 +137,7 @@ def weights_are_whole(folder: Path) -> bool:
     weights = list(folder.glob("*.safetensors"))
     try:
         for file in weights:
-            with safe_open(file, framework="pt"):
+            with safe_open(file, framework="numpy"):
                 pass
     except (OSError, SafetensorError):
         return False

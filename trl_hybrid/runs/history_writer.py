@@ -1,4 +1,4 @@
-"""The trainer's callback that writes the history; apart from what `trl-hybrid report` imports, for it needs torch."""
+"""The callback that writes the history, in a module of its own: `trl-hybrid report` does without what it imports."""
 
 from pathlib import Path
 from typing import Any
