@@ -8,7 +8,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from built import wheel_in
 
 from trl_hybrid.cli import main
 from trl_hybrid.commands.init import SHIPPED, shipped_files
@@ -71,8 +70,8 @@ def test_a_file_in_its_place_is_one_message(tmp_path, capsys, monkeypatch):
     assert "FOLDER must be a folder" in capsys.readouterr().err
 
 
-def test_a_wheel_brings_everything_that_is_copied_and_its_types(tmp_path):
-    names = set(zipfile.ZipFile(wheel_in(tmp_path)).namelist())
+def test_a_wheel_brings_everything_that_is_copied_and_its_types(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
     copied = {str(target.relative_to("x")) for name in SHIPPED for _, target in shipped_files(name, Path("x"))}
     assert "docs/data.md" in copied
     assert {f"trl_hybrid/shipped/{name}" for name in copied} <= names
@@ -81,8 +80,7 @@ def test_a_wheel_brings_everything_that_is_copied_and_its_types(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_wheel_in_an_empty_environment_checks_itself_and_trains(tmp_path):
-    wheel = wheel_in(tmp_path)
+def test_a_wheel_in_an_empty_environment_checks_itself_and_trains(wheel, tmp_path):
     pip = ["-m", "pip", "--quiet", "--disable-pip-version-check"]
     venv.create(tmp_path / "venv", with_pip=True)
     python, bin_folder = tmp_path / "venv/bin/python", tmp_path / "venv/bin"

@@ -9,7 +9,6 @@ import venv
 from pathlib import Path
 
 import pytest
-from built import wheel_in
 from report_runs import row, write_history, write_settings, write_table
 
 from trl_hybrid.report import write_report
@@ -41,11 +40,6 @@ def cpu_seconds():
     """Of the commands that have run; on a busy machine the clock says more."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    return wheel_in(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
