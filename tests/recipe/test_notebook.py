@@ -52,7 +52,7 @@ def test_its_commands_are_taken_with_its_own_settings(notebook, monkeypatch):
 
 
 def test_it_is_small_and_has_been_run(notebook):
-    assert NOTEBOOK.stat().st_size < 200_000
+    assert NOTEBOOK.stat().st_size < 150_000
     nbformat.validate(notebook)
     assert all(cell.outputs for cell in notebook.cells if cell.cell_type == "code" and "!" in cell.source[:1])
 
