@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import subprocess
+import sys
 
 
 # Before anything imports huggingface_hub: a test that reaches for the network fails at once.
@@ -23,6 +25,16 @@ settings.register_profile(
     "mutants", settings.get_profile("offline"), max_examples=30, phases=[Phase.explicit, Phase.generate]
 )
 settings.load_profile("offline")
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """The wheel that is built from the checkout."""
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(command, check=True, timeout=100, capture_output=True)
+    return next(folder.glob("trl_hybrid-*.whl"))
 
 
 @pytest.fixture(scope="module")

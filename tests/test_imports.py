@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from report_runs import write_history, write_settings
 
 
 PACKAGE = Path("trl_hybrid")
@@ -91,13 +92,7 @@ def test_recipes_are_read_in_a_minute(recipe, lines):
 
 @pytest.mark.parametrize(
     "statement",
-    [
-        "import trl_hybrid",
-        "import trl_hybrid.cli",
-        "import trl_hybrid.recipe",
-        "import trl_hybrid.verifier",
-        "import trl_hybrid.rewards",
-    ],
+    [f"import trl_hybrid{room}" for room in ("", ".cli", ".data", ".recipe", ".report", ".rewards", ".verifier")],
 )
 def test_cheap_imports_load_neither_torch_nor_transformers(statement):
     code = f"{statement}; import sys; print({{'torch', 'transformers', 'trl', 'datasets'}} & set(sys.modules))"
@@ -122,7 +117,21 @@ def test_help_is_cheap_fits_a_screen_and_has_an_example(command):
     assert f"  trl-hybrid {command}".rstrip() in "\n".join(text).partition("examples")[2]
 
 
-@pytest.mark.parametrize("module", ["trl_hybrid", "trl_hybrid.recipe"])
+@pytest.mark.parametrize("command", ["verify", "report"])
+def test_what_needs_no_model_runs_without_torch(command, tmp_path):
+    (tmp_path / "answers.jsonl").write_text('{"completion": "It is 12.", "answer": "12"}\n')
+    write_settings(tmp_path)
+    write_history(tmp_path, 4)
+    words = {"verify": ["--completions", str(tmp_path / "answers.jsonl")], "report": [str(tmp_path)]}[command]
+    code = (
+        f"import sys; from trl_hybrid.cli import main; main({[command, *words]})\n"
+        "print({'torch', 'transformers', 'trl', 'datasets', 'accelerate', 'peft'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize("module", ["trl_hybrid", "trl_hybrid.recipe", "trl_hybrid.data", "trl_hybrid.report"])
 def test_every_public_name_is_there(module):
     public = import_module(module)
     assert all(hasattr(public, name) for name in public.__all__)

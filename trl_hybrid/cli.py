@@ -75,7 +75,8 @@ def parse(args: Sequence[str] | None = None) -> argparse.Namespace:
             formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=33),
             allow_abbrev=False,  # what works today would mean something else once there is another option
         )
-        command.add_options(own)
+        if words[:1] == [name]:  # those of others may need packages that this command does without
+            command.add_options(own)
         own.set_defaults(run=command.run)
     if not words:
         parser.print_help()

@@ -1,10 +1,8 @@
 """`trl-hybrid init` gives a folder in which the README's commands work."""
 
-import importlib.util
 import json
 import re
 import subprocess
-import sys
 import venv
 import zipfile
 from pathlib import Path
@@ -72,17 +70,8 @@ def test_a_file_in_its_place_is_one_message(tmp_path, capsys, monkeypatch):
     assert "FOLDER must be a folder" in capsys.readouterr().err
 
 
-def wheel_in(folder):
-    if importlib.util.find_spec("hatchling") is None:
-        pytest.skip("hatchling is not installed")
-    build = ["-m", "pip", "--quiet", "--disable-pip-version-check", "wheel", "--no-deps", "--no-build-isolation"]
-    command = [sys.executable, *build, "--wheel-dir", str(folder), "."]
-    subprocess.run(command, check=True, timeout=100, capture_output=True)
-    return next(folder.glob("trl_hybrid-*.whl"))
-
-
-def test_a_wheel_brings_everything_that_is_copied_and_its_types(tmp_path):
-    names = set(zipfile.ZipFile(wheel_in(tmp_path)).namelist())
+def test_a_wheel_brings_everything_that_is_copied_and_its_types(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
     copied = {str(target.relative_to("x")) for name in SHIPPED for _, target in shipped_files(name, Path("x"))}
     assert "docs/data.md" in copied
     assert {f"trl_hybrid/shipped/{name}" for name in copied} <= names
@@ -91,8 +80,7 @@ def test_a_wheel_brings_everything_that_is_copied_and_its_types(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_wheel_in_an_empty_environment_checks_itself_and_trains(tmp_path):
-    wheel = wheel_in(tmp_path)
+def test_a_wheel_in_an_empty_environment_checks_itself_and_trains(wheel, tmp_path):
     pip = ["-m", "pip", "--quiet", "--disable-pip-version-check"]
     venv.create(tmp_path / "venv", with_pip=True)
     python, bin_folder = tmp_path / "venv/bin/python", tmp_path / "venv/bin"

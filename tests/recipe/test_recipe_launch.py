@@ -21,7 +21,8 @@ from trl_hybrid.recipe.endings import what_is_left
 from trl_hybrid.recipe.folder import RunStart, check_folder, prepare_folder
 from trl_hybrid.recipe.loading import loading_arguments
 from trl_hybrid.runs.folder import newest_whole_checkpoint
-from trl_hybrid.runs.history import RunHistory, read_history
+from trl_hybrid.runs.history import read_history
+from trl_hybrid.runs.history_writer import RunHistory
 
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from trl_hybrid.errors import InputError
-from trl_hybrid.runs.history import RunHistory, read_history
+from trl_hybrid.runs.history import read_history
+from trl_hybrid.runs.history_writer import RunHistory
 
 
 def state(*rows, main=True):

@@ -63,7 +63,7 @@ def add_options(verify: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Grade the completions, write the verdicts and print their shares."""
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     from trl_hybrid.data.golds import find_faults
     from trl_hybrid.verifier import MathVerifier

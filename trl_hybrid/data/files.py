@@ -10,8 +10,10 @@ from typing import Any
 
 from datasets import (
     Dataset,
+    Features,
     IterableDataset,
     ReadInstruction,
+    Value,
     concatenate_datasets,
     get_dataset_split_names,
     load_dataset_builder,
@@ -22,7 +24,7 @@ from datasets.exceptions import DatasetsError
 
 from trl_hybrid.data.columns import column_paths
 from trl_hybrid.data.generated import SPLITS, generated_splits, is_generated
-from trl_hybrid.data.text_rows import FEATURES, ROW, SUFFIXES, parse_row, text_rows
+from trl_hybrid.data.text_rows import ROW, SUFFIXES, parse_row, text_rows
 from trl_hybrid.errors import EMBEDDED_COMMAND, InputError
 from trl_hybrid.runs.folder import relative_path
 
@@ -31,6 +33,9 @@ BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parqu
 
 SAVED, SAVED_SPLITS = ("state.json", "dataset_info.json"), "dataset_dict.json"
 """What `save_to_disk` leaves in the folder of one data set, and of several splits."""
+
+FEATURES = Features({ROW: Value("string")})
+"""Of a data set of text files: see [`~trl_hybrid.data.text_rows`]."""
 
 COLUMNS_OF = 100
 """So many rows of a text file say which columns it has."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from trl_hybrid.verifier import MathVerifier, extract_answer, is_blank
 from trl_hybrid.verifier.equivalence import compare_without_algebra

@@ -15,8 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from datasets import Features, Value
-
 from trl_hybrid.errors import InputError
 
 
@@ -24,8 +22,6 @@ SUFFIXES = (".csv", ".json", ".jsonl")
 
 ROW = "__row__"
 """The only column of such a data set: a row as a JSON object."""
-
-FEATURES = Features({ROW: Value("string")})
 
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 

@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from trl_hybrid.data.text_rows import decoded_lines
 from trl_hybrid.errors import InputError
 
 
@@ -21,8 +22,6 @@ def read_rows(path: Path, needed: Sequence[str], option: str = "--completions") 
         InputError: There is no such file, it is not UTF-8, it holds no rows, or a line is not an object with the
             fields, its `completion` is neither text nor messages, or its `truncated` neither true nor false.
     """
-    from trl_hybrid.data.text_rows import decoded_lines  # with datasets, which takes a second to import
-
     if path.is_dir():
         raise InputError(f"{option} must be a file, {str(path)!r} is a folder. Name a JSONL file in it.")
     if not path.is_file():

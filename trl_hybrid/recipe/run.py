@@ -23,7 +23,7 @@ from trl_hybrid.recipe.say import say
 from trl_hybrid.report import StepLines
 from trl_hybrid.runs.carried_prompt import save_system_prompt
 from trl_hybrid.runs.folder import RUNS, checkpoint_to_resume, goes_on, relative_path
-from trl_hybrid.runs.history import RunHistory
+from trl_hybrid.runs.history_writer import RunHistory
 from trl_hybrid.runs.settings import settings_of
 from trl_hybrid.training.attention import turn_off_cudnn_attention
 from trl_hybrid.training.leaving import leave_together

@@ -1,11 +1,9 @@
 """What a run shows in the terminal: a line a step, accuracies side by side, a few completions."""
 
 import textwrap
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
-from transformers import ProgressCallback
 
 from trl_hybrid.judges import JudgeNames
 
@@ -43,26 +41,6 @@ def cold_start_line(step: int, logs: dict[str, Any]) -> str:
     'step    5 | loss  0.712 | tokens predicted  81 %'
     """
     return f"step {step:4d} | loss {logs['loss']:6.3f} | tokens predicted {_share(logs.get('mean_token_accuracy'))}"
-
-
-class StepLines(ProgressCallback):
-    """The progress bar of a training run, with one readable line each time metrics are logged.
-
-    Args:
-        line: Puts a step and its metrics on a line.
-        needs: The metric without which there is nothing to show.
-    """
-
-    def __init__(
-        self, line: Callable[[int, dict[str, Any]], str] = step_line, needs: str = "hybrid/pass_rate"
-    ) -> None:
-        super().__init__()
-        self.line, self.needs = line, needs
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Write the line; everything else is in the trackers and in `trainer_state.json`."""
-        if self.training_bar is not None and logs and self.needs in logs:
-            self.training_bar.write(self.line(state.global_step, logs))
 
 
 def _share(value: float | None) -> str:

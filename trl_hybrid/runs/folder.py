@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from transformers.trainer_utils import sort_checkpoints
 
 from trl_hybrid.errors import InputError
 
@@ -95,13 +94,19 @@ def newest_whole_checkpoint(folder: Path) -> Path | None:
         The checkpoint's folder, or `None` where there is none.
     """
     left_behind_after = read_json(folder / GOING_BACK).get("step")
-    for checkpoint in map(Path, reversed(sort_checkpoints(str(folder)))):
+    for checkpoint in reversed(checkpoints(folder)):
         if left_behind_after is not None and step_of(checkpoint) > left_behind_after:
             continue
         if is_whole(checkpoint):
             return checkpoint
         logger.warning("The checkpoint %s is not whole and is passed over.", checkpoint)
     return None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the folders of a run's checkpoints, whole or not, oldest first."""
+    found = (path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name))
+    return sorted((path for path in found if path.is_dir()), key=step_of)
 
 
 def step_of(path: Path) -> int:
@@ -132,7 +137,7 @@ def weights_are_whole(folder: Path) -> bool:
     weights = list(folder.glob("*.safetensors"))
     try:
         for file in weights:
-            with safe_open(file, framework="pt"):
+            with safe_open(file, framework="numpy"):
                 pass
     except (OSError, SafetensorError):
         return False
@@ -174,7 +179,7 @@ def checkpoint_to_resume(resume: str | None, folder: Path, max_steps: int = -1) 
     elif not is_whole(Path(resume)):
         raise InputError(
             f"resume_from_checkpoint {resume!r} is no whole checkpoint. Give 'latest', or one of: "
-            f"{', '.join(sort_checkpoints(str(folder))) if folder.is_dir() else 'none there'}."
+            f"{', '.join(map(str, checkpoints(folder))) if folder.is_dir() else 'none there'}."
         )
     step = read_json(Path(resume) / "trainer_state.json")["global_step"]
     finished = read_json(folder / SUMMARY_FILE).get("steps") == step

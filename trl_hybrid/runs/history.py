@@ -1,42 +1,15 @@
-"""What a run writes of itself while it goes on, so that an unfinished or killed one can be looked at."""
+"""The rows that a run logs, on lines of their own, so that an unfinished or killed one can be looked at."""
 
 import json
 import math
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
-
 from trl_hybrid.errors import InputError
-from trl_hybrid.runs.folder import newest_whole_checkpoint, read_json, write_text
+from trl_hybrid.runs.folder import newest_whole_checkpoint, read_json
 
 
 HISTORY_FILE = "history.jsonl"
-
-
-class RunHistory(TrainerCallback):
-    """Write each row that the trainer logs to `history.jsonl`, one line a row, as soon as it is logged.
-
-    A run that goes on from a checkpoint starts with the rows that the checkpoint knows: what an earlier attempt logged
-    after it does not belong to the run.
-
-    Args:
-        folder: The run's folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / HISTORY_FILE
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the rows up to where the run starts: none, or the checkpoint's."""
-        if state.is_world_process_zero:
-            write_text(self.path, "".join(map(history_line, state.log_history)))
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Append the newest row."""
-        if state.is_world_process_zero:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(history_line(state.log_history[-1]))
 
 
 def history_line(row: dict[str, Any]) -> str:

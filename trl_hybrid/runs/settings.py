@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments
-
 from trl_hybrid.runs.folder import package_versions, write_json
 
 
@@ -25,6 +23,8 @@ def settings_of(**groups: Any) -> dict[str, Any]:
     Args:
         **groups: Dataclasses, as `tasks`, `judges`, `model` and `training`.
     """
+    from transformers import TrainingArguments  # with torch, which reading a run does not need
+
     return without_secrets(
         {
             name: group.to_dict() if isinstance(group, TrainingArguments) else asdict(group)
