@@ -16,7 +16,10 @@ PLAN = Path(__file__).resolve().parent.parent / "reward_ablation.yaml"
 BEST_RIVAL = "best_rival"
 """Stands in a regime's arms for the rival that did best in the regime of `best_rival.regime`."""
 
-OF_THE_BENCHMARK = ("rival", "scores", "tuned_as")
+KINDS = ("rival", "scores", "fond_of")
+"""Keys of an arm that say what it is made of."""
+
+OF_THE_BENCHMARK = (*KINDS, "tuned_as")
 """Keys of an arm that are no settings of the trainer."""
 
 Plan = dict[str, Any]
@@ -61,8 +64,9 @@ def settings_of(plan: Plan, run: Run) -> dict[str, Any]:
             wanted = " ".join(regime["tuned_by"])
             raise SystemExit(f"No learning rate is chosen for {tuned!r} yet. Run --regime {wanted} first.")
         training["learning_rate"] = regime["learning_rates"][tuned]
-    kind = {key: arm[key] for key in ("rival", "scores") if key in arm}
-    return {**plan["shared"], "dataset": regime["dataset"], **kind, "training": training}
+    kind = {key: arm[key] for key in KINDS if key in arm}
+    asked = {key: regime[key] for key in ("dataset", "test_rows") if key in regime}
+    return {**plan["shared"], **asked, **kind, "training": training}
 
 
 def choose_learning_rates(plan: Plan, output: Path) -> None:

@@ -145,9 +145,24 @@ class HackingAlarm:
         """
         scores = scores.to(torch.float64)
         wrong = (verdicts == 0.0) & scores.isfinite()
-        if self.fired or not wrong.any():
+        if not wrong.any():
             return False
-        self._steps.append([mean(scores, wrong).item(), deviation(scores, wrong).item(), verdicts.nanmean().item()])
+        return self.hear(mean(scores, wrong).item(), deviation(scores, wrong).item(), verdicts.nanmean().item())
+
+    def hear(self, wrong_mean: float, wrong_deviation: float, pass_rate: float) -> bool:
+        """Take what a step's rows come to, as `update` does: how a run's logged figures are heard again.
+
+        Args:
+            wrong_mean: Of wrong answers' scores.
+            wrong_deviation: Theirs within the step.
+            pass_rate: Share of right answers, in [0, 1].
+
+        Returns:
+            Whether it fires now.
+        """
+        if self.fired:
+            return False
+        self._steps.append([wrong_mean, wrong_deviation, pass_rate])
         self._steps = self._steps[-self.window :]
         self.fired = len(self._steps) == self.window and self._sounds()
         return self.fired
