@@ -10,16 +10,16 @@ from trl_hybrid.hybrid.alarm import HackingAlarm
 
 
 WIDTH = 10
-"""Steps that the pass rate is averaged over before a fall is looked for: 640 answers, 2 points of sampling error."""
+"""Steps that the pass rate is averaged over before a fall is looked for."""
 
-LOST = 0.1
-"""Share of its best that a pass rate has lost in a fall."""
+FALL, ONSET = 0.5, 0.1
+"""Shares of its best that a pass rate has lost when it has fallen, and when it begins to."""
 
 Z_975 = 1.96
 """97.5 % quantile of the normal distribution."""
 
 
-def fall_of(pass_rate: Sequence[float], width: int = WIDTH, lost: float = LOST) -> int | None:
+def fall_of(pass_rate: Sequence[float], width: int = WIDTH, lost: float = FALL) -> int | None:
     """Find the step at which a run's pass rate had fallen for good.
 
     The first step from which on the mean of the last `width` steps stays below `1 - lost` of its best so far, to the
@@ -33,8 +33,8 @@ def fall_of(pass_rate: Sequence[float], width: int = WIDTH, lost: float = LOST) 
     Returns:
         Its number, counted from 1; `None` for a run that did not fall.
 
-    >>> fall_of([0.5, 0.6, 0.5, 0.6, 0.6, 0.4, 0.4], width=2), fall_of([0.5, 0.6, 0.4, 0.4, 0.6, 0.6], width=2)
-    (6, None)
+    >>> fall_of([0.6, 0.6, 0.6, 0.2, 0.2, 0.2], width=2), fall_of([0.6, 0.6, 0.2, 0.2, 0.6, 0.6], width=2)
+    (5, None)
     """
     means = smooth(pass_rate, width)[width - 1 :]
     below = [mean < (1.0 - lost) * max(means[: place + 1]) for place, mean in enumerate(means)]

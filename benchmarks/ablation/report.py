@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ablation.alarm_report import alarm_report
 from ablation.figures import MEASURES, ByArm, Result, compare, edges, mean_curve, mean_of, smooth
 from ablation.plan import Plan, kept_results, tuning_means
+from ablation.tables import markdown
 
 
 def report(plan: Plan, output: Path) -> None:
@@ -17,14 +19,18 @@ def report(plan: Plan, output: Path) -> None:
     if not found:
         raise SystemExit(f"There are no results in {output}. Start without --report to make them.")
     text = "\n\n".join(
-        regime_report(plan, regime, results) + tuning_report(plan, regime, results, output)
+        alarm_report(regime, plan["regimes"][regime], results)
+        if "hacked" in plan["regimes"][regime]
+        else regime_report(plan, regime, results) + tuning_report(plan, regime, results, output)
         for regime, results in found.items()
     )
     (output / "report.md").write_text(f"# Which reward teaches most\n\n{text}\n", encoding="utf-8")
-    draw(found, output / "learning_curves.png", draw_learning)
-    draw(found, output / "reward_hacking.png", draw_hacking)
-    draw(found, output / "hybrid_and_verifier.png", draw_difference)
-    print(f"{text}\n\nWritten: report.md and three pictures in {output}")
+    compared = {regime: results for regime, results in found.items() if "hacked" not in plan["regimes"][regime]}
+    if compared:
+        draw(compared, output / "learning_curves.png", draw_learning)
+        draw(compared, output / "reward_hacking.png", draw_hacking)
+        draw(compared, output / "hybrid_and_verifier.png", draw_difference)
+    print(f"{text}\n\nWritten: report.md and the pictures in {output}")
 
 
 def regime_report(plan: Plan, regime: str, results: ByArm) -> str:
@@ -116,19 +122,6 @@ def target_line(plan: Plan, regime: str, results: ByArm) -> str:
         f"Target, hybrid within {100 * target:.0f} points of the best arm ({MEASURES[name]}): the best is {best}, "
         f"the gap {100 * gap:+.1f}: {met}."
     )
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a Markdown table.
-
-    >>> print(markdown(["arm", "n"], [["sum", "5"]]))
-    | arm | n |
-    |---|---|
-    | sum | 5 |
-    """
-    lines = [header, ["---"] * len(header), *rows]
-    texts = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([texts[0], texts[1].replace(" ", ""), *texts[2:]])
 
 
 def draw(found: dict[str, ByArm], path: Path, panel: Callable[[Any, ByArm], None]) -> None:
