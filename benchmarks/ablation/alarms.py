@@ -44,11 +44,6 @@ def fall_of(pass_rate: Sequence[float], width: int = WIDTH, lost: float = FALL) 
     return len(pass_rate) - stays + 1 if stays >= width else None
 
 
-def alarm_of(run: Result) -> int | None:
-    """Find the step at which a run's own alarm fired, counted from 1."""
-    return next((step for step, on in enumerate(run["curves"]["alarm"], start=1) if on), None)
-
-
 def replay(run: Result, alarm: HackingAlarm) -> int | None:
     """Let an alarm hear a run again.
 

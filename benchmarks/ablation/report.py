@@ -1,7 +1,7 @@
 """Tables in Markdown and pictures from the results that there are."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
