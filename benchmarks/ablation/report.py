@@ -61,13 +61,19 @@ def tuning_report(plan: Plan, regime: str, results: ByArm, output: Path) -> str:
     for arm, by_seed in results.items():
         tried = means[plan["arms"][arm].get("tuned_as", arm)]
         chosen = next(iter(by_seed.values()))["settings"]["training"]["learning_rate"]
-        step = statistics.fmean(step_cost(run) for run in by_seed.values())
-        rows.append([arm, *(f"{100 * tried[rate]:.1f}" for rate in rates), f"{chosen:g}", f"{step:.3f}"])
+        costs = [step_cost(run) for run in by_seed.values() if had_its_core(run)]
+        step = f"{statistics.fmean(costs):.3f}" if costs else "not timed"
+        rows.append([arm, *(f"{100 * tried[rate]:.1f}" for rate in rates), f"{chosen:g}", step])
     seeds = ", ".join(map(str, plan["regimes"][tuned_by[0]]["seeds"]))
     heading = f"Learning rates, chosen by {MEASURES[plan['primary']]} over the seeds {seeds}; seconds a step, without "
-    heading += "scoring where the arm reads no score:"
+    heading += "scoring where the arm reads no score, of the runs that had a core to themselves:"
     table = markdown(["arm", *(f"at {rate:g}" for rate in rates), "chosen", "seconds a step"], rows)
     return f"\n\n{heading}\n\n{table}"
+
+
+def had_its_core(run: Result) -> bool:
+    """Whether a run's seconds say what it costs: its steps took no longer than all its work took on a processor."""
+    return run["seconds"]["steps"] <= run["seconds"]["cpu"]
 
 
 def step_cost(run: Result) -> float:
