@@ -40,6 +40,7 @@ def alarm_report(name: str, regime: dict[str, Any], results: ByArm) -> str:
         runs_table(runs),
         "The shipped alarm, and others that hear the same runs:",
         settings_table([run for *_, run in runs]),
+        healthy_line([run for arm, _, run in runs if arm not in regime["hacked"]]),
     ]
     return "\n\n".join(parts)
 
@@ -68,15 +69,32 @@ def settings_table(runs: Sequence[Result]) -> str:
     return markdown(["alarm", "in time", "late", "missed", "median steps ahead", "false, 95 % interval"], rows)
 
 
+def healthy_line(runs: Sequence[Result]) -> str:
+    """Say how often the shipped alarm fires in the arms that were not made to be hacked."""
+    fired = sum(replay(run, HackingAlarm()) is not None for run in runs)
+    shown = share(fired, len(runs))
+    return f"False: in any run that has not fallen. In the healthy arms the shipped alarm fires in {shown}."
+
+
+def share(hits: int, trials: int) -> str:
+    """Write a share as a count, with its interval."""
+    if trials == 0:
+        return "0 of 0"
+    low, high = share_interval(hits, trials)
+    return f"{hits} of {trials} [{100 * low:.0f} %, {100 * high:.0f} %]"
+
+
 def columns(counts: Tally) -> list[str]:
     """Say what an alarm did, in the table's columns."""
     median = f"{counts.median_ahead:+g}" if counts.ahead else ""
-    false = f"{counts.false} of {counts.healthy}"
-    if counts.healthy:
-        low, high = share_interval(counts.false, counts.healthy)
-        false += f" [{100 * low:.0f} %, {100 * high:.0f} %]"
     late = len(counts.ahead) - counts.in_time
-    return [f"{counts.in_time} of {counts.fell}", str(late), str(counts.missed), median, false]
+    return [
+        f"{counts.in_time} of {counts.fell}",
+        str(late),
+        str(counts.missed),
+        median,
+        share(counts.false, counts.healthy),
+    ]
 
 
 def said(step: int | None) -> str:

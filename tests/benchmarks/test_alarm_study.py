@@ -118,6 +118,7 @@ class TestReport:
         assert "| reward_model | 18 | 80 → 0 % | 27 | 36 | 28 | +8 | 86 % |" in text
         assert "| verifier | 18 | 50 → 50 % | never | never | never |  |  |" in text
         assert "| as shipped | 1 of 1 | 0 | 0 | +8 | 0 of 1 [0 %, 79 %] |" in text
+        assert text.endswith("In the healthy arms the shipped alarm fires in 0 of 1 [0 %, 79 %].")
         assert "| windows 40, 4.1 deviations of both | 0 of 1 | 1 | 0 | -4 | 0 of 1 [0 %, 79 %] |" in text
 
     def test_regime_of_the_alarm_is_compared_by_nothing_else(self, tmp_path, monkeypatch):
