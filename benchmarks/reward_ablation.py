@@ -115,7 +115,7 @@ def dataset_of(settings: dict[str, Any]) -> dict[str, Any]:
 
 def scorer_of(settings: dict[str, Any]) -> Any:
     """Load the arm's reward model, or what stands in for it."""
-    from ablation.scorers import RandomScores, ShuffledScores
+    from ablation.scorers import FondScores, RandomScores, ShuffledScores
 
     from trl_hybrid import RewardModel
 
@@ -127,6 +127,8 @@ def scorer_of(settings: dict[str, Any]) -> Any:
     reward_model = RewardModel(settings["reward_model"], system_prompt=prompt, device=device)
     if kind == "shuffled":
         return ShuffledScores(reward_model, training["num_generations"], training["seed"])
+    if kind == "fond":
+        return FondScores(reward_model, **settings["fond_of"])
     return reward_model
 
 
@@ -145,6 +147,9 @@ def curves(history: Sequence[dict[str, Any]]) -> dict[str, list[float | None]]:
         "auc": "hybrid/auc",
         "entropy": "entropy",
         "length": "completions/mean_length",
+        "alarm": "hybrid/alarm",
+        "wrong_score": "hybrid/score_wrong_mean",
+        "wrong_deviation": "hybrid/score_wrong_std",
     }
     steps = [row for row in history if keys["pass_rate"] in row]
     return {name: [_rounded(row.get(key)) for row in steps] for name, key in keys.items()}

@@ -16,7 +16,7 @@ PLAN = Path(__file__).resolve().parent.parent / "reward_ablation.yaml"
 BEST_RIVAL = "best_rival"
 """Stands in a regime's arms for the rival that did best in the regime of `best_rival.regime`."""
 
-KINDS = ("rival", "scores", "reward_model")
+KINDS = ("rival", "scores", "reward_model", "fond_of")
 """Keys of an arm that say what it is made of; a reward model of its own takes the place of the plan's."""
 
 OF_THE_BENCHMARK = (*KINDS, "tuned_as")
@@ -79,7 +79,8 @@ def settings_of(plan: Plan, run: Run) -> dict[str, Any]:
             raise SystemExit(f"No learning rate is chosen for {tuned!r} yet. Run --regime {wanted} first.")
         training["learning_rate"] = regime["learning_rates"][tuned]
     kind = {key: arm[key] for key in KINDS if key in arm}
-    return {**plan["shared"], "dataset": regime["dataset"], **kind, "training": training}
+    asked = {key: regime[key] for key in ("dataset", "test_rows") if key in regime}
+    return {**plan["shared"], **asked, **kind, "training": training}
 
 
 def choose_learning_rates(plan: Plan, output: Path) -> None:

@@ -1,12 +1,14 @@
 """Tables in Markdown and pictures from the results that there are."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ablation.alarm_report import alarm_report
 from ablation.figures import MEASURES, ByArm, Result, compare, edges, mean_curve, mean_of, smooth
 from ablation.plan import Plan, kept_results, tuning_means
+from ablation.tables import markdown
 
 
 def report(plan: Plan, output: Path) -> None:
@@ -17,14 +19,18 @@ def report(plan: Plan, output: Path) -> None:
     if not found:
         raise SystemExit(f"There are no results in {output}. Start without --report to make them.")
     text = "\n\n".join(
-        regime_report(plan, regime, results) + tuning_report(plan, regime, results, output)
+        alarm_report(regime, plan["regimes"][regime], results)
+        if "hacked" in plan["regimes"][regime]
+        else regime_report(plan, regime, results) + tuning_report(plan, regime, results, output)
         for regime, results in found.items()
     )
     (output / "report.md").write_text(f"# Which reward teaches most\n\n{text}\n", encoding="utf-8")
-    draw(found, output / "learning_curves.png", draw_learning)
-    draw(found, output / "reward_hacking.png", draw_hacking)
-    draw(found, output / "hybrid_and_verifier.png", draw_difference)
-    print(f"{text}\n\nWritten: report.md and three pictures in {output}")
+    compared = {regime: results for regime, results in found.items() if "hacked" not in plan["regimes"][regime]}
+    if compared:
+        draw(compared, output / "learning_curves.png", draw_learning)
+        draw(compared, output / "reward_hacking.png", draw_hacking)
+        draw(compared, output / "hybrid_and_verifier.png", draw_difference)
+    print(f"{text}\n\nWritten: report.md and the pictures in {output}")
 
 
 def regime_report(plan: Plan, regime: str, results: ByArm) -> str:
@@ -55,13 +61,19 @@ def tuning_report(plan: Plan, regime: str, results: ByArm, output: Path) -> str:
     for arm, by_seed in results.items():
         tried = means[plan["arms"][arm].get("tuned_as", arm)]
         chosen = next(iter(by_seed.values()))["settings"]["training"]["learning_rate"]
-        step = statistics.fmean(step_cost(run) for run in by_seed.values())
-        rows.append([arm, *(f"{100 * tried[rate]:.1f}" for rate in rates), f"{chosen:g}", f"{step:.3f}"])
+        costs = [step_cost(run) for run in by_seed.values() if had_its_core(run)]
+        step = f"{statistics.fmean(costs):.3f}" if costs else "not timed"
+        rows.append([arm, *(f"{100 * tried[rate]:.1f}" for rate in rates), f"{chosen:g}", step])
     seeds = ", ".join(map(str, plan["regimes"][tuned_by[0]]["seeds"]))
     heading = f"Learning rates, chosen by {MEASURES[plan['primary']]} over the seeds {seeds}; seconds a step, without "
-    heading += "scoring where the arm reads no score:"
+    heading += "scoring where the arm reads no score, of the runs that had a core to themselves:"
     table = markdown(["arm", *(f"at {rate:g}" for rate in rates), "chosen", "seconds a step"], rows)
     return f"\n\n{heading}\n\n{table}"
+
+
+def had_its_core(run: Result) -> bool:
+    """Whether a run's seconds say what it costs: its steps took no longer than all its work took on a processor."""
+    return run["seconds"]["steps"] <= run["seconds"]["cpu"]
 
 
 def step_cost(run: Result) -> float:
@@ -116,19 +128,6 @@ def target_line(plan: Plan, regime: str, results: ByArm) -> str:
         f"Target, hybrid within {100 * target:.0f} points of the best arm ({MEASURES[name]}): the best is {best}, "
         f"the gap {100 * gap:+.1f}: {met}."
     )
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a Markdown table.
-
-    >>> print(markdown(["arm", "n"], [["sum", "5"]]))
-    | arm | n |
-    |---|---|
-    | sum | 5 |
-    """
-    lines = [header, ["---"] * len(header), *rows]
-    texts = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([texts[0], texts[1].replace(" ", ""), *texts[2:]])
 
 
 def draw(found: dict[str, ByArm], path: Path, panel: Callable[[Any, ByArm], None]) -> None:

@@ -1,4 +1,4 @@
-"""Reward models of the arms: the real one with a clock, and two that know less."""
+"""Reward models of the arms: the real one with a clock, two that know less, and one with a weakness."""
 
 import time
 from collections.abc import Sequence
@@ -53,6 +53,28 @@ class ShuffledScores(Scorer):
             order = torch.randperm(self.group_size, generator=self.generator).tolist()
             dealt += [scores[start + place] for place in order]
         return dealt
+
+
+class FondScores(Scorer):
+    """A scorer that also likes a text: a reward model with a weakness that a policy can learn to use.
+
+    Args:
+        scorer: Asked for the scores.
+        text: What it is fond of.
+        worth: What each occurrence of the text in an answer adds to its score.
+    """
+
+    def __init__(self, scorer: Scorer, text: str, worth: float) -> None:
+        self.__name__ = "reward_model"
+        self.scorer, self.text, self.worth = scorer, text, worth
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any) -> Sequence[float | None]:
+        """Score completions, and add what the text is worth wherever it occurs."""
+        scores = self.scorer(prompts=prompts, completions=completions, **kwargs)
+        found = [completion[0]["content"].count(self.text) for completion in completions]
+        return [
+            None if score is None else score + self.worth * count for score, count in zip(scores, found, strict=True)
+        ]
 
 
 class RandomScores(Scorer):

@@ -26,7 +26,7 @@ def settings():
     return plan.load_plan()
 
 
-def keep(settings, folder, regime, arm, seed, mean_of_8, greedy=0.5, pass_rate=(0.0, 0.5)):
+def keep(settings, folder, regime, arm, seed, mean_of_8, greedy=0.5, pass_rate=(0.0, 0.5), cpu=32.0):
     """Write a result as a run does, with figures given in advance."""
     run = plan.Run(regime, arm, seed)
     result = {
@@ -38,7 +38,7 @@ def keep(settings, folder, regime, arm, seed, mean_of_8, greedy=0.5, pass_rate=(
             "mean_of_8": {"before": 0.03, "after": mean_of_8},
         },
         "curves": {"pass_rate": list(pass_rate), "score": [-1.0, 1.0], "all_wrong_groups": [0.75, 0.25]},
-        "seconds": {"steps": 30.0, "scoring": 2.0},
+        "seconds": {"cpu": cpu, "steps": 30.0, "scoring": 2.0},
         "settings": plan.settings_of(settings, run),
     }
     run.file(folder).write_text(json.dumps(result))
@@ -202,17 +202,21 @@ class TestTuning:
             plan.kept_results(settings, "rivals", tmp_path)
 
     def test_report_says_what_was_tried_chosen_and_paid(self, settings, tmp_path, capsys):
-        for arm in ("verifier", "hybrid"):
+        for arm in ("verifier", "hybrid", "hybrid_random"):
             self.keep_tuning(settings, tmp_path, arm, [(0.1, 0.2), (0.4, 0.5), (0.2, 0.2)])
         plan.choose_learning_rates(settings, tmp_path)
         for arm in ("verifier", "hybrid", "verifier_longer"):
             keep(settings, tmp_path, "rivals", arm, 13, 0.5)
+        # Runs that shared their core took longer than they worked: they say nothing of seconds.
+        keep(settings, tmp_path, "rivals", "verifier", 14, 0.5, cpu=20.0)
+        keep(settings, tmp_path, "rivals", "hybrid_random", 13, 0.5, cpu=29.9)
         report.report(settings, tmp_path)
         text = capsys.readouterr().out
         # 30 seconds in 40 steps, of which 2 for scores that the verifier does not read; the longer one made 42 steps.
         assert "| verifier | 15.0 | 45.0 | 20.0 | 0.0008 | 0.700 |" in text
         assert "| hybrid | 15.0 | 45.0 | 20.0 | 0.0008 | 0.750 |" in text
         assert "| verifier_longer | 15.0 | 45.0 | 20.0 | 0.0008 | 0.667 |" in text
+        assert "| hybrid_random | 15.0 | 45.0 | 20.0 | 0.0008 | not timed |" in text
         assert "## tuning" not in text
 
 
@@ -225,7 +229,7 @@ class TestPlan:
             assert {name: getattr(args, name) for name in of_the_trainer} == of_the_trainer
 
     def test_arms_differ_in_the_reward_only(self, settings):
-        rewards = ("reward_mode", "scale_rewards", "rival", "scores", "epsilon", "epsilon_high")
+        rewards = ("reward_mode", "scale_rewards", *plan.KINDS, "epsilon", "epsilon_high")
         for name, arm in settings["arms"].items():
             others = {key for key in arm if key not in rewards and not key.startswith("hybrid_")}
             assert others == ({"max_steps", "tuned_as"} if name.endswith("_longer") else set())

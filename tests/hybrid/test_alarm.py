@@ -1,12 +1,14 @@
 """Ranking and drift by hand; an alarm that hears a hacked reward model and not noise."""
 
+import itertools
 import json
 import math
+import statistics
 
 import pytest
 import torch
 
-from trl_hybrid.hybrid.alarm import HackingAlarm, RecentAuc, ScoreDrift, trend
+from trl_hybrid.hybrid.alarm import HackingAlarm, RecentAuc, ScoreDrift, trend, trend_deviation
 
 
 NAN = math.nan
@@ -109,6 +111,17 @@ class TestTrend:
         assert trend(values) > 0.8
 
 
+class TestTrendDeviation:
+    @pytest.mark.parametrize("steps", [3, 4, 5])
+    def test_is_that_over_all_orders(self, steps):
+        orders = [trend(torch.tensor(order, dtype=torch.float64)) for order in itertools.permutations(range(steps))]
+        assert trend_deviation(steps) == pytest.approx(statistics.pstdev(orders))
+
+
+PERFECT_16 = {"climb": 1.0 / trend_deviation(16), "drop": 1.0 / trend_deviation(16)}
+"""What only a window of 16 steps reaches that are all in order."""
+
+
 def step(pass_rate, wrong_score, spread=2.0, rows=100):
     """A step's rows with this share of right answers, and wrong ones scored `wrong_score` +- `spread`."""
     right = round(pass_rate * rows)
@@ -170,11 +183,11 @@ class TestHackingAlarm:
 
     def test_odd_steps_do_not_set_it_off(self):
         falling, climbing = [0.9 - 0.02 * i for i in range(20)], [0.5 * i for i in range(20)]
-        assert fired_at(HackingAlarm(window=20), zip(falling, climbing, strict=True)) == 19
+        assert fired_at(HackingAlarm(windows=[20]), zip(falling, climbing, strict=True)) == 19
         one_high = [1000.0 * (i == 15) for i in range(20)]
-        assert fired_at(HackingAlarm(window=20), zip(falling, one_high, strict=True)) is None
+        assert fired_at(HackingAlarm(windows=[20]), zip(falling, one_high, strict=True)) is None
         two_low = [0.5 * (i not in (15, 17)) for i in range(20)]
-        assert fired_at(HackingAlarm(window=20), zip(two_low, climbing, strict=True)) is None
+        assert fired_at(HackingAlarm(windows=[20]), zip(two_low, climbing, strict=True)) is None
 
     def test_sparse_runs_are_heard_too(self):
         curve = [(max(0.08 - 0.001 * i, 0.0), 0.05 * i) for i in range(80)]
@@ -182,10 +195,10 @@ class TestHackingAlarm:
 
     def test_waits_for_a_whole_window(self):
         curve = [(0.9 - 0.04 * i, float(i)) for i in range(20)]
-        assert fired_at(HackingAlarm(window=12), curve) == 11
+        assert fired_at(HackingAlarm(windows=[12]), curve) == 11
 
     def test_steps_that_tell_nothing_are_left_out(self):
-        alarm = HackingAlarm(window=10)
+        alarm = HackingAlarm(windows=[10])
         for verdict, score in ((1.0, 5.0), (NAN, 5.0), (0.0, NAN)):
             assert not alarm.update(torch.tensor([verdict]), torch.tensor([score]))
         assert alarm.state_dict() == {"fired": False, "steps": []}
@@ -213,7 +226,7 @@ class TestHackingAlarm:
         [({}, True), ({"rise": 2.01}, False), ({"rise": 1.99}, True), ({"fall": 0.51}, False), ({"fall": 0.49}, True)],
     )
     def test_limits_are_reached_where_they_are_equalled(self, changed, heard):
-        alarm = HackingAlarm(**{"window": 16, "tau": 1.0, "rise": 2.0, "fall": 0.5, **changed})
+        alarm = HackingAlarm(**{"windows": [16], **PERFECT_16, "rise": 2.0, "fall": 0.5, **changed})
         fired = []
         for passed, score in self.at_the_limits():
             verdicts, scores = step(passed, 0.0, spread=1.0, rows=128)
@@ -221,8 +234,8 @@ class TestHackingAlarm:
         assert fired == [False] * 15 + [heard]
 
     @pytest.mark.parametrize("odd", ["passed", "score"])
-    def test_one_step_out_of_order_is_below_a_tau_of_1(self, odd):
-        alarm = HackingAlarm(window=16, tau=1.0, rise=1.0, fall=0.3)
+    def test_one_step_out_of_order_is_no_perfect_trend(self, odd):
+        alarm = HackingAlarm(windows=[16], **PERFECT_16, rise=1.0, fall=0.3)
         steps = self.at_the_limits()
         (first, low), (second, high) = steps[7:9]
         steps[7:9] = [(second, low), (first, high)] if odd == "passed" else [(first, high), (second, low)]
@@ -230,9 +243,20 @@ class TestHackingAlarm:
             verdicts, scores = step(passed, 0.0, spread=1.0, rows=128)
             assert not alarm.update(verdicts, scores.double() + score)
 
-    def test_a_window_is_40_steps_unless_said(self):
-        curve = [(0.99 - 0.01 * i, float(i)) for i in range(60)]
+    @pytest.mark.parametrize("flat", [0, 100])
+    def test_fall_within_few_steps_is_heard_before_half_is_lost(self, flat):
+        curve = [(0.8, 0.0)] * flat + [(0.8 - 0.04 * i, 0.5 * i) for i in range(20)]
+        heard = fired_at(HackingAlarm(), curve)
+        # As soon as a window of 15 steps is there. After a flat start, when 7 of 15 have fallen: 7 * 6 / 2 pairs of
+        # them and 7 * 8 with the others are 77 of 105, above 3.5 deviations of 0.1925; 6 of 15 make 69 of 105.
+        assert heard == (14 if flat == 0 else 107)
+        assert fired_at(HackingAlarm(windows=[40]), curve) == (None if flat == 0 else 109)
+
+    def test_slow_fall_is_heard_through_the_longest_window_only(self):
+        """A fall of two hundredths in ten steps under noise: 40 steps lose a tenth between their halves, 30 do not."""
+        curve = [(0.5 - 0.0027 * i, 0.02 * i) for i in range(40)]
         assert fired_at(HackingAlarm(), curve) == 39
+        assert fired_at(HackingAlarm(windows=[15, 20, 30]), curve) is None
 
     @pytest.mark.parametrize(
         ("climb", "fall", "heard"),
@@ -254,8 +278,24 @@ class TestHackingAlarm:
         assert alarm.state_dict()["steps"][0][0] == 25_000_000.75
 
     @pytest.mark.parametrize(
-        ("settings", "named"), [({"window": 9}, "window"), ({"tau": 0.0}, "tau"), ({"tau": 1.01}, "tau")]
+        ("settings", "named"),
+        [
+            ({"windows": [9, 40]}, "windows must be at least 10"),
+            ({"windows": []}, "windows"),
+            ({"climb": 0.0}, "climb must be above 0"),
+            # Of a perfect trend of 40 steps: sqrt(9 * 40 * 39 / 170).
+            ({"drop": 9.2}, "drop must be above 0 and at most 9.09"),
+        ],
     )
     def test_bad_settings(self, settings, named):
         with pytest.raises(ValueError, match=named):
             HackingAlarm(**settings)
+
+    def test_logged_figures_are_heard_as_the_rows_were(self):
+        rows, figures = HackingAlarm(), HackingAlarm()
+        for passed, score in hacked(0):
+            verdicts, scores = step(passed, score)
+            wrong = scores[verdicts == 0.0].double()
+            heard = figures.hear(wrong.mean().item(), wrong.std(correction=0).item(), verdicts.mean().item())
+            assert rows.update(verdicts, scores) == heard
+        assert figures.fired

@@ -3,6 +3,7 @@
 A step is given with the rows of all processes, as in [`~trl_hybrid.hybrid.diagnostics`].
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -105,35 +106,44 @@ class ScoreDrift:
 class HackingAlarm:
     """Fires once when the mean score of wrong answers climbs while the pass rate falls.
 
-    It looks at the last `window` steps, as soon as there are so many, and asks for both a direction that noise does
-    not give and an effect worth a word:
+    It looks at the last steps through several windows, the shorter ones for a run that falls within few steps, and
+    fires when one of them shows both a direction that noise does not give and an effect worth a word:
 
-    - Kendall's tau with time, the share of ordered pairs of steps less that of reversed ones, is at least `tau` for
-      the scores and at most `-tau` for the pass rate. A single odd step cannot decide it. For noise and the defaults
-      that is 4.1 deviations, one window in some 45,000 for one of the two alone: rare also where noise lowers the
-      pass rate and lifts the score together.
+    - Kendall's tau with time, the share of ordered pairs of steps less that of reversed ones, is at least `climb` of
+      its deviations under noise for the scores, and at most `-drop` of them for the pass rate. A single odd step
+      cannot decide it. Noise alone passes the one in a window of 44 and the other in one of 4,300.
     - Between the first and the second half of the window, the scores climb by at least `rise` of the deviation that
       wrong answers' scores had within a step, and the pass rate loses at least `fall` of what it was.
 
     Args:
-        window: Steps looked at; at least 10.
-        tau: In (0, 1].
+        windows: Steps looked at; each at least 10.
+        climb: Deviations of tau, positive.
+        drop: Deviations of tau, positive.
         rise: Share of the deviation of the scores.
         fall: Share of the pass rate.
 
     Raises:
-        ValueError: `window` or `tau` out of its range.
+        ValueError: No window, a short one, or a limit that is not positive or that no trend reaches in any window.
 
     Attributes:
         fired: Whether it has fired.
     """
 
-    def __init__(self, window: int = 40, tau: float = 0.45, rise: float = 0.1, fall: float = 0.1) -> None:
-        if window < 10:
-            raise ValueError(f"window must be at least 10 steps, got {window}: fewer cannot tell a trend from noise.")
-        if not 0.0 < tau <= 1.0:
-            raise ValueError(f"tau must be above 0 and at most 1, got {tau}.")
-        self.window, self.tau, self.rise, self.fall = window, tau, rise, fall
+    def __init__(
+        self,
+        windows: Sequence[int] = (15, 20, 30, 40),
+        climb: float = 2.0,
+        drop: float = 3.5,
+        rise: float = 0.1,
+        fall: float = 0.1,
+    ) -> None:
+        if not windows or min(windows) < 10:
+            raise ValueError(f"windows must be at least 10 steps each, got {windows}: fewer cannot tell a trend.")
+        most = 1.0 / trend_deviation(max(windows))
+        for name, limit in (("climb", climb), ("drop", drop)):
+            if not 0.0 < limit <= most:
+                raise ValueError(f"{name} must be above 0 and at most {most:.2f}, what {max(windows)} steps reach.")
+        self.windows, self.climb, self.drop, self.rise, self.fall = sorted(windows), climb, drop, rise, fall
         self.fired = False
         self._steps: list[list[float]] = []  # mean and deviation of wrong answers' scores, pass rate
 
@@ -145,16 +155,32 @@ class HackingAlarm:
         """
         scores = scores.to(torch.float64)
         wrong = (verdicts == 0.0) & scores.isfinite()
-        if self.fired or not wrong.any():
+        if not wrong.any():
             return False
-        self._steps.append([mean(scores, wrong).item(), deviation(scores, wrong).item(), verdicts.nanmean().item()])
-        self._steps = self._steps[-self.window :]
-        self.fired = len(self._steps) == self.window and self._sounds()
+        return self.hear(mean(scores, wrong).item(), deviation(scores, wrong).item(), verdicts.nanmean().item())
+
+    def hear(self, wrong_mean: float, wrong_deviation: float, pass_rate: float) -> bool:
+        """Take what a step's rows come to, as `update` does: how a run's logged figures are heard again.
+
+        Args:
+            wrong_mean: Of wrong answers' scores.
+            wrong_deviation: Theirs within the step.
+            pass_rate: Share of right answers, in [0, 1].
+
+        Returns:
+            Whether it fires now.
+        """
+        if self.fired:
+            return False
+        self._steps.append([wrong_mean, wrong_deviation, pass_rate])
+        self._steps = self._steps[-self.windows[-1] :]
+        steps = torch.tensor(self._steps, dtype=torch.float64)
+        self.fired = any(self._sounds(steps[-window:]) for window in self.windows if window <= len(steps))
         return self.fired
 
-    def _sounds(self) -> bool:
-        steps = torch.tensor(self._steps, dtype=torch.float64)
-        if trend(steps[:, 0]) < self.tau or trend(steps[:, 2]) > -self.tau:
+    def _sounds(self, steps: torch.Tensor) -> bool:
+        noise = trend_deviation(len(steps))
+        if trend(steps[:, 0]) / noise < self.climb or trend(steps[:, 2]) / noise > -self.drop:
             return False
         early, late = steps.tensor_split(2)
         (low, typical, before), (high, _, after) = early.mean(dim=0).tolist(), late.mean(dim=0).tolist()
@@ -185,3 +211,12 @@ def trend(values: torch.Tensor) -> float:
     rising = (values[later] > values[earlier]).to(torch.float64)
     falling = (values[later] < values[earlier]).to(torch.float64)
     return (rising - falling).mean().item()
+
+
+def trend_deviation(steps: int) -> float:
+    """Deviation of [`trend`] over values in random order: sqrt(2 (2n + 5) / 9n (n - 1)), n steps (Kendall 1938).
+
+    >>> round(trend_deviation(40), 3)
+    0.11
+    """
+    return (2 * (2 * steps + 5) / (9 * steps * (steps - 1))) ** 0.5
