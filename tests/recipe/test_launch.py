@@ -92,7 +92,7 @@ class TestMainJob:
         shown = launch([*RECIPE, *short]).stdout
         summary = json.loads((folder / "summary.json").read_text())
         assert set(summary["accuracy"]) == {"greedy", "mean_of_8"}
-        assert set(summary["accuracy"]["greedy"]) == {"before", "after"}
+        assert set(summary["accuracy"]["greedy"]) == {"before", "after", "change", "low", "high"}
         assert summary["test_file"] == "data/addition/test.jsonl"
         assert summary["steps"] == 2
         assert {"curves.png", "report.html", "adapter_model.safetensors", "checkpoint-2"} <= {
