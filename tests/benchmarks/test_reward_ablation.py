@@ -253,6 +253,29 @@ class TestPlan:
             plan.kept_results(settings, "sparse", tmp_path)
 
 
+class TestTheOtherPlan:
+    """SmolLM2's study, at each of its sizes."""
+
+    @pytest.fixture(params=[None, "quick", "larger"])
+    def sized(self, request):
+        return plan.load_plan(SCRIPT.parent / "smollm2_study.yaml", request.param)
+
+    def test_every_run_has_settings_that_the_trainer_takes(self, sized, tmp_path):
+        for arm in sized["regimes"]["study"]["arms"]:
+            training = plan.settings_of(sized, plan.Run("study", arm, 2))["training"]
+            args = HybridGRPOConfig(str(tmp_path), **{**training, "use_cpu": True, "bf16": False})
+            assert args.max_steps == training["max_steps"]
+
+    def test_an_arm_may_have_a_reward_model_of_its_own(self, sized):
+        own, near = (plan.settings_of(sized, plan.Run("study", arm, 2)) for arm in ("hybrid", "hybrid_near"))
+        assert near["reward_model"] == "runs/reward-model-near" != own["reward_model"]
+        assert {**near, "reward_model": None} == {**own, "reward_model": None}
+
+    def test_a_size_that_a_plan_does_not_have_is_refused(self):
+        with pytest.raises(SystemExit, match="no section 'larger'"):
+            plan.load_plan(size="larger")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_quick_trains_resumes_and_reports(tmp_path):
