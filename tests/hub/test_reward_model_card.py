@@ -51,3 +51,9 @@ def test_whose_answers_were_learned_is_told(make):
 
 def test_answers_from_files_are_said_to_be(make):
     assert "by models whose answers were given as files." in make(samples=["mine.jsonl"]).text
+
+
+@pytest.mark.parametrize("near_misses", [True, False])
+def test_near_misses_among_the_pairs_are_said(make, near_misses):
+    said = "and nobody's preferences are in it. Two wrong numbers were pairs too, the nearer to the gold as the better"
+    assert (said in make(near_misses=near_misses).text) is near_misses

@@ -99,14 +99,38 @@ def test_without_repeats_or_a_start_transformers_is_left_alone(prompts):
 
 def test_a_model_that_it_cannot_serve_is_left_alone():
     other = GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=8, n_layer=1, n_head=2))
-    static, tuned = llama(), get_peft_model(llama(), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
-    static.generation_config.cache_implementation = "static"
-    for model in (other, static, tuned):
+    tuned = get_peft_model(llama(), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
+    for model in (other, tuned):
         assert not can_prefill_once(model)
         with prompts_prefilled_once(model):
             assert "generate" not in model.__dict__
     assert can_prefill_once(llama())
     assert can_prefill_once(with_adapter())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"num_beams": 2}, {"num_return_sequences": 2, "do_sample": True}, {"cache_implementation": "static"},
+     {"use_cache": False}],
+    ids=str,
+)  # fmt: skip
+def test_what_repeats_rows_or_brings_its_own_cache_is_left_to_transformers(settings):
+    model = llama()
+    model.get_output_embeddings().weight.data.mul_(40)
+    expected = answers(model, **settings)
+    shapes = widths(model)
+    with prompts_prefilled_once(model):
+        assert answers(model, **settings).tolist() == expected.tolist()
+    assert shapes[0][0] >= len(PROMPTS)
+
+
+def test_rows_that_are_given_otherwise_are_left_to_transformers():
+    model, ids = llama(), torch.tensor([[5, 6, 7], [5, 6, 7]])
+    config = GenerationConfig(max_new_tokens=3, eos_token_id=1, pad_token_id=0)
+    expected = model.generate(ids, generation_config=config)
+    with prompts_prefilled_once(model):
+        assert torch.equal(model.generate(ids, generation_config=config), expected)
+        assert torch.equal(model.generate(input_ids=ids, generation_config=config), expected)
 
 
 def test_a_generate_of_the_users_own_is_there_again_afterwards():

@@ -228,6 +228,12 @@ class TestHeldOutAccuracy:
         elsewhere = tmp_path / "elsewhere"
         assert self.resumed(first_run / "checkpoint-2", tasks, elsewhere) == {"before": 0.25, "after": 0.875}
 
+    def test_a_file_of_an_earlier_version_is_no_figure_and_no_fault(self, first_run, tasks):
+        file = first_run / "accuracy_before.json"
+        kept = json.loads(file.read_text())
+        file.write_text(json.dumps({"problems": kept["problems"], "accuracy": {"greedy": 0.25}}))
+        assert self.resumed(first_run / "checkpoint-2", tasks, first_run) == {"before": None, "after": 0.875}
+
     def test_figure_of_other_problems_or_none_is_unknown_and_never_that_of_trained_weights(
         self, first_run, tasks, tmp_path
     ):

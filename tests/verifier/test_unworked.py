@@ -1,5 +1,6 @@
 """An answer that repeats the question is none, however it is put; one that is worked out is, however it is shown."""
 
+import time
 from fractions import Fraction
 
 import pytest
@@ -98,6 +99,17 @@ def test_the_reason_is_said_and_the_other_methods_are_as_they_were(verifier):
     assert verifier.verify(PROMPT, r"\boxed{22 + 47}", "68").reason == "mismatch"
     with MathVerifier(method="boxed") as boxed:
         assert boxed.verify(PROMPT, r"\boxed{22 + 46}", "22 + 46").correct is True
+
+
+@pytest.mark.parametrize("answer", ["sqrt(" * 1600 + "1+1", "1" + " " * 9000 + "+1", r"\frac{1}{" * 1000 + "1+1"])
+def test_long_answers_are_looked_at_in_no_time(answer):
+    start = time.process_time()
+    leaves_work("68", answer, PROMPT)
+    assert time.process_time() - start < 0.2
+
+
+def test_a_long_sum_leaves_work_too():
+    assert leaves_work("400", "+".join(["1"] * 400), PROMPT)
 
 
 numbers = st.integers(0, 999)

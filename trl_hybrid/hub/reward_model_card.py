@@ -17,9 +17,10 @@ TAGS = ["trl", "reward-trainer", "reward-model", "math"]
 
 SETTINGS = (
     "temperatures", "num_samples", "max_completion_length", "pairs_per_problem", "balance_length", "gold_as_right",
-    "held_out_share", "max_rows", "max_length", "learning_rate", "lr_scheduler_type", "num_train_epochs",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "center_rewards_coefficient", "max_grad_norm",
-    "bf16", "seed", "dtype", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules",
+    "near_misses", "held_out_share", "max_rows", "max_length", "learning_rate", "head_learning_rate",
+    "lr_scheduler_type", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps",
+    "center_rewards_coefficient", "max_grad_norm", "bf16", "seed", "dtype", "use_peft", "lora_r", "lora_alpha",
+    "lora_dropout", "lora_target_modules",
 )  # fmt: skip
 """What a reader needs to repeat the run."""
 
@@ -55,6 +56,7 @@ def make_reward_model_card(record: RunRecord, name: str, base_licence: str | Non
         figures=ranking_rows(held_out["figures"]),
         shortcut=length_shortcut(held_out["figures"]),
         pairs=summary["pairs"],
+        near_misses=record.asked.get("near_misses", False),
         policies=_answerers(record),
         data=data_link(record.data, record.asked.get("dataset_config")),
         steps=record.steps,

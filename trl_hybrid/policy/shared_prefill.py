@@ -23,11 +23,20 @@ UNDERSTOOD = frozenset(
 """What `generate` may be given beside rows; with anything else, such as images, it is left to transformers."""
 
 
+PLAIN = {"cache_implementation": None, "num_beams": 1, "num_return_sequences": 1, "use_cache": True}
+"""What a generation must be like, where it says so: of beams `generate` repeats the rows, but no cache."""
+
+
 def can_prefill_once(model: Any) -> bool:
     """Say whether a model's answers may go on from keys and values that another row's prompt left."""
     prompt_learning = isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
-    own_cache = getattr(model.generation_config, "cache_implementation", None)
-    return can_pack(model.config) and not prompt_learning and own_cache is None
+    return can_pack(model.config) and not prompt_learning
+
+
+def is_plain(*configs: Any) -> bool:
+    """Say whether generation configurations ask for one answer a row, in a cache that grows with it."""
+    said = [(getattr(config, name, None), plain) for config in configs for name, plain in PLAIN.items()]
+    return all(value is None or value == plain for value, plain in said)
 
 
 @contextmanager
@@ -54,8 +63,9 @@ def prompts_prefilled_once(model: Any) -> Iterator[None]:
 def generate(
     model: Any,
     generate_rows: Callable[..., Any],
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
+    *others: Any,
+    input_ids: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None = None,
     **settings: Any,
 ) -> Any:
     """Continue rows as transformers' `generate` does, their shared prompts computed once.
@@ -63,6 +73,7 @@ def generate(
     Args:
         model: The model.
         generate_rows: Its own `generate`.
+        *others: With any, or without one of the two that follow, it is left to transformers.
         input_ids: Prompts padded on the left, shape (rows, width).
         attention_mask: 0 for padding, same shape.
         **settings: For `generate`.
@@ -71,8 +82,12 @@ def generate(
         What `generate` returns. Up to the rounding of logits it is what it would be without this.
     """
     rows = {"input_ids": input_ids, "attention_mask": attention_mask}
+    if others or input_ids is None or attention_mask is None:
+        return generate_rows(*others, **{name: value for name, value in rows.items() if value is not None}, **settings)
     first, members = distinct_rows(torch.cat([input_ids, attention_mask], dim=1))
-    if input_ids.shape[1] < 2 or len(first) == len(members) or not UNDERSTOOD.issuperset(settings):
+    plain = is_plain(model.generation_config, settings.get("generation_config"))
+    repeated = input_ids.shape[1] > 1 and len(first) < len(members)
+    if not (repeated and plain and UNDERSTOOD.issuperset(settings)):
         return generate_rows(**rows, **settings)
     name = cache_keyword(model)
     cache = DynamicCache(config=model.config)

@@ -82,7 +82,8 @@ class SharesStarts:
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if self.shares_starts is False:
             return super()._get_train_sampler(train_dataset)  # pyright: ignore[reportAttributeAccessIssue]
-        return ProblemsTogether(self.train_dataset["problem"], self.args.data_seed or self.args.seed)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return ProblemsTogether(self.train_dataset["problem"], seed)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *more: Any, **named: Any) -> Any:
         """Return TRL's loss, of scores that are computed as this class does where it can."""

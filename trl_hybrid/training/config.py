@@ -128,9 +128,10 @@ class HybridGRPOConfig(GRPOConfig):
     shared_prompts: bool = field(
         default=True,
         metadata={
-            "help": "Whether the update computes a prompt once for all its completions, and no padding: the same "
-            "log-probabilities and gradients in less time and memory. The first batch is computed both ways and "
-            "compared; where they differ, or where the policy's attention cannot do it, TRL's way is taken."
+            "help": "Whether generation and the update compute a prompt once for all its completions, and the update "
+            "no padding: the same log-probabilities and gradients in less time and memory. The first batch is "
+            "computed both ways and compared; where they differ, or the policy's attention cannot do it, TRL's way is "
+            "taken."
         },
     )
     scale_rewards: str = field(

@@ -201,7 +201,8 @@ class HeldOutAccuracy(TrainerCallback):
         self.resumed = checkpoint is not None
         earlier = read_json(Path(checkpoint).parent / self.FILE) if checkpoint else {}
         self.problems = _digest(tasks)
-        known = earlier["right"] if earlier.get("problems") == self.problems else {}
+        # An earlier version kept the shares alone, of which no change can be said.
+        known = earlier.get("right", {}) if earlier.get("problems") == self.problems else {}
         self.before: Judged = {int(number): right for number, right in known.items()}
         self.after: Judged = {}
         self.measured_step: int | None = None

@@ -24,6 +24,7 @@ FUNCTION = re.compile(
 )
 NOTATION = re.compile(r"\\(?:times|cdot|div|[dt]?frac|sqrt|left|right|big|Big|quad|[,;:! ])(?![a-zA-Z])")
 LETTER = re.compile(r"[a-zA-Z]")
+QUICK_LENGTH = 300  # characters
 SPACING = re.compile(r"[\s{}$]|\\(?:left|right)(?![a-zA-Z])")
 
 
@@ -48,15 +49,21 @@ def leaves_work(gold: str, answer: str, prompt: str) -> bool:
     """
     if PLAIN_NUMBER.fullmatch(answer) or not WORK.search(answer):
         return False
-    number = parse_number(units.without_unit(to_latex(normalize(gold))))
+    number = parse_number(_read(gold))
     if number is None:
         return False
-    members = split_top(units.without_unit(to_latex(normalize(answer))), EQUALS)
+    members = split_top(_read(answer), EQUALS)
     open_ones = [_is_open(member, number.value.denominator == 1, prompt) for member in members]
     if not any(open_ones):
         return False
     said = [parse_number(member) for member, is_open in zip(members, open_ones, strict=True) if not is_open]
     return not any(value is not None and same_number(number, value) for value in said)
+
+
+def _read(text: str) -> str:
+    """An answer in one spelling, without its unit; a long one is not read as a program's, which takes its square."""
+    text = normalize(text)
+    return units.without_unit(text if len(text) > QUICK_LENGTH else to_latex(text))
 
 
 def is_arithmetic(text: str) -> bool:
