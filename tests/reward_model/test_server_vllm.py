@@ -144,7 +144,8 @@ class TestSpoiledAnswers:
             assert furthest(backend.score(rows), resident) < TOLERANCE
             assert len(told(caplog)) == 2  # away, and back
             for fault in ("nan", "short", "html", "wrong_model", "400"):
-                proxy.faults = [fault]
+                # All of them: the first fault gives up the call's other requests, which may reach the proxy later.
+                proxy.always = fault
                 with pytest.raises(RewardServerError, match="no score was made up"):
                     backend.score(rows)
 
