@@ -1,4 +1,4 @@
-"""A real vLLM that serves a tiny reward model on the CPU, for the tests marked `vllm`."""
+"""A real vLLM that serves a small reward model on the CPU, for the tests marked `vllm`."""
 
 import contextlib
 import os
@@ -12,33 +12,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import torch
-from transformers import Qwen2Config, Qwen2ForSequenceClassification
-
 
 PATIENCE_SECONDS = 900
 """A start takes 45 s on two free cores."""
-
-
-def make_reward_model(folder):
-    """Save a random reward model that speaks as the embedded one does.
-
-    That one's heads are 24 wide: vLLM starts with it on a CPU and dies of the first row ("Unsupported CPU attention
-    configuration"). These are 32 wide.
-    """
-    folder.mkdir(parents=True)
-    for file in ("chat_template.jinja", "tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(Path("data/embedded_reward_model") / file, folder)
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=330, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=1024, num_labels=1, pad_token_id=0, eos_token_id=2,
-        initializer_range=0.2,
-    )  # fmt: skip
-    model = Qwen2ForSequenceClassification(config)
-    torch.nn.init.normal_(model.score.weight, std=0.5)
-    model.save_pretrained(folder)
-    return str(folder)
 
 
 class VllmServer:

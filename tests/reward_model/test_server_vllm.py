@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 from datasets import Dataset
 from reward_server import serving
 from transformers import TrainerCallback
-from vllm_server import VllmServer, make_reward_model
+from vllm_server import VllmServer
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, MathVerifier, RewardModel
 from trl_hybrid.errors import InputError
@@ -28,8 +29,8 @@ TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_reward_model(tmp_path_factory.mktemp("served") / "rm")
+def folder():
+    return str(Path("data/embedded_reward_model").resolve())
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,7 @@ class TestSpoiledAnswers:
                     backend.score(rows)
 
     def test_another_models_name_and_a_server_of_something_else(self, folder, server, tmp_path):
-        other = make_reward_model(tmp_path / "other")
+        other = str(shutil.copytree(folder, tmp_path / "other"))
         with pytest.raises(InputError, match=f"serves '{folder}' and not '{other}'"):
             served(other, server)
         config = json.loads((Path(other) / "config.json").read_text())
