@@ -34,12 +34,6 @@ ROWS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch):
-    for name in ("TRL_HYBRID_TRACEBACK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.fixture(scope="module")
 def model():
     return RewardModel(str(FOLDER), system_prompt=SYSTEM_PROMPT)

@@ -27,12 +27,6 @@ class Scores:
         return [self.give(i) for i in range(len(completions))]
 
 
-@pytest.fixture(scope="module")
-def verifier():
-    with MathVerifier(num_workers=1) as verifier:
-        yield verifier
-
-
 def test_working_judges_pass_on_ten_rows(verifier):
     reward_model = Scores(float)
     assert check_judges(verifier, reward_model, TASKS) == {"min_score": 0.0, "max_score": 9.0}

@@ -4,15 +4,14 @@ import json
 
 import pytest
 import torch
+from pair_trainer import POLICY, pair_trainer, render_answers
 from peft import LoraConfig
-from trl import ModelConfig, RewardConfig
+from trl import ModelConfig
 
 from trl_hybrid.errors import InputError
-from trl_hybrid.evaluation.pairs import choose_pairs
-from trl_hybrid.recipe.answer_pairs import answer_groups, make_lesson, pair_dataset, scored_groups
+from trl_hybrid.recipe.answer_pairs import answer_groups, make_lesson, scored_groups
 from trl_hybrid.recipe.pair_options import PairArguments
 from trl_hybrid.recipe.reward_trainer import (
-    RewardModelTrainer,
     check_scores_of_saved,
     merge_adapter,
     padding_token,
@@ -21,10 +20,8 @@ from trl_hybrid.recipe.reward_trainer import (
 )
 from trl_hybrid.reward_model import RewardModel
 from trl_hybrid.reward_model.loading import Source, load_tokenizer
-from trl_hybrid.reward_model.prompts import RowRenderer
 
 
-POLICY = "data/embedded_policy"
 RIGHT, WRONG = "The answer is \\boxed{42}.", "So \\boxed{41}."
 LONG = "2 + 0 = 2. 1 + 3 = 4. The answer is \\boxed{43}."
 # As Llama 3's: a row ends with the token that ends a turn, with which TRL would pad where there is no other.
@@ -50,25 +47,12 @@ def rendered():
     """The renderer, and the answers to all problems as it reads them."""
     tokenizer = load_tokenizer(Source(POLICY))
     tokenizer.chat_template = TEMPLATE
-    renderer = RowRenderer(tokenizer)
-    groups = answer_groups(ROWS, renderer)
-    tokenizer.pad_token = padding_token(tokenizer, {answer.ids[-1] for group in groups for answer in group})
-    return renderer, groups
+    return render_answers(tokenizer, ROWS)
 
 
-def make_trainer(folder, rendered, peft_config=None, bf16=False):
-    renderer, groups = rendered
-    args = RewardConfig(
-        str(folder), use_cpu=True, bf16=bf16, report_to="none", per_device_train_batch_size=4, max_steps=2,
-        learning_rate=1e-2, gradient_checkpointing=False, save_strategy="no", logging_strategy="no", disable_tqdm=True,
-    )  # fmt: skip
-    return RewardModelTrainer(
-        POLICY,
-        args=args,
-        train_dataset=pair_dataset(choose_pairs(groups, 8, seed=0)),
-        processing_class=renderer.tokenizer,
-        peft_config=peft_config,
-    )
+def make_trainer(folder, rendered, peft_config=None, **settings):
+    settings = {"per_device_train_batch_size": 4, "logging_strategy": "no", **settings}
+    return pair_trainer(folder, *rendered, settings, peft_config=peft_config)
 
 
 def test_the_row_is_the_scorers_own(rendered):

@@ -14,12 +14,6 @@ from trl_hybrid.verifier.unworked import is_arithmetic, leaves_work
 PROMPT = "State the final answer to the following arithmetic problem: 22 + 46 ="
 
 
-@pytest.fixture(scope="module")
-def verifier():
-    with MathVerifier(num_workers=1) as verifier:
-        yield verifier
-
-
 @pytest.mark.parametrize(
     "completion",
     [

@@ -17,7 +17,7 @@ from trl_hybrid.recipe.endings import plain_ends, what_is_left
 from trl_hybrid.recipe.folder import RunStart, check_folder, prepare_folder
 from trl_hybrid.recipe.loading import loading_arguments
 from trl_hybrid.recipe.options import TaskArguments
-from trl_hybrid.recipe.parsing import CPU_DEFAULTS, parse_arguments
+from trl_hybrid.recipe.parsing import parse_arguments
 from trl_hybrid.recipe.preflight import check_push
 from trl_hybrid.recipe.say import say
 from trl_hybrid.report import StepLines
@@ -76,7 +76,7 @@ class RecipeRun:
             list(classes.values()),
             defaults,
             short_help=short_help,
-            cpu_defaults=CPU_DEFAULTS,
+            fit_machine=True,
             description=summary,
             epilog=examples,
         )

@@ -9,10 +9,12 @@ from contextlib import AbstractAsyncContextManager
 
 import httpx
 import torch
+from transformers import PreTrainedConfig
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model.forwards import score_tolerance
-from trl_hybrid.reward_model.loading import Source
+from trl_hybrid.reward_model.loading import Source, checkpoint_dtype
+from trl_hybrid.reward_model.placement import body_dtype
 from trl_hybrid.reward_model.plan import Row, cut_requests
 from trl_hybrid.reward_model.prompts import RowRenderer
 from trl_hybrid.reward_model.serve_commands import Served, sglang_command, vllm_command
@@ -220,3 +222,8 @@ def connect(
     dtype = str(number_type).removeprefix("torch.")
     served = Served(source.name, renderer.max_length, dtype, source.revision, source.trust_remote_code)
     return ServedModel(urls, served, probe_rows(renderer), score_tolerance(number_type), token_budget, timeout)
+
+
+def served_dtype(dtype: str | torch.dtype | None, config: PreTrainedConfig) -> torch.dtype:
+    """Return the number type that servers are to compute in; bf16 where none is asked for, as they have a GPU."""
+    return body_dtype(dtype or torch.bfloat16, torch.device("cpu"), checkpoint_dtype(config))
