@@ -5,14 +5,18 @@ import logging
 import socket
 import threading
 import time
+import traceback
 from collections import Counter
 
+import httpx
 import pytest
 from reward_server import MODEL, score_of, serving
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model.serve_commands import Served
 from trl_hybrid.reward_model.server import RewardServerError, ServedModel
+from trl_hybrid.reward_model.server_answers import ServerFault
+from trl_hybrid.reward_model.server_client import RewardServer
 
 
 PROBES = [(1, 2, 3), (60,), (5, 5), (70, 20)]
@@ -116,6 +120,58 @@ class TestRows:
         monkeypatch.setenv("HTTP_PROXY", unused_url())
         connect(server).score(ROWS)
         assert {headers["Authorization"] for headers in server.headers} == {"Bearer sesame"}
+
+
+class TestKey:
+    """Nothing that is shown or logged holds it."""
+
+    @pytest.fixture(autouse=True)
+    def _log_all(self, caplog):
+        caplog.set_level(logging.DEBUG)
+
+    @pytest.mark.parametrize("key", ["sesame-open-up\n", " sesame-open-up\r\n"])
+    def test_a_secret_files_line_break_is_no_part_of_it(self, server, monkeypatch, caplog, key):
+        monkeypatch.setenv("TRL_HYBRID_SERVER_KEY", key)
+        assert connect(server).score(ROWS) == EXPECTED
+        assert {headers["Authorization"] for headers in server.headers} == {"Bearer sesame-open-up"}
+        assert "sesame" not in caplog.text
+
+    @pytest.mark.parametrize("key", ["schlüssel-geheim", "sesame\nopen-up", "sesame\topen", "sesame\udcff"])
+    def test_one_that_no_header_can_hold_is_refused_by_its_variable(self, server, monkeypatch, caplog, key):
+        monkeypatch.setenv("TRL_HYBRID_SERVER_KEY", key)
+        with pytest.raises(InputError, match="TRL_HYBRID_SERVER_KEY must hold a key of printable ASCII") as error:
+            connect(server)
+        assert not any(part in str(error.value) + caplog.text for part in ("sesame", "open", "geheim"))
+        assert server.headers == []
+
+    def test_without_one_there_is_no_header(self, server, monkeypatch):
+        monkeypatch.setenv("TRL_HYBRID_SERVER_KEY", "\n")
+        connect(server)
+        assert not any("Authorization" in headers for headers in server.headers)
+
+    def test_it_is_read_once(self, server, monkeypatch):
+        monkeypatch.setenv("TRL_HYBRID_SERVER_KEY", "sesame")
+        model = connect(server)
+        monkeypatch.setenv("TRL_HYBRID_SERVER_KEY", "geheim\n")
+        assert model.score(ROWS) == EXPECTED
+
+    def test_what_cannot_be_sent_is_not_tried_again_and_not_shown(self, server):
+        async def ask():
+            async with httpx.AsyncClient(headers={"Authorization": "Bearer sesame\n"}) as client:
+                return await RewardServer(server.url).score(client, ROWS, seconds=2.0)
+
+        with pytest.raises(ServerFault) as fault:
+            asyncio.run(ask())
+        assert not fault.value.passing
+        assert "sesame" not in "".join(traceback.format_exception(fault.value))
+
+    def test_a_server_that_repeats_it_is_quoted_without_it(self, server, monkeypatch, caplog):
+        monkeypatch.setenv("TRL_HYBRID_SERVER_KEY", "sesame-open-up")
+        model = connect(server)
+        server.always = "repeats_the_key"
+        with pytest.raises(RewardServerError, match=r"answered 401: No such key: \*\*\*") as error:
+            model.score(ROWS)
+        assert "sesame" not in "".join(traceback.format_exception(error.value)) + caplog.text
 
 
 class TestFailures:

@@ -16,7 +16,7 @@ from trl_hybrid.reward_model.loading import Source
 from trl_hybrid.reward_model.plan import Row, cut_requests
 from trl_hybrid.reward_model.prompts import RowRenderer
 from trl_hybrid.reward_model.serve_commands import Served, sglang_command, vllm_command
-from trl_hybrid.reward_model.server_address import KEY_VARIABLE
+from trl_hybrid.reward_model.server_address import server_key
 from trl_hybrid.reward_model.server_answers import ServerFault
 from trl_hybrid.reward_model.server_client import RewardServer, run_to_end
 from trl_hybrid.reward_model.server_preflight import check_alike, probe_rows, try_server
@@ -56,7 +56,7 @@ class ServedModel:
         timeout: Seconds for one request. All rows of a call have five times that.
 
     Raises:
-        InputError: A server does not answer, or does not serve this reward model.
+        InputError: A server does not answer, or does not serve this reward model, or no header can hold the key for it.
     """
 
     device = torch.device("cpu")
@@ -80,6 +80,7 @@ class ServedModel:
         self.timeout = timeout
         self.rank = int(os.environ.get("RANK", "0"))
         self.at_once = max(1, REQUESTS_AT_ONCE // int(os.environ.get("WORLD_SIZE", "1")))
+        self._key = server_key(os.environ)
         self._certificates = ssl.create_default_context()
         self._expected: dict[str, list[float]] = {}
         run_to_end(self._try_all())
@@ -178,13 +179,12 @@ class ServedModel:
 
     def _client(self) -> AbstractAsyncContextManager[httpx.AsyncClient]:
         """Return new connections, kept alive for one call, that heed no proxy: servers are machines nearby."""
-        key = os.environ.get(KEY_VARIABLE)
         return httpx.AsyncClient(
             verify=self._certificates,
             trust_env=False,
             timeout=None,
             limits=httpx.Limits(max_connections=None),
-            headers={"Authorization": f"Bearer {key}"} if key else None,
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else None,
         )
 
     def _gave_up(self, rows: int) -> str:
