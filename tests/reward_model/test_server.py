@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from collections import Counter
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -46,6 +47,11 @@ def unused_url():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def rested(server):
+    """Wait until a server that failed is asked again; an event loop's clock is the monotonic one."""
+    time.sleep(max(0.0, server.rests_until - time.monotonic()) + 0.05)
 
 
 def told(caplog):
@@ -223,7 +229,7 @@ class TestFailures:
                 port = two.server_address[1]
             model.score(ROWS)
             with serving(port=port) as two:
-                time.sleep(0.6)  # the first rest
+                rested(model.servers[1])
                 model.score(ROWS)
                 assert two.requests
         assert told(caplog)[-1] == f"The reward model's server {two.url} answers again."
@@ -241,7 +247,7 @@ class TestFailures:
             with serving(port=port) as two:
                 for name, value in change.items():
                     setattr(two, name, value)
-                time.sleep(0.6)
+                rested(model.servers[1])
                 with pytest.raises(RewardServerError, match=said):
                     model.score(ROWS)
 
@@ -285,8 +291,9 @@ class TestFailures:
                 connection, _ = listening.accept()
                 with connection:
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-                    while not stop.wait(0.05):
-                        connection.sendall(b" ")
+                    with suppress(OSError):  # the client is gone
+                        while not stop.wait(0.05):
+                            connection.sendall(b" ")
 
             thread = threading.Thread(target=dribble, daemon=True)
             thread.start()
@@ -316,6 +323,30 @@ class TestAtTheStart:
         assert f"The reward model's server {url} does not answer (ConnectError" in str(error.value)
         assert "vllm serve my/rm --runner pooling --convert classify" in str(error.value)
         assert "sglang.launch_server --model-path my/rm" in str(error.value)
+
+    @pytest.mark.parametrize("fault", ["429", "dead"])
+    def test_a_busy_one_is_asked_again(self, server, fault, caplog):
+        server.faults = [fault] * 2
+        model = connect(server, timeout=20.0)
+        assert model.score(ROWS) == EXPECTED
+        assert len(told(caplog)) == 1
+        assert f"{server.url} answered" in told(caplog)[0]
+        assert not model.servers[0].away
+
+    def test_one_that_stays_busy_is_waited_for_as_long_as_a_request_may_take(self, server):
+        server.always = "429"
+        started = time.monotonic()
+        with pytest.raises(InputError, match=f"{server.url} answered 429: too many requests"):
+            connect(server, timeout=1.0)
+        assert time.monotonic() - started > 0.4
+        assert len(server.requests) > 1
+
+    def test_where_nothing_listens_nothing_is_waited_for(self, caplog):
+        started = time.monotonic()
+        with pytest.raises(InputError, match="does not answer"):
+            connect(unused_url(), timeout=500.0)
+        assert time.monotonic() - started < 100
+        assert told(caplog) == []
 
     @pytest.mark.parametrize("fault", ["activation", "equal"])
     def test_an_activation_is_refused(self, server, fault):

@@ -56,7 +56,7 @@ class ServedModel:
         timeout: Seconds for one request. All rows of a call have five times that.
 
     Raises:
-        InputError: A server does not answer, or does not serve this reward model, or no header can hold the key for it.
+        InputError: A server does not answer, or does not serve this reward model, or its key cannot be sent.
     """
 
     device = torch.device("cpu")
@@ -97,7 +97,7 @@ class ServedModel:
         async with self._client() as client:
             for server in self.servers:
                 try:
-                    own = await self._try(client, server)
+                    own = await self._try_until_answered(client, server)
                     check_alike({**self._expected, server.url: own}, self.tolerance)
                 except ServerFault as fault:
                     raise InputError(
@@ -105,6 +105,25 @@ class ServedModel:
                         f"is served by\n  {vllm_command(self.served)}\nor\n  {sglang_command(self.served)}"
                     ) from fault
                 self._expected[server.url] = own
+
+    async def _try_until_answered(self, client: httpx.AsyncClient, server: RewardServer) -> list[float]:
+        """Try a server that may be busy or still loading for as long as a request may take; the last fault goes on."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + self.timeout
+        while True:
+            try:
+                own = await self._try(client, server)
+            except ServerFault as fault:
+                if not fault.passing or not fault.connected:
+                    raise
+                if server.rest(fault, clock()):
+                    logger.warning("The reward model's server %s %s; it is asked again.", server.url, fault.said)
+                if server.rests_until > until:
+                    raise
+                await asyncio.sleep(server.rests_until - clock())
+            else:
+                server.recover()
+                return own
 
     async def _try(self, client: httpx.AsyncClient, server: RewardServer) -> list[float]:
         return await try_server(server, client, self.probes, self.served, self.tolerance, self.timeout)

@@ -89,7 +89,8 @@ class RewardServer:
         except httpx.LocalProtocolError:  # its text holds what was to be sent, a key too
             raise ServerFault("cannot be asked: what it is to be sent is no HTTP", passing=False) from None
         except httpx.RequestError as error:
-            raise ServerFault(f"does not answer ({type(error).__name__}: {error})", passing=True) from error
+            said = f"does not answer ({type(error).__name__}: {error})"
+            raise ServerFault(said, passing=True, connected=not isinstance(error, httpx.ConnectError)) from error
         refused = response.status_code != httpx.codes.OK
         return read_json(response.status_code, _without_key(response.text, client) if refused else response.text)
 
