@@ -1,7 +1,7 @@
 """Addresses of servers that score: which are taken, and how they are shown."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -79,6 +79,25 @@ def asked_servers(placement: str, given: str | Sequence[str] | None, quantizatio
             "(`quantization_config`) out, and start the server with its own --quantization."
         )
     return urls
+
+
+def server_key(environment: Mapping[str, str]) -> str | None:
+    r"""Read the key that servers ask for, without the space around it, such as a secret file's last line break.
+
+    Raises:
+        InputError: No header can hold it. The message does not show it.
+
+    Example:
+        >>> server_key({"TRL_HYBRID_SERVER_KEY": "sesame\n"})
+        'sesame'
+    """
+    key = environment.get(KEY_VARIABLE, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise InputError(
+            f"The environment variable {KEY_VARIABLE} must hold a key of printable ASCII characters on one line, but "
+            "another is in it (the value is not shown). Set it to what the server was given as --api-key."
+        )
+    return key or None
 
 
 def without_secrets(url: str) -> str:
