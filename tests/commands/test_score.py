@@ -123,6 +123,29 @@ def test_shortened_rows_are_counted(tmp_path, capsys):
     assert "shortened to fit        1   of them" in capsys.readouterr().out
 
 
+HANGS = """
+import sys
+import time
+
+from trl_hybrid.cli import main
+from trl_hybrid.reward_model import RewardModel
+
+scoring, calls = RewardModel.__call__, []
+
+
+def hanging(*args, **kwargs):
+    calls.append(args)
+    if len(calls) == 10:
+        time.sleep(600)
+    return scoring(*args, **kwargs)
+
+
+RewardModel.__call__ = hanging
+main(sys.argv[1:])
+"""
+"""The command line, which never comes beyond the ninth batch."""
+
+
 class TestGoingOn:
     @pytest.fixture
     def whole(self, tmp_path):
@@ -150,12 +173,12 @@ class TestGoingOn:
         assert (tmp_path / "scores.jsonl").read_bytes() == whole
 
     def test_after_a_kill_the_file_is_that_of_an_unbroken_run(self, tmp_path):
-        rows = [{"prompt": f"What is {n} + {n}?", "completion": f"\\boxed{{{2 * n}}}"} for n in range(400)]
+        rows = [{"prompt": f"What is {n} + {n}?", "completion": f"\\boxed{{{2 * n}}}"} for n in range(20)]
         write(tmp_path / "c.jsonl", rows)
         output = tmp_path / "scores.jsonl"
         single = command(tmp_path, "--batch_size", 1)
         process = subprocess.Popen(
-            [sys.executable, "-m", "trl_hybrid.cli", *single], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", HANGS, *single], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         while process.poll() is None and not (output.exists() and output.stat().st_size):
             time.sleep(0.01)

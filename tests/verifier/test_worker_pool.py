@@ -265,7 +265,7 @@ def test_a_fork_starts_workers_of_its_own(tmp_path):
         """,
     )
     try:
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=100)
     finally:
         finish(process)
     assert output.split() == ["True", "1"], errors
@@ -287,7 +287,7 @@ def test_a_process_without_standard_input_and_output_can_verify(tmp_path):
         """,
     )
     try:
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=100) == 0
     finally:
         finish(process)
 
@@ -374,7 +374,7 @@ def test_a_worker_lives_on_beside_a_large_parent(tmp_path):
         """,
     )
     try:
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=100)
     finally:
         finish(process)
     assert len(output.split()) == 5, errors
@@ -428,7 +428,7 @@ def test_no_worker_outlives_its_parent(tmp_path, how, body):
             time.sleep(0.2)
             assert is_running(pid)
             os.killpg(process.pid, getattr(signal, how))
-        process.wait(timeout=30)
+        process.wait(timeout=100)
         assert wait_until(lambda: not is_running(pid))
     finally:
         finish(process)
