@@ -62,6 +62,14 @@ def test_verifier_that_says_the_same_to_everything(correct, message):
         check_judges(verifier, Scores(float), TASKS)
 
 
+def test_a_busy_machine_does_not_blame_a_gold():
+    verdict = SimpleNamespace(correct=None, reason="starved")
+    verifier = SimpleNamespace(
+        method="math_verify", verify_batch=lambda completions, solutions: [verdict] * len(completions)
+    )
+    assert check_judges(verifier, Scores(float), TASKS)["max_score"] == 9.0
+
+
 def test_local_model_is_found_without_the_hub(monkeypatch):
     asked = []
     monkeypatch.setattr(

@@ -202,6 +202,6 @@ def test_gold_is_read_from_a_bare_answer_or_a_whole_solution(solution, gold):
     ],
 )
 def test_time_is_linear_in_the_length(unit):
-    start = time.perf_counter()
+    start = time.process_time()
     extract_answer(unit * (200_000 // len(unit)))
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
