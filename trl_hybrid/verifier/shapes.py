@@ -50,7 +50,8 @@ TIMES = re.compile(r"\\(?:cdot|times)(?![a-zA-Z])|\*")
 BRACES_AND_SPACE = re.compile(r"[\s{}]")
 BRACKETS = re.compile(r"\(([^()+*/-]*)\)")
 # Read as a mixed number by latex2sympy, which makes 7 of "3 4".
-SIDE_BY_SIDE = re.compile(r"(?<![\d^_.,{])\d+(?: +\d+(?![\d/.])| *\{\d+\})")
+DECIMAL = r"\d+(?:\.\d+)?"
+SIDE_BY_SIDE = re.compile(rf"(?<![\d^_.,{{]){DECIMAL}(?: +{DECIMAL}(?![\d/.])| *\{{{DECIMAL}\}})")
 PROSE_GOLD = re.compile(r"(?:[A-Za-z]{2,}[,.!?']?\s+(?:[A-Za-z]\s+)?){3,}[A-Za-z]{2,}")
 
 
