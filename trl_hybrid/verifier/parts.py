@@ -19,6 +19,26 @@ Rule = Callable[[str, str, Judge, Judge], Reason | None]
 MAX_UNORDERED = 64
 
 
+def compare_points(gold: str, answer: str, part: Judge, whole: Judge) -> Reason | None:
+    """Points with named coordinates: by name; beside a bare tuple in the order of the names."""
+    golds, answers = shapes.coordinates(gold), shapes.coordinates(answer)
+    if golds and answers:
+        if golds.keys() != answers.keys():
+            return None
+        return _match(list(golds.values()), [answers[name] for name in golds], part, ordered=True)
+    gold_items, items = (
+        list(named.values()) or _in_brackets(text) for named, text in ((golds, gold), (answers, answer))
+    )
+    if not (golds or answers) or len(gold_items) != len(items):
+        return None
+    return _match(gold_items, items, part, ordered=True)
+
+
+def _in_brackets(text: str) -> Sequence[str]:
+    container = shapes.container(text)
+    return container.items if container.ordered else ()
+
+
 def compare_lists(gold: str, answer: str, part: Judge, whole: Judge) -> Reason | None:
     """Several answers side by side, in any order: as many as the gold has, each matched by one."""
     gold, answer = shapes.named_values(gold), shapes.named_values(answer)
@@ -259,6 +279,7 @@ def compare_matrices(gold: str, answer: str, part: Judge, whole: Judge) -> Reaso
 RULES: tuple[Rule, ...] = (
     compare_residues,
     compare_relations,
+    compare_points,
     compare_lists,
     compare_equations,
     compare_ratios,

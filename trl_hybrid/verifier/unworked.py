@@ -8,7 +8,7 @@ import re
 
 from trl_hybrid.verifier import shapes, units
 from trl_hybrid.verifier.latex import PLAIN_NUMBER, normalize, split_top
-from trl_hybrid.verifier.numeric import FRACTION, MIN_SHOWN_DIGITS, SLASH, Number, parse_number, same_number
+from trl_hybrid.verifier.numeric import FRACTION, MIN_SHOWN_DIGITS, REPEATING, SLASH, Number, parse_number, same_number
 from trl_hybrid.verifier.plaintext import to_latex
 from trl_hybrid.verifier.repeated import is_composed, squeezed, stands_in
 
@@ -128,22 +128,24 @@ def _is_plain_work(golds: list[str], item: str) -> bool:
 
 def _is_open(text: str, golds: list[Number], prompt: str) -> bool:
     """Whether numbers are still to be put together, where every member of the gold is a number."""
-    if WORD.search(FUNCTION.sub("", NOTATION.sub("", text))):
-        return False
     whole = all(gold.value.denominator == 1 for gold in golds)
     if (number := parse_number(text)) is not None:
         if QUOTIENT.search(text):
             return number.value.denominator == 1 or _is_reducible(text, number, prompt)
-        return bool(ROOT_OR_POWER.search(text)) and stands_in(squeezed(text), prompt)
+        can_be_worked_out = ROOT_OR_POWER.search(text) or REPEATING.fullmatch(text)
+        return can_be_worked_out is not None and stands_in(squeezed(text), prompt)
+    if WORD.search(FUNCTION.sub("", NOTATION.sub("", text))):
+        return False
     exact = bool(ROOT_OR_POWER.search(text))  # as 2 + \sqrt{2} is, where the gold is a decimal
     has_operator = exact or any(pattern.search(text) for pattern in (SUM, PRODUCT, QUOTIENT))
     if FUNCTION.search(text) or (has_operator and CONSTANT.search(text)):
         return not any(_may_be_rounded(gold) for gold in golds)
-    if SUM.search(text) or PRODUCT.search(text):
-        return whole or not exact
+    if (whole or not exact) and (SUM.search(text) or PRODUCT.search(text)):
+        return True
     if whole and QUOTIENT.search(text):
         return True
-    return exact and any(stands_in(atom, prompt) for atom in (squeezed(text), *ATOM.findall(squeezed(text))))
+    own = squeezed(text)
+    return has_operator and any(stands_in(part, prompt) for part in (own, *(ATOM.findall(own) if whole else ())))
 
 
 def _is_reducible(text: str, number: Number, prompt: str) -> bool:
