@@ -93,7 +93,7 @@ def test_a_power_or_root_is_the_question_where_the_prompt_has_it(verifier):
     ("prompt", "gold", "answers"),
     [
         ("He sold 48 of 8 and 9 clips.", "72", [
-            "8(9)", "48(1.5)", "(48)(1.5)", "(48)1.5", "|8||9|", r"\frac{8}{1}9", r"48^1 \cdot 1.5", r"48\pi^0+24",
+            "8(9)", "48(1.5)", "(48)(1.5)", "(48)1.5", "|8||9|", r"48^1 \cdot 1.5", r"48\pi^0+24",
             r"\frac{48 \cdot 1.5x}{x}",
         ]),
         (r"What is $\sin 30^\circ$?", r"\frac{1}{2}", [r"\sin 30^\circ", r"\sin(30^\circ)", r"\cos 60^\circ"]),

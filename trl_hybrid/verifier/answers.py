@@ -131,8 +131,11 @@ def _behind_hashes(text: str) -> str | None:
     hashes = list(HASH.finditer(text))[-MAX_HEADINGS:]
     for match in reversed(hashes):
         line, below = match[1].strip(), text[match.end() : match.end() + MAX_TAIL].strip()
-        if not below and match[0].startswith("####"):
+        is_marked = match[0].startswith("####")
+        if not below and is_marked:
             return line
+        if below and not is_marked:  # "### 2" may be the second part's
+            continue
         if ANSWER_BELOW.fullmatch(line):
             line = below.partition("\n")[0]
         if not _is_heading(without_phrase(line)):
