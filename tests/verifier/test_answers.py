@@ -84,6 +84,7 @@ def test_boxes_that_are_not_joined_are_not_a_list():
         ("Antwort: 60", "60", "phrase"),
         ("The answer isn't 42, it's 41.", "41", "phrase"),
         ("The answer is 18, not 17.", "18", "phrase"),
+        ("The answer is 17, I think.", "17", "phrase"),
         ("The answer is 10. Wait, I made a mistake. It should be 8.", "8", "phrase"),
         ("Option B is right.", "B", "phrase"),
         ("Solution: 42", "42", "text"),
@@ -112,6 +113,7 @@ def test_forms_are_tried_in_their_order(completion, answer, form):
         ("#### The answer is 72.\nDone.", "72", "hash"),
         ("The answer is 72.\n####", None, None),
         ("48 + 24 = 72\n### 72", "72", "hash"),
+        ("### 1\nAdd.\n### 2\nThe answer is 72.", "72", "phrase"),
         ("### Step 1\n48 + 24 = 72", "72", "text"),
     ],
 )
@@ -125,7 +127,10 @@ def test_a_number_offered_as_one_of_several_is_no_answer():
     assert text_of("I think that it must be $41$ or $42$") == "41,42"
 
 
-@pytest.mark.parametrize("completion", ["The answer is 17, but that is wrong.", "I doubt that the answer is 17."])
+@pytest.mark.parametrize(
+    "completion",
+    ["The answer is 17, but that is wrong.", "I doubt that the answer is 17.", "It is false that the answer is 17."],
+)
 def test_a_denied_answer_is_none(completion):
     assert text_of(completion) is None
 

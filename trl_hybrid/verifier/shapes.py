@@ -2,6 +2,7 @@ r"""What kind of thing an answer is: a value, a list, a container, an interval, 
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 
 from trl_hybrid.verifier.latex import key, split_top
 from trl_hybrid.verifier.numeric import parse_number
@@ -96,7 +97,7 @@ def equation(text: str) -> tuple[str | None, list[str]]:
     exact, *rounded = split_top(text, APPROX)
     if rounded and not exact:
         exact = rounded[0]
-    elif rounded and is_name(exact):
+    elif rounded and (is_name(exact) or _are_far_apart(exact, rounded[0])):
         exact = f"{exact}={rounded[0]}"
     members = [member.strip(" &") for member in split_top(exact, EQUALS)]
     if len(members) == 1:
@@ -128,6 +129,14 @@ def coordinates(text: str) -> dict[str, str]:
         return {}
     are_neighbours = ord(max(named)) - ord(min(named)) == len(named) - 1
     return dict(sorted(named.items())) if are_neighbours else named
+
+
+def _are_far_apart(exact: str, rounded: str) -> bool:
+    """Whether two numbers differ by more than rounding makes them."""
+    numbers = parse_number(exact), parse_number(rounded)
+    if numbers[0] is None or numbers[1] is None:
+        return False
+    return abs(numbers[0].value - numbers[1].value) > max(Fraction(1, 2), abs(numbers[0].value) / 10)
 
 
 def named_values(text: str) -> str:
