@@ -12,7 +12,6 @@ then, from the whole model in merged/:
 from pathlib import Path
 
 from datasets import Dataset
-from transformers.utils import is_torch_bf16_gpu_available
 from trl import get_quantization_config
 
 from trl_hybrid import MathVerifier
@@ -40,7 +39,6 @@ DEFAULTS = {
     "save_strategy": "epoch",
     "save_total_limit": 2,
     "logging_steps": 1,
-    "bf16": is_torch_bf16_gpu_available(),
 }
 
 

@@ -12,7 +12,6 @@ then, as it lies in its folder:
 
 from pathlib import Path
 
-from transformers.utils import is_torch_bf16_gpu_available
 from trl import get_quantization_config
 
 from trl_hybrid import MathVerifier
@@ -25,9 +24,8 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 DEFAULTS = {
     "run_name": "reward-model",
     "model_name_or_path": "Qwen/Qwen2.5-0.5B-Instruct",
-    # The weights; a GPU computes in bfloat16.
+    # The weights; a GPU that has bfloat16 computes in it.
     "dtype": "float32",
-    "bf16": is_torch_bf16_gpu_available(),
     "dataset_name": str(DATA / "dummy_math_tasks.jsonl"),
     "system_prompt": "Solve the problem step by step. End with the final answer in \\boxed{}, like this: \\boxed{42}",
     "num_train_epochs": 2,

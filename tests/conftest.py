@@ -1,6 +1,7 @@
 """Settings shared by all tests: offline, one thread a process, reproducible property tests."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -54,6 +55,28 @@ def tokenizer():
     tokenizer = AutoTokenizer.from_pretrained("data/embedded_policy")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return tokenizer
+
+
+@pytest.fixture(scope="module")
+def verifier():
+    """A verifier for tests that do not look at its processes."""
+    from trl_hybrid.verifier import MathVerifier
+
+    with MathVerifier(num_workers=1) as verifier:
+        yield verifier
+
+
+@pytest.fixture
+def jsonl(tmp_path):
+    """Write rows to a .jsonl file and return its path."""
+
+    def write(rows, name="tasks.jsonl"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(path)
+
+    return write
 
 
 @pytest.fixture(scope="module")

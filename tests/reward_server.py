@@ -134,6 +134,7 @@ SPOILED = {
     "500": lambda server, body: (500, '{"error": "EngineDeadError"}'),
     "429": lambda server, body: (429, "too many requests"),
     "400": lambda server, body: (400, '{"error": "This model\'s maximum context length is 8 tokens."}'),
+    "repeats_the_key": lambda server, body: (401, f"No such key: {server.headers[-1]['Authorization'].split()[1]}"),
     "html": lambda server, body: (200, HTML),
     "hang": hang,
     "short": changed(lambda data: data[:-1]),

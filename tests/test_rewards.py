@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from reward_server import score_of, serving
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from trl_hybrid import rewards
@@ -51,7 +52,7 @@ class TestEnvironment:
         ("variables", "told"),
         [
             ({"ALPHA": "a tenth"}, "TRL_HYBRID_ALPHA must be a number, got 'a tenth'. Set it"),
-            ({"ALHPA": "0.1"}, "TRL_HYBRID_ALHPA means nothing, got '0.1'. Did you mean TRL_HYBRID_ALPHA"),
+            ({"ALHPA": "0.1"}, "TRL_HYBRID_ALHPA means nothing. Did you mean TRL_HYBRID_ALPHA"),
             ({"ALPHA": "0.6", "BETA": "0.6"}, "TRL_HYBRID_ALPHA and TRL_HYBRID_BETA: alpha \\+ beta .* 0.6 \\+ 0.6"),
             ({"BETA": "nan"}, "TRL_HYBRID_BETA: beta must be above 0 and at most 1, got nan"),
             ({"VERIFIER_METHOD": "loose"}, "TRL_HYBRID_VERIFIER_METHOD: method must be one of math_verify.*'loose'"),
@@ -60,12 +61,41 @@ class TestEnvironment:
                 {"REWARD_MODEL": "data/embedded_reward_model", "REWARD_MODEL_PLACEMENT": "moon"},
                 "TRL_HYBRID_REWARD_MODEL_PLACEMENT: .* must be one of auto, resident.*'moon'",
             ),
+            (
+                {"REWARD_MODEL": "data/embedded_reward_model", "REWARD_MODEL_PLACEMENT": "server"},
+                "TRL_HYBRID_REWARD_MODEL_SERVER_URL.*TRL_HYBRID_REWARD_MODEL_PLACEMENT: .*needs the server's address",
+            ),
+            ({"REWARD_MODEL_SERVER_TIMEOUT": "soon"}, "TRL_HYBRID_REWARD_MODEL_SERVER_TIMEOUT must be a number"),
         ],
     )
     def test_what_is_wrong_is_told_with_its_variable(self, environment, variables, told):
         environment(**variables)
         with pytest.raises(InputError, match=told):
             rewards.hybrid_reward(**GROUP, solution=["4"] * 4)
+
+    @pytest.mark.parametrize("variable", ["REWARD_MODEL_SERVER_KEY", "REWARD_MODEL_SEVER_URL"])
+    def test_what_a_misspelt_variable_holds_may_be_a_secret(self, environment, variable):
+        environment(**{variable: "http://me:sesame@judge:8001"})
+        with pytest.raises(InputError, match="Did you mean TRL_HYBRID_REWARD_MODEL_SERVER_URL") as error:
+            rewards.hybrid_reward(**GROUP, solution=["4"] * 4)
+        assert "sesame" not in str(error.value)
+
+    def test_the_reward_model_may_be_behind_a_server(self, environment):
+        environment(
+            REWARD_MODEL="data/embedded_reward_model",
+            REWARD_MODEL_SERVER_URL="http://127.0.0.1:1",
+            REWARD_MODEL_SERVER_TIMEOUT="7.5",
+        )
+        with pytest.raises(InputError, match=r"_SERVER_URL.*: The reward model's server http://127\S+:1 does not"):
+            rewards.reward_model_reward(**GROUP)
+        with serving(model="data/embedded_reward_model") as server:
+            environment(REWARD_MODEL_SERVER_URL=server.url)
+            scores = rewards.reward_model_reward(**GROUP)
+            backend = rewards.shared_hybrid_reward().reward_model.backend
+            asked = {tuple(row): score_of(row) for request in server.requests for row in request}
+        assert set(scores) <= set(asked.values())
+        assert [url.url for url in backend.servers] == [server.url]
+        assert backend.timeout == 7.5
 
 
 class TestAlone:
@@ -90,7 +120,7 @@ class TestAlone:
     def test_two_functions_share_one_reward_model(self, environment):
         environment(REWARD_MODEL="data/embedded_reward_model")
         rewards.hybrid_reward(**GROUP, solution=["4"] * 4)
-        made = rewards._reward_model("data/embedded_reward_model", "auto")
+        made = rewards._reward_model_of(rewards.JudgeSettings.of(os.environ))
         assert rewards.shared_hybrid_reward().reward_model is made
 
     def test_columns_are_logged_once_where_the_hybrid_reward_stands_beside(self, environment):

@@ -36,6 +36,8 @@ class JudgeSettings:
     Attributes:
         reward_model: Hub id or local folder; "" for none.
         reward_model_placement: See [`~trl_hybrid.RewardModel`].
+        reward_model_server_url: Addresses of servers of the reward model with commas between them; "" for none.
+        reward_model_server_timeout: Seconds for one request to a server.
         verifier_method: See [`~trl_hybrid.MathVerifier`].
         alpha: Half width of the wrong band; see [`~trl_hybrid.HybridReward`].
         beta: Half width of the right band.
@@ -43,6 +45,8 @@ class JudgeSettings:
 
     reward_model: str = ""
     reward_model_placement: str = "auto"
+    reward_model_server_url: str = ""
+    reward_model_server_timeout: float = 120.0
     verifier_method: str = "math_verify"
     alpha: float = 0.1
     beta: float = 0.1
@@ -61,10 +65,9 @@ class JudgeSettings:
         known = {variable_of(field.name): field for field in fields(cls)}
         for variable in environment.keys() - known:
             meant = get_close_matches(variable, known, n=1, cutoff=0.9) if variable.startswith(PREFIX) else None
-            if meant:
+            if meant:  # the value is not shown: it may be a key, or an address with a password
                 raise InputError(
-                    f"The environment variable {variable} means nothing, got {environment[variable]!r}. Did you mean "
-                    f"{meant[0]}? Rename or unset it."
+                    f"The environment variable {variable} means nothing. Did you mean {meant[0]}? Rename or unset it."
                 )
         given: dict[str, Any] = {}
         for variable in known.keys() & environment:
@@ -119,7 +122,7 @@ def reward_model_reward(prompts: Sequence[Any], completions: Sequence[Any], **kw
     """
     settings = JudgeSettings.of(os.environ)
     with MAKING:
-        reward_model = _reward_model(settings.reward_model, settings.reward_model_placement)
+        reward_model = _reward_model_of(settings)
     return reward_model(prompts=prompts, completions=completions, **kwargs)
 
 
@@ -171,8 +174,17 @@ def _verifier(method: str) -> MathVerifier:
         return MathVerifier(cast(Any, method))
 
 
+def _reward_model_of(settings: JudgeSettings) -> "RewardModel":
+    return _reward_model(
+        settings.reward_model,
+        settings.reward_model_placement,
+        settings.reward_model_server_url,
+        settings.reward_model_server_timeout,
+    )
+
+
 @cache
-def _reward_model(name: str, placement: str) -> "RewardModel":
+def _reward_model(name: str, placement: str, server_url: str, server_timeout: float) -> "RewardModel":
     if not name:
         raise InputError(
             f"The environment variable {variable_of('reward_model')} must name a reward model, it is not set. Set it "
@@ -181,8 +193,11 @@ def _reward_model(name: str, placement: str) -> "RewardModel":
         )
     from trl_hybrid.reward_model import RewardModel
 
-    with _told_of("reward_model", "reward_model_placement"):
-        return RewardModel(name, placement=cast(Any, placement))
+    servers = "reward_model_server_url", "reward_model_server_timeout"
+    with _told_of("reward_model", *servers, "reward_model_placement"):
+        return RewardModel(
+            name, placement=cast(Any, placement), server_urls=server_url or None, server_timeout=server_timeout
+        )
 
 
 @cache
@@ -192,7 +207,7 @@ def _hybrid_reward(settings: JudgeSettings, num_generations: int | None) -> "Hyb
 
     with _told_of("alpha", "beta"):  # before gigabytes are loaded
         check_bands(settings.alpha, settings.beta, eps=1e-6)
-    judges = shared_verifier(), _reward_model(settings.reward_model, settings.reward_model_placement)
+    judges = shared_verifier(), _reward_model_of(settings)
     return HybridReward(*judges, num_generations, alpha=settings.alpha, beta=settings.beta)
 
 
@@ -202,7 +217,8 @@ def _told_of(*fields_of_it: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        variables = " and ".join(map(variable_of, fields_of_it))
+        *others, last = map(variable_of, fields_of_it)
+        variables = f"{', '.join(others)} and {last}" if others else last
         raise InputError(f"From the environment, {variables}: {error}") from error
 
 

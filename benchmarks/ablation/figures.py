@@ -94,15 +94,23 @@ def edges(curve: Sequence[float | None]) -> tuple[float, float]:
     return first, last
 
 
-def mean_curve(runs: Iterable[Result], name: str) -> list[float]:
-    """Average a curve over seeds, step by step."""
-    return list(map(statistics.fmean, zip(*(run["curves"][name] for run in runs), strict=True)))
+def mean_curve(runs: Iterable[Result], name: str) -> list[float | None]:
+    """Average a curve over the seeds that have a figure at a step, step by step; None where none has.
 
-
-def smooth(curve: Sequence[float], width: int = 5) -> list[float]:
-    """Average each step with those before it, `width` in all.
-
-    >>> smooth([0.0, 1.0, 2.0], width=2)
-    [0.0, 0.5, 1.5]
+    >>> mean_curve([{"curves": {"auc": [0.5, None, None]}}, {"curves": {"auc": [0.7, 0.8, None]}}], "auc")
+    [0.6, 0.8, None]
     """
-    return [statistics.fmean(curve[max(0, end - width) : end]) for end in range(1, len(curve) + 1)]
+    columns = zip(*(run["curves"][name] for run in runs), strict=True)
+    there = [[value for value in column if value is not None] for column in columns]
+    return [statistics.fmean(values) if values else None for values in there]
+
+
+def smooth(curve: Sequence[float | None], width: int = 5) -> list[float]:
+    """Average each step with those before it, `width` in all. Steps without a figure do not count.
+
+    >>> smooth([0.0, 1.0, None, 2.0], width=2)
+    [0.0, 0.5, 1.0, 2.0]
+    """
+    ends = range(1, len(curve) + 1)
+    windows = [[value for value in curve[max(0, end - width) : end] if value is not None] for end in ends]
+    return [statistics.fmean(values) if values else float("nan") for values in windows]

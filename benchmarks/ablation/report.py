@@ -91,11 +91,11 @@ def arms_table(results: ByArm) -> str:
         accuracies = [f"{100 * mean_of(runs, name):.1f}" for name in MEASURES]
         ends = [
             "{:{form}} → {:{form}}".format(*edges(mean_curve(runs, name)), form=form)
-            for name, form in (("pass_rate", ".3f"), ("score", "+.2f"))
+            for name, form in (("pass_rate", ".3f"), ("score", "+.2f"), ("auc", ".2f"))
         ]
         wrong = [share for run in runs for share in run["curves"]["all_wrong_groups"] if share is not None]
         rows.append([arm, *accuracies, *ends, f"{100 * statistics.fmean(wrong):.0f} %", str(len(runs))])
-    header = ["arm", *MEASURES.values(), "pass rate, start → end", "RM score, start → end"]
+    header = ["arm", *MEASURES.values(), "pass rate, start → end", "RM score, start → end", "RM's AUC, start → end"]
     return markdown([*header, "all-wrong groups", "seeds"], rows)
 
 

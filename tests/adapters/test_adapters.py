@@ -9,14 +9,16 @@ import importlib.util
 import subprocess
 import sys
 import time
+from decimal import Decimal
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from trl_hybrid import adapters
-from trl_hybrid.adapters import judge, judge_in_thread, lm_eval_metric, verifiers_reward, verl_reward
+from trl_hybrid.adapters import judge, judge_by_any, judge_in_thread, lm_eval_metric, verifiers_reward, verl_reward
 from trl_hybrid.errors import InputError
 
 
@@ -51,9 +53,25 @@ def test_the_folder_is_printed():
 
 class TestJudge:
     def test_any_of_several_references_will_do(self):
-        assert judge("It is 5.", ["4", "5"]).correct is True
-        assert judge("It is 6.", ["", "5"]).correct is False
-        assert judge("It is 6.", ["", "\\undefined{"]).correct is None
+        assert judge_by_any("It is 5.", ["4", "5"]).correct is True
+        assert judge_by_any("It is 6.", ["", "5"]).correct is False
+        assert judge_by_any("It is 6.", ["", "\\undefined{"]).correct is None
+        assert judge_by_any("It is 6.", []).correct is None
+
+    def test_a_list_is_one_reference_that_demands_all_its_values(self):
+        assert judge("\\boxed{5, 4}", ["4", "5"]).correct is True
+        assert judge("It is 5.", ["4", "5"]).correct is False
+        assert judge("It is 5.", []).reason == "unjudgeable"
+
+    @pytest.mark.parametrize(
+        "gold", [np.int64(4), np.float32(4), np.array(4), np.array([4]), Decimal(4), [np.int64(4)]]
+    )
+    def test_numbers_of_all_kinds_are_references(self, gold):
+        assert judge("It is 4.", gold).correct is True
+        assert judge("It is 5.", gold).correct is False
+
+    def test_a_completion_that_is_missing_is_no_answer(self):
+        assert judge(None, "4").reason == "no_answer"
 
     def test_what_was_cut_off_has_no_last_number(self):
         assert judge("So we get 42", "42").correct is True
@@ -94,6 +112,14 @@ class TestVerl:
         assert self.call(function, "It is 5.", "4") == {"score": 0.0, "acc": 0.0, "judged": 1.0, "pred": "5"}
         unjudgeable = self.call(function, "It is 5.", "")
         assert unjudgeable == {"score": 0.0, "acc": 0.0, "judged": 0.0, "pred": "5"}
+
+    def test_the_problem_in_another_form_is_not_paid_where_the_problem_is_known(self):
+        problem = "She sold 48 clips in April and 24 in May. How many?"
+        message = [{"role": "user", "content": problem}]
+        known = {"question": problem}, {"problem": problem}, {"question": None, "prompt": message}
+        for extra, paid in [*((fields, 0.0) for fields in known), ({"question": {}}, 1.0), (None, 1.0)]:
+            found = verl_reward.compute_score("gsm8k", r"\boxed{48+24}", "72", extra)
+            assert (found["score"], found["judged"]) == (paid, 1.0)
 
 
 class TestOpenRlhf:
@@ -187,6 +213,11 @@ class TestLmEval:
         repeated = lm_eval_metric.process_results(doc, [["It is 4.", "It is 5.", "\\boxed{4}", "?"]])
         assert repeated == {"math_verifier": 0.5, "judged": 1.0}
 
+    @pytest.mark.parametrize("results", [[], [None], [[]], [[None]]])
+    def test_an_answer_that_is_missing_is_wrong(self, results):
+        doc = {"question": "What is 2 + 2?", "answer": "4"}
+        assert lm_eval_metric.process_results(doc, results) == {"math_verifier": 0.0, "judged": 1.0}
+
     def test_unjudgeable(self):
         doc = {"question": "What is 2 + 2?", "answer": "\\undefined{"}
         assert lm_eval_metric.process_results(doc, ["It is 4."]) == {"judged": 0.0}
@@ -194,6 +225,31 @@ class TestLmEval:
     def test_a_document_without_a_known_column_is_told(self):
         with pytest.raises(InputError, match="gold answer"):
             lm_eval_metric.process_results({"question": "What is 2 + 2?", "right": "4"}, ["It is 4."])
+
+
+class TestInspect:
+    """inspect-ai 0.3.285: a scorer is called with a state and a target, which is a sequence of alternatives."""
+
+    @pytest.fixture
+    def score(self, monkeypatch):
+        scorer = ModuleType("inspect_ai.scorer")
+        scorer.scorer = lambda metrics: lambda function: function
+        scorer.accuracy = scorer.stderr = lambda: None
+        scorer.CORRECT, scorer.INCORRECT, scorer.Score = "C", "I", SimpleNamespace
+        scorer.Scorer = scorer.Target = object
+        solver = ModuleType("inspect_ai.solver")
+        solver.TaskState = object
+        for module in (ModuleType("inspect_ai"), scorer, solver):
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+        return load_file("inspect_scorer").math_verifier()
+
+    @pytest.mark.parametrize(
+        ("stopped", "value"), [("stop", "C"), ("max_tokens", "I"), ("model_length", "I"), ("unknown", "C")]
+    )
+    def test_what_was_cut_off_has_no_last_number(self, score, stopped, value):
+        output = SimpleNamespace(completion="So we get 42", stop_reason=stopped)
+        state = SimpleNamespace(output=output, input_text="What is 6 * 7?")
+        assert asyncio.run(score(state, ["41", "42"])).value == value
 
 
 def test_the_room_says_what_each_module_is_for():

@@ -37,7 +37,12 @@ def keep(settings, folder, regime, arm, seed, mean_of_8, greedy=0.5, pass_rate=(
             "greedy": {"before": 0.0, "after": greedy},
             "mean_of_8": {"before": 0.03, "after": mean_of_8},
         },
-        "curves": {"pass_rate": list(pass_rate), "score": [-1.0, 1.0], "all_wrong_groups": [0.75, 0.25]},
+        "curves": {
+            "pass_rate": list(pass_rate),
+            "score": [-1.0, 1.0],
+            "auc": [0.625, None],
+            "all_wrong_groups": [0.75, 0.25],
+        },
         "seconds": {"cpu": cpu, "steps": 30.0, "scoring": 2.0},
         "settings": plan.settings_of(settings, run),
     }
@@ -150,7 +155,7 @@ class TestReport:
             keep(settings, tmp_path, "dense", "hybrid", seed, 0.72)
         report.report(settings, tmp_path)
         text = capsys.readouterr().out
-        assert "| verifier | 50.0 | 21.0 | 25.0 | 0.000 → 0.500 | -1.00 → +1.00 | 50 % | 3 |" in text
+        assert "| verifier | 50.0 | 21.0 | 25.0 | 0.000 → 0.500 | -1.00 → +1.00 | 0.62 → nan | 50 % | 3 |" in text
         assert "| hybrid - verifier | +10.0 [+10.0, +10.0] | +20.0 [+20.0, +20.0] | +0.0 [+0.0, +0.0] | 3 |" in text
         assert "hybrid - verifier above 0 (mean of 8): +20.0 [+20.0, +20.0], 3 pairs: met." in text
         assert "within 2 points of the best arm (mean of 8): the best is verifier, the gap -3.0: missed." in text

@@ -17,9 +17,8 @@ EMBEDDED = ["--config", "recipes/configs/embedded.yaml"]
 
 
 @pytest.fixture(autouse=True)
-def _plain(monkeypatch):
-    monkeypatch.delenv("TRL_HYBRID_TRACEBACK", raising=False)
-    # Whether this machine's packages are right is no question of these tests.
+def _right_packages(monkeypatch):
+    # Whether this machine's are right is no question of these tests.
     monkeypatch.setattr(packages, "check_packages", lambda: [Finding("ok", "Python and all")])
 
 

@@ -27,11 +27,6 @@ KEYS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch):
-    monkeypatch.delenv("TRL_HYBRID_TRACEBACK", raising=False)
-
-
 def shown(capsys, *args):
     assert main(["configs", *args]) == 0
     return capsys.readouterr().out.splitlines()

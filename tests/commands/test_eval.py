@@ -23,12 +23,6 @@ SHORT = ["--num_samples", "2", "--max_completion_length", "40", "--batch_size", 
 RM_PROMPT = "Please reason step by step, and check your final answer within \\boxed{}."
 
 
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch):
-    for name in ("TRL_HYBRID_TRACEBACK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A finished run's folder: an adapter that changes the answers a little, and the run's settings."""

@@ -17,8 +17,7 @@ RECIPE = "recipes/configs/tinyllama_grpo.yaml"
 
 
 @pytest.fixture(autouse=True)
-def _plain(monkeypatch):
-    monkeypatch.delenv("TRL_HYBRID_TRACEBACK", raising=False)
+def _no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
@@ -116,6 +115,7 @@ def test_without_a_gpu_there_is_a_table_and_a_hint_but_no_recommendation(models,
     assert re.search(r"reward model +14\.14 +1\.40 +0\.00 +0\.00\n", out)
     # 16384 tokens: 16384 x (137,216 + 8 x 7,680) bytes streamed, two layers and the embedding more under zero3.
     assert re.search(r"scoring .1. +2\.25 +3\.25 +4\.27 +0\.00\nall", out)
+    assert "Activations are an upper bound: full rows, each with its prompt" in out
     assert "give --gpu_memory" in out
     assert "Recommended" not in out
 

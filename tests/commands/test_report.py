@@ -8,11 +8,6 @@ import pytest
 from trl_hybrid.cli import main
 
 
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch):
-    monkeypatch.delenv("TRL_HYBRID_TRACEBACK", raising=False)
-
-
 @pytest.fixture
 def run_folder(tmp_path):
     (tmp_path / "run").mkdir()

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -34,10 +33,19 @@ ROWS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch):
-    for name in ("TRL_HYBRID_TRACEBACK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
+KILLED_AFTER_FIVE = """
+import os, signal, sys
+from tqdm.auto import tqdm
+from trl_hybrid.cli import main
+
+saved = []
+def update(bar, rows):  # called when a batch is saved
+    saved.append(rows)
+    if len(saved) == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+tqdm.update = update
+main(sys.argv[1:])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -150,18 +158,12 @@ class TestGoingOn:
         assert (tmp_path / "scores.jsonl").read_bytes() == whole
 
     def test_after_a_kill_the_file_is_that_of_an_unbroken_run(self, tmp_path):
-        rows = [{"prompt": f"What is {n} + {n}?", "completion": f"\\boxed{{{2 * n}}}"} for n in range(400)]
+        rows = [{"prompt": f"What is {n} + {n}?", "completion": f"\\boxed{{{2 * n}}}"} for n in range(12)]
         write(tmp_path / "c.jsonl", rows)
         output = tmp_path / "scores.jsonl"
         single = command(tmp_path, "--batch_size", 1)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "trl_hybrid.cli", *single], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while process.poll() is None and not (output.exists() and output.stat().st_size):
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert 0 < output.read_bytes().count(b"\n") < len(rows)
+        assert subprocess.run([sys.executable, "-c", KILLED_AFTER_FIVE, *single]).returncode == -signal.SIGKILL
+        assert output.read_bytes().count(b"\n") == 5
         assert main(single) == 0
         assert main(command(tmp_path, "--batch_size", 1, output="whole.jsonl")) == 0
         assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()

@@ -8,11 +8,6 @@ import pytest
 from trl_hybrid.cli import main
 
 
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch):
-    monkeypatch.delenv("TRL_HYBRID_TRACEBACK", raising=False)
-
-
 def shown(capsys, *options):
     assert main(["serve-command", "--reward_model_name_or_path", "data/embedded_reward_model", *options]) == 0
     return capsys.readouterr().out

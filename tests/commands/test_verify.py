@@ -7,11 +7,6 @@ import pytest
 from trl_hybrid.cli import main
 
 
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch):
-    monkeypatch.delenv("TRL_HYBRID_TRACEBACK", raising=False)
-
-
 def write(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
@@ -66,7 +61,9 @@ def test_golds_of_a_data_set_by_line_and_by_index(tmp_path):
         ("\n", [], "holds no rows"),
         ('{"completion": "x", "answer": "1", "truncated": "no"}', [], "true or false as `truncated`, got 'no'"),
         ('{"completion": null, "answer": "4"}', [], "must have text or a list of messages as `completion`, got null"),
-        ('{"completion": [4], "answer": "4"}', [], "completions[0] must be a string or a list of messages"),
+        ('{"completion": [4], "answer": "4"}', [], "c.jsonl': `completion` must be a string or a list of messages"),
+        ('{"completion": "x", "answer": "4", "prompt": [4]}', [], "`prompt` must be a string or a list of messages"),
+        ('{"completion": "half a pair: \\ud83d", "answer": "4"}', [], "Line 1"),
         ('{"completion": "x"}', [], "answer or solution; it has completion"),
         ('{"completion": "x", "answer": "1"}', ["--method", "guess"], "method must be one of"),
         ('{"completion": "x"}', ["--dataset_name", "data/dummy_math_tasks.jsonl"], "got 1 completions for 16 rows"),
@@ -83,6 +80,16 @@ def test_bad_input_says_the_rule_and_exits_with_2(tmp_path, capsys, content, opt
         verify("--completions", tmp_path / "c.jsonl", *options)
     assert stop.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_bad_row_is_named_by_its_place_in_the_file_and_nothing_is_written(tmp_path, capsys):
+    good, output = {"completion": "4", "answer": "4"}, tmp_path / "verdicts.jsonl"
+    for bad, said in [([], "Row 301 of"), ("half a pair: \ud83d", "Line 301 of")]:
+        file = write(tmp_path / "c.jsonl", [good] * 300 + [good | {"completion": bad}])
+        with pytest.raises(SystemExit):
+            verify("--completions", file, "--output", output)
+        assert said in capsys.readouterr().err
+        assert not output.exists()
 
 
 def test_missing_file_and_existing_output(tmp_path, capsys):

@@ -6,12 +6,6 @@ from trl_hybrid.data.golds import find_faults, gold_fault
 from trl_hybrid.verifier import MathVerifier
 
 
-@pytest.fixture(scope="module")
-def verifier():
-    with MathVerifier(num_workers=1) as verifier:
-        yield verifier
-
-
 @pytest.mark.parametrize(
     "gold",
     ["5", "-1.5", "\\frac{1}{2}", "x+1", "(0,1]", "\\text{Evelyn}", "C", "1, -2", "no solution", "\\infty", "True"],

@@ -6,7 +6,6 @@ from trl_hybrid.data import load_tasks
 from trl_hybrid.data.prompt_reader import PromptReader
 from trl_hybrid.data.usable_tasks import check_tasks
 from trl_hybrid.errors import InputError
-from trl_hybrid.verifier import MathVerifier
 
 
 LONG = "What is " + "1 + " * 40 + "1?"
@@ -19,12 +18,6 @@ BAD = [
     {"question": LONG, "answer": "41"},
     {"question": "Why?", "answer": "a, b and c are equal"},
 ]
-
-
-@pytest.fixture(scope="module")
-def verifier():
-    with MathVerifier(num_workers=1) as verifier:
-        yield verifier
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,24 @@
 """A model learns its own right answers, and GRPO goes on from there."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from datasets import Dataset
+from hub_run import save_policy
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
 from trl_hybrid.cli import main
 from trl_hybrid.errors import InputError
 from trl_hybrid.evaluation.cold_start import check_samples, cold_start_examples, gold_rows, right_answers
-from trl_hybrid.recipe.sft import checkpoint_to_start_from
+from trl_hybrid.recipe.sft import checkpoint_to_start_from, merge
 
 
 PROMPT = [{"role": "user", "content": "What is 2 + 3?"}]
@@ -100,6 +104,22 @@ def test_the_cold_start_goes_on_from_the_checkpoint_that_was_asked_for(tmp_path)
         checkpoint_to_start_from("latest", tmp_path, max_steps=9)
     with pytest.raises(InputError, match="is no whole checkpoint"):
         checkpoint_to_start_from("checkpoint-8", tmp_path)
+
+
+def test_a_full_disk_leaves_the_adapter_and_its_earlier_whole_model(tmp_path, monkeypatch):
+    save_policy(tmp_path)
+    assert merge(tmp_path, "float32") == tmp_path / "merged"
+    earlier = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    assert tmp_path / "merged" / "model.safetensors" in earlier
+
+    def cut_off(model, folder, **kwargs):
+        (Path(folder) / "model.safetensors").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", cut_off)
+    with pytest.raises(OSError, match="No space left"):
+        merge(tmp_path, "float32")
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == earlier
 
 
 def run(*command, check=True):

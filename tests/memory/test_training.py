@@ -25,6 +25,8 @@ from trl_hybrid.memory.training import (
     estimate_training,
     generation_bytes,
 )
+from trl_hybrid.packing import attention
+from trl_hybrid.training.shared_rows import lay_out
 
 
 # q, o 2048 x 2048; k, v 2048 x 256; three of 2048 x 5632; two norms: 44,044,288 a layer. 22 of them, two tables of
@@ -204,7 +206,14 @@ def small_llama(layers):
     )
 
 
-def kept_by_autograd(model, rows, tokens):
+def padded(rows, tokens):
+    """Rows as TRL computes them, the first one padded."""
+    mask = torch.ones(rows, tokens, dtype=torch.long)
+    mask[0, :20] = 0
+    return {"input_ids": torch.randint(0, 512, (rows, tokens)), "attention_mask": mask}
+
+
+def kept_by_autograd(model, **inputs):
     """Run the body as a training step does, and return the bytes of all tensors kept for the backward."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept = {}
@@ -215,12 +224,9 @@ def kept_by_autograd(model, rows, tokens):
             kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no address is given out twice
         return tensor
 
-    ids = torch.randint(0, 512, (rows, tokens))
-    mask = torch.ones_like(ids)
-    mask[0, :20] = 0
     body = model.base_model.model.model if hasattr(model, "peft_config") else model.model
     with torch.autocast("cpu", torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        body(input_ids=ids, attention_mask=mask, use_cache=False)
+        body(**inputs, use_cache=False)
     return sum(size for size, _ in kept.values())
 
 
@@ -233,9 +239,30 @@ def test_a_layer_s_activations_are_near_what_autograd_keeps(peft_config):
         model = AutoModelForCausalLM.from_config(small_llama(layers), dtype=torch.bfloat16).train()
         if peft_config is not None:
             model = get_peft_model(model, deepcopy(peft_config))  # it notes the modules it finds
-        measured.append(kept_by_autograd(model, rows, tokens))
+        measured.append(kept_by_autograd(model, **padded(rows, tokens)))
         estimated.append(activation_bytes(describe_policy(small_llama(layers), torch.bfloat16, peft_config), work))
     assert estimated[1] - estimated[0] == pytest.approx(measured[1] - measured[0], rel=0.15)
+
+
+@pytest.mark.parametrize("groups", [[4], [2, 2], [3, 1], [1, 1, 1, 1]], ids=str)
+def test_full_rows_that_share_prompts_take_no_more_than_padded_ones(monkeypatch, groups):
+    """What makes the estimate an upper bound of what our trainer computes, on a GPU without a varlen kernel too."""
+    monkeypatch.setattr(attention, "TAKES_GROUPED_KEYS", ())
+    assert attention.let_segments_through("sdpa")
+    prompts = [torch.randint(0, 512, (128,)).tolist() for _ in groups]
+    rows = [(prompt, [7] * 128) for prompt, size in zip(prompts, groups, strict=True) for _ in range(size)]
+    laid = lay_out(rows, 128, torch.device("cpu"))
+    # A prompt's first 127 tokens once where it is shared; each row's other tokens but the last.
+    assert laid.ids.shape == (1, sum(127 + 128 * size for size in groups))
+    packed = {
+        "input_ids": laid.ids, "position_ids": laid.positions, "packing": laid.segments,
+        "attention_mask": torch.zeros(1, 1, 1, 1, dtype=torch.long),
+    }  # fmt: skip
+    one, three = (AutoModelForCausalLM.from_config(small_llama(n), dtype=torch.bfloat16).train() for n in (1, 3))
+    ours, theirs = (
+        kept_by_autograd(three, **inputs) - kept_by_autograd(one, **inputs) for inputs in (packed, padded(4, 256))
+    )
+    assert ours <= theirs
 
 
 WORKLOADS = st.builds(

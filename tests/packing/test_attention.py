@@ -72,10 +72,21 @@ def attend(query, key, value, seen, scale):
     return torch.einsum("hqk,khd->qhd", products.masked_fill(~seen, -math.inf).softmax(-1), value)
 
 
-@pytest.fixture(params=["in blocks", *KERNELS])
+@pytest.fixture(params=["in blocks", "in blocks, as on a GPU", *KERNELS])
 def path(request, monkeypatch):
     """A way to attend, and how often its kernel was called."""
     calls = []
+    if request.param == "in blocks, as on a GPU":
+        monkeypatch.setattr(attention, "TAKES_GROUPED_KEYS", ())
+        attend_once = attention.F.scaled_dot_product_attention
+
+        def efficient(query, key, value, *, enable_gqa, **more):
+            """As the one kernel that takes masks and fp32 there: no grouped keys."""
+            assert query.shape[1] == key.shape[1] == value.shape[1]
+            assert not enable_gqa
+            return attend_once(query, key, value, **more)
+
+        monkeypatch.setattr(attention.F, "scaled_dot_product_attention", efficient)
     if request.param in KERNELS:
         kernel = KERNELS[request.param]
 

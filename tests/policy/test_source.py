@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trl_hybrid.errors import InputError
+from trl_hybrid.policy import source as source_module
 from trl_hybrid.policy.generation import Decoding
-from trl_hybrid.policy.source import PolicySource, find_policy, weights_digest
+from trl_hybrid.policy.source import PolicySource, default_dtype, find_policy, has_bfloat16, weights_digest
 from trl_hybrid.policy.transformers_sampler import TransformersSampler
 
 
@@ -97,6 +98,20 @@ def test_an_adapter_s_revision_is_that_of_its_weights(adapter, tmp_path, monkeyp
     older = find_policy("me/adapter", "v1")
     assert older.describe()["adapter_revision"] == "v1"
     assert torch.equal(first_weight(older), -first_weight(find_policy("me/adapter")))
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_bfloat16_is_the_default_only_where_the_gpu_itself_computes_in_it(monkeypatch, native, dtype):
+    """On a T4 torch says that it is supported, unless it is asked to leave emulation out."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation
+    )
+    assert has_bfloat16() is native
+    monkeypatch.setattr(source_module, "local_device", lambda: torch.device("cuda"))
+    assert default_dtype() == dtype
+    monkeypatch.setattr(source_module, "local_device", lambda: torch.device("cpu"))
+    assert default_dtype() == "float32"
 
 
 def test_dtype_may_be_the_model_s_own():

@@ -13,7 +13,7 @@ from trl.scripts.utils import DatasetConfig
 from trl_hybrid import HybridGRPOConfig, MathVerifier
 from trl_hybrid.errors import InputError, plain_errors
 from trl_hybrid.recipe.options import JudgeArguments, TaskArguments, verifier_settings
-from trl_hybrid.recipe.parsing import CPU_DEFAULTS, parse_arguments
+from trl_hybrid.recipe.parsing import parse_arguments
 
 
 CLASSES = (TaskArguments, JudgeArguments, HybridGRPOConfig, ModelConfig)
@@ -138,14 +138,15 @@ def test_config_without_a_file_and_env_in_it(tmp_path, monkeypatch):
         parse("--config", str(tmp_path / "c.yaml"))
 
 
-class TestWithoutGpu:
-    """A run on a CPU sets itself up for one, unless the user says otherwise."""
+class TestMachine:
+    """A run sets itself up for a CPU, or a GPU that only emulates bfloat16, unless the user says otherwise."""
 
     DEFAULTS = MappingProxyType({"dtype": "bfloat16", "report_to": "none", "model_name_or_path": "it"})
 
-    def parse(self, monkeypatch, gpu, *args):
+    def parse(self, monkeypatch, gpu, *args, bfloat16=True):
         monkeypatch.setattr("torch.accelerator.is_available", lambda: gpu)
-        *_, training, model = parse_arguments(CLASSES, dict(self.DEFAULTS), list(args), cpu_defaults=CPU_DEFAULTS)
+        monkeypatch.setattr("trl_hybrid.policy.source.has_bfloat16", lambda: bfloat16)
+        *_, training, model = parse_arguments(CLASSES, dict(self.DEFAULTS), list(args), fit_machine=True)
         return training.use_cpu, training.bf16, training.gradient_checkpointing, model.dtype
 
     def test_by_itself(self, monkeypatch):
@@ -160,6 +161,13 @@ class TestWithoutGpu:
     def test_a_gpu_keeps_the_recipes_own(self, monkeypatch):
         monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
         assert self.parse(monkeypatch, True, "--bf16", "false") == (False, False, True, "bfloat16")
+
+    def test_a_gpu_that_emulates_bfloat16_gets_float32(self, monkeypatch, tmp_path):
+        assert self.parse(monkeypatch, True, bfloat16=False) == (False, False, True, "float32")
+        assert self.parse(monkeypatch, True, "--dtype", "float16", bfloat16=False)[3] == "float16"
+        (tmp_path / "c.yaml").write_text("dtype: bfloat16\n")
+        told = ("--config", str(tmp_path / "c.yaml"))
+        assert self.parse(monkeypatch, True, *told, bfloat16=False) == (False, False, True, "bfloat16")
 
     def test_what_the_user_says_goes_over_it(self, monkeypatch, tmp_path):
         (tmp_path / "c.yaml").write_text("dtype: bfloat16\n")

@@ -1,18 +1,21 @@
 """A reward model is trained on the rows that are scored later, at the token that is read then, and saved whole."""
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
+from pair_trainer import POLICY, pair_trainer, render_answers
 from peft import LoraConfig
-from trl import ModelConfig, RewardConfig
+from transformers import PreTrainedModel
+from trl import ModelConfig
 
 from trl_hybrid.errors import InputError
-from trl_hybrid.evaluation.pairs import choose_pairs
-from trl_hybrid.recipe.answer_pairs import answer_groups, make_lesson, pair_dataset, scored_groups
+from trl_hybrid.recipe.answer_pairs import answer_groups, make_lesson, scored_groups
 from trl_hybrid.recipe.pair_options import PairArguments
 from trl_hybrid.recipe.reward_trainer import (
-    RewardModelTrainer,
     check_scores_of_saved,
     merge_adapter,
     padding_token,
@@ -21,11 +24,11 @@ from trl_hybrid.recipe.reward_trainer import (
 )
 from trl_hybrid.reward_model import RewardModel
 from trl_hybrid.reward_model.loading import Source, load_tokenizer
-from trl_hybrid.reward_model.prompts import RowRenderer
+from trl_hybrid.runs.folder import BEING_WRITTEN
 
 
-POLICY = "data/embedded_policy"
 RIGHT, WRONG = "The answer is \\boxed{42}.", "So \\boxed{41}."
+ROWS_OF_IDS = [(5, 6, 7), (9, 10)]
 LONG = "2 + 0 = 2. 1 + 3 = 4. The answer is \\boxed{43}."
 # As Llama 3's: a row ends with the token that ends a turn, with which TRL would pad where there is no other.
 TEMPLATE = "{% for turn in messages %}<|{{ turn['role'] }}|>{{ turn['content'] }}{{ eos_token }}{% endfor %}"
@@ -50,25 +53,12 @@ def rendered():
     """The renderer, and the answers to all problems as it reads them."""
     tokenizer = load_tokenizer(Source(POLICY))
     tokenizer.chat_template = TEMPLATE
-    renderer = RowRenderer(tokenizer)
-    groups = answer_groups(ROWS, renderer)
-    tokenizer.pad_token = padding_token(tokenizer, {answer.ids[-1] for group in groups for answer in group})
-    return renderer, groups
+    return render_answers(tokenizer, ROWS)
 
 
-def make_trainer(folder, rendered, peft_config=None, bf16=False):
-    renderer, groups = rendered
-    args = RewardConfig(
-        str(folder), use_cpu=True, bf16=bf16, report_to="none", per_device_train_batch_size=4, max_steps=2,
-        learning_rate=1e-2, gradient_checkpointing=False, save_strategy="no", logging_strategy="no", disable_tqdm=True,
-    )  # fmt: skip
-    return RewardModelTrainer(
-        POLICY,
-        args=args,
-        train_dataset=pair_dataset(choose_pairs(groups, 8, seed=0)),
-        processing_class=renderer.tokenizer,
-        peft_config=peft_config,
-    )
+def make_trainer(folder, rendered, peft_config=None, **settings):
+    settings = {"per_device_train_batch_size": 4, "logging_strategy": "no", **settings}
+    return pair_trainer(folder, *rendered, settings, peft_config=peft_config)
 
 
 def test_the_row_is_the_scorers_own(rendered):
@@ -119,6 +109,34 @@ def test_what_is_trained_is_what_is_saved_and_scored(rendered, lora, tmp_path):
         check_scores_of_saved(tmp_path, saved, rows, [score + 1.0 for score in trained])
     with pytest.raises(InputError, match="lower learning_rate"):
         check_scores_of_saved(tmp_path, saved, rows, [float("nan")])
+
+
+def test_a_full_disk_leaves_the_adapter_and_a_later_merge_what_it_makes(rendered, tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, rendered, score_adapter_config(ModelConfig(POLICY, use_peft=True, lora_r=4)))
+    trainer.save_model()
+    for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json"):  # of an earlier, larger model
+        (tmp_path / name).write_bytes(b"")
+    adapter = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def cut_off(model, folder, **kwargs):
+        (Path(folder) / "model.safetensors").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PreTrainedModel, "save_pretrained", cut_off)
+        with pytest.raises(OSError, match="No space left"):
+            merge_adapter(tmp_path, "float32")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == adapter
+
+    (tmp_path / BEING_WRITTEN).mkdir()
+    (tmp_path / BEING_WRITTEN / "model.safetensors").write_bytes(b"of a run that was killed")
+    merge_adapter(tmp_path, "float32")
+    left = {file.name for file in tmp_path.iterdir()}
+    assert {name for name in left if "model" in name and "safetensors" in name} == {"model.safetensors"}
+    assert not left & {"adapter_config.json", BEING_WRITTEN}
+    assert RewardModel(str(tmp_path)).backend.score(ROWS_OF_IDS) == pytest.approx(
+        scores_in_memory(trainer, ROWS_OF_IDS), abs=1e-4
+    )
 
 
 def test_what_was_trained_in_mixed_precision_is_compared_without_it(rendered, tmp_path):

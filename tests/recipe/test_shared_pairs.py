@@ -7,18 +7,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pair_trainer import POLICY, pair_trainer, render_answers
 from peft import LoraConfig, TaskType
-from trl import RewardConfig
 
-from trl_hybrid.evaluation.pairs import choose_pairs
-from trl_hybrid.recipe.answer_pairs import answer_groups, pair_dataset
-from trl_hybrid.recipe.reward_trainer import RewardModelTrainer, padding_token
+from trl_hybrid.recipe.answer_pairs import answer_groups
 from trl_hybrid.recipe.shared_pairs import ProblemsTogether
 from trl_hybrid.reward_model.loading import Source, load_tokenizer
-from trl_hybrid.reward_model.prompts import RowRenderer
-
-
-POLICY = "data/embedded_policy"
 
 
 def problem(number):
@@ -35,31 +29,14 @@ def problem(number):
 
 @pytest.fixture(scope="module")
 def renderer():
-    tokenizer = load_tokenizer(Source(POLICY))
-    renderer = RowRenderer(tokenizer)
-    answers = [
-        answer for group in answer_groups([problem(number) for number in (3, 14)], renderer) for answer in group
-    ]
-    tokenizer.pad_token = padding_token(tokenizer, {answer.ids[-1] for answer in answers})
-    return renderer
+    return render_answers(load_tokenizer(Source(POLICY)), [problem(number) for number in (3, 14)])[0]
 
 
-def make_trainer(folder, renderer, peft_config=None, dataset_problems=(3, 14, 159), **more):
-    settings = {"gradient_checkpointing": False, "bf16": False, "learning_rate": 1e-2, **more.pop("settings", {})}
-    args = RewardConfig(
-        str(folder), use_cpu=True, report_to="none", per_device_train_batch_size=9, max_steps=2, seed=3,
-        save_strategy="no", logging_steps=1, disable_tqdm=True, center_rewards_coefficient=0.01, **settings,
-    )  # fmt: skip
-    groups = answer_groups([problem(number) for number in dataset_problems], renderer)
-    torch.manual_seed(0)
-    return RewardModelTrainer(
-        POLICY,
-        args=args,
-        train_dataset=pair_dataset(choose_pairs(groups, 8, seed=0)),
-        processing_class=renderer.tokenizer,
-        peft_config=peft_config,
-        **more,
-    )
+def make_trainer(folder, renderer, peft_config=None, settings=None, **more):
+    groups = answer_groups([problem(number) for number in (3, 14, 159)], renderer)
+    ours = {"per_device_train_batch_size": 9, "seed": 3, "logging_steps": 1, "center_rewards_coefficient": 0.01}
+    settings = ours | (settings or {})
+    return pair_trainer(folder, renderer, groups, settings, peft_config=peft_config, **more)
 
 
 def gradients(trainer):

@@ -7,7 +7,7 @@ import pytest
 from trl import ModelConfig
 from trl.scripts.utils import DatasetConfig
 
-from trl_hybrid import HybridGRPOConfig, MathVerifier
+from trl_hybrid import HybridGRPOConfig
 from trl_hybrid.data import TaskSource, split_location
 from trl_hybrid.data.prompt_reader import PromptReader
 from trl_hybrid.errors import InputError
@@ -27,21 +27,6 @@ def folder(tmp_path, jsonl):
     for split, golds in (("train", ["1", "proof", "3", "4"]), ("test", ["5", "notfound", "7"])):
         jsonl([{"question": f"{split} {gold}", "answer": gold} for gold in golds], f"{split}.jsonl")
     return str(tmp_path)
-
-
-@pytest.fixture
-def jsonl(tmp_path):
-    def write(rows, name):
-        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return str(tmp_path / name)
-
-    return write
-
-
-@pytest.fixture(scope="module")
-def verifier():
-    with MathVerifier(num_workers=1) as verifier:
-        yield verifier
 
 
 def checked(verifier, **settings):

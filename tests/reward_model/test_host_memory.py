@@ -1,5 +1,6 @@
 """How much of the machine's memory a process may take, and that what is freed between forwards is used again."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -31,6 +32,33 @@ def test_freed_memory_is_used_again() -> None:
 
     # The largest block has 7,168 pages of 4 KiB, all together 73,216.
     assert int(run.stdout) < 20_000
+
+
+PAGES_OF_A_STEP = """
+import resource
+import torch
+from trl_hybrid.reward_model.host_memory import keep_all_freed_memory
+
+keep_all_freed_memory()
+for step in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.zeros(100 << 20, dtype=torch.uint8) for _ in range(3)]
+    del blocks
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have rules of their own")
+@pytest.mark.parametrize(
+    ("users", "least", "most"), [({}, 0, 1000), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, 76_800, 1e6)]
+)
+def test_a_training_steps_memory_is_used_again_unless_the_user_has_said_otherwise(users, least, most) -> None:
+    # Huge pages, where the system gives them, would hide how much is fetched.
+    environment = {**os.environ, **users}
+    script = f"import ctypes; ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)\n{PAGES_OF_A_STEP}"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    # Three blocks of 100 MiB have 76,800 pages of 4 KiB.
+    assert least <= int(run.stdout) <= most
 
 
 GB = 10**9

@@ -11,6 +11,7 @@ from accelerate import PartialState
 from transformers import BloomConfig, BloomForSequenceClassification
 
 from trl_hybrid.reward_model import AceRewardModel, RewardModel
+from trl_hybrid.reward_model import backend as backend_module
 from trl_hybrid.reward_model import scorer as scorer_module
 from trl_hybrid.reward_model.backend import BackendOptions, load_backend
 from trl_hybrid.reward_model.footprint import Need
@@ -28,10 +29,10 @@ def scorer(qwen2):
     return RewardModel(qwen2.path)
 
 
-def recorded(monkeypatch, name):
+def recorded(monkeypatch, name, module=scorer_module):
     """What a part of the reward model's making is called with, while it does its work."""
-    calls, original = [], getattr(scorer_module, name)
-    monkeypatch.setattr(scorer_module, name, lambda *given: calls.append(given) or original(*given))
+    calls, original = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *given: calls.append(given) or original(*given))
     return calls
 
 
@@ -293,7 +294,7 @@ def test_every_part_is_loaded_from_the_same_revision_and_by_the_repositorys_code
     qwen2, monkeypatch, given, source
 ):
     parts = [recorded(monkeypatch, name) for name in ("load_config", "load_tokenizer", "load_backend")]
-    placed = recorded(monkeypatch, "resolve_placement")
+    placed = recorded(monkeypatch, "resolve_placement", backend_module)
     RewardModel(qwen2.path, **given)
     assert [calls[0][0] for calls in parts] == [Source(qwen2.path, *source)] * 3
     trusted = placed[0][6]
@@ -304,7 +305,7 @@ def test_what_the_placement_is_chosen_by_is_handed_on(qwen2, tmp_path, monkeypat
     folder = shutil.copytree(qwen2.path, tmp_path / "half")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"dtype": "float16"}))
-    placed = recorded(monkeypatch, "resolve_placement")
+    placed = recorded(monkeypatch, "resolve_placement", backend_module)
     monkeypatch.setattr(scorer_module, "load_backend", lambda source, config, options, samples: options)
     monkeypatch.setattr(RewardModel, "preflight", lambda model: None)
     assert RewardModel(str(folder), device="cpu").placement == "cpu"

@@ -5,14 +5,19 @@ import logging
 import socket
 import threading
 import time
+import traceback
 from collections import Counter
+from contextlib import suppress
 
+import httpx
 import pytest
 from reward_server import MODEL, score_of, serving
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model.serve_commands import Served
 from trl_hybrid.reward_model.server import RewardServerError, ServedModel
+from trl_hybrid.reward_model.server_answers import ServerFault
+from trl_hybrid.reward_model.server_client import RewardServer
 
 
 PROBES = [(1, 2, 3), (60,), (5, 5), (70, 20)]
@@ -42,6 +47,11 @@ def unused_url():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def rested(server):
+    """Wait until a server that failed is asked again; an event loop's clock is the monotonic one."""
+    time.sleep(max(0.0, server.rests_until - time.monotonic()) + 0.05)
 
 
 def told(caplog):
@@ -118,6 +128,58 @@ class TestRows:
         assert {headers["Authorization"] for headers in server.headers} == {"Bearer sesame"}
 
 
+class TestKey:
+    """Nothing that is shown or logged holds it."""
+
+    @pytest.fixture(autouse=True)
+    def _log_all(self, caplog):
+        caplog.set_level(logging.DEBUG)
+
+    @pytest.mark.parametrize("key", ["sesame-open-up\n", " sesame-open-up\r\n"])
+    def test_a_secret_files_line_break_is_no_part_of_it(self, server, monkeypatch, caplog, key):
+        monkeypatch.setenv("TRL_HYBRID_SERVER_KEY", key)
+        assert connect(server).score(ROWS) == EXPECTED
+        assert {headers["Authorization"] for headers in server.headers} == {"Bearer sesame-open-up"}
+        assert "sesame" not in caplog.text
+
+    @pytest.mark.parametrize("key", ["schlüssel-geheim", "sesame\nopen-up", "sesame\topen", "sesame\udcff"])
+    def test_one_that_no_header_can_hold_is_refused_by_its_variable(self, server, monkeypatch, caplog, key):
+        monkeypatch.setenv("TRL_HYBRID_SERVER_KEY", key)
+        with pytest.raises(InputError, match="TRL_HYBRID_SERVER_KEY must hold a key of printable ASCII") as error:
+            connect(server)
+        assert not any(part in str(error.value) + caplog.text for part in ("sesame", "open", "geheim"))
+        assert server.headers == []
+
+    def test_without_one_there_is_no_header(self, server, monkeypatch):
+        monkeypatch.setenv("TRL_HYBRID_SERVER_KEY", "\n")
+        connect(server)
+        assert not any("Authorization" in headers for headers in server.headers)
+
+    def test_it_is_read_once(self, server, monkeypatch):
+        monkeypatch.setenv("TRL_HYBRID_SERVER_KEY", "sesame")
+        model = connect(server)
+        monkeypatch.setenv("TRL_HYBRID_SERVER_KEY", "geheim\n")
+        assert model.score(ROWS) == EXPECTED
+
+    def test_what_cannot_be_sent_is_not_tried_again_and_not_shown(self, server):
+        async def ask():
+            async with httpx.AsyncClient(headers={"Authorization": "Bearer sesame\n"}) as client:
+                return await RewardServer(server.url).score(client, ROWS, seconds=2.0)
+
+        with pytest.raises(ServerFault) as fault:
+            asyncio.run(ask())
+        assert not fault.value.passing
+        assert "sesame" not in "".join(traceback.format_exception(fault.value))
+
+    def test_a_server_that_repeats_it_is_quoted_without_it(self, server, monkeypatch, caplog):
+        monkeypatch.setenv("TRL_HYBRID_SERVER_KEY", "sesame-open-up")
+        model = connect(server)
+        server.always = "repeats_the_key"
+        with pytest.raises(RewardServerError, match=r"answered 401: No such key: \*\*\*") as error:
+            model.score(ROWS)
+        assert "sesame" not in "".join(traceback.format_exception(error.value)) + caplog.text
+
+
 class TestFailures:
     @pytest.mark.parametrize("fault", ["500", "429"])
     def test_a_busy_server_is_asked_again(self, server, fault, caplog):
@@ -167,7 +229,7 @@ class TestFailures:
                 port = two.server_address[1]
             model.score(ROWS)
             with serving(port=port) as two:
-                time.sleep(0.6)  # the first rest
+                rested(model.servers[1])
                 model.score(ROWS)
                 assert two.requests
         assert told(caplog)[-1] == f"The reward model's server {two.url} answers again."
@@ -185,7 +247,7 @@ class TestFailures:
             with serving(port=port) as two:
                 for name, value in change.items():
                     setattr(two, name, value)
-                time.sleep(0.6)
+                rested(model.servers[1])
                 with pytest.raises(RewardServerError, match=said):
                     model.score(ROWS)
 
@@ -229,8 +291,9 @@ class TestFailures:
                 connection, _ = listening.accept()
                 with connection:
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-                    while not stop.wait(0.05):
-                        connection.sendall(b" ")
+                    with suppress(OSError):  # the client is gone
+                        while not stop.wait(0.05):
+                            connection.sendall(b" ")
 
             thread = threading.Thread(target=dribble, daemon=True)
             thread.start()
@@ -260,6 +323,30 @@ class TestAtTheStart:
         assert f"The reward model's server {url} does not answer (ConnectError" in str(error.value)
         assert "vllm serve my/rm --runner pooling --convert classify" in str(error.value)
         assert "sglang.launch_server --model-path my/rm" in str(error.value)
+
+    @pytest.mark.parametrize("fault", ["429", "dead"])
+    def test_a_busy_one_is_asked_again(self, server, fault, caplog):
+        server.faults = [fault] * 2
+        model = connect(server, timeout=20.0)
+        assert model.score(ROWS) == EXPECTED
+        assert len(told(caplog)) == 1
+        assert f"{server.url} answered" in told(caplog)[0]
+        assert not model.servers[0].away
+
+    def test_one_that_stays_busy_is_waited_for_as_long_as_a_request_may_take(self, server):
+        server.always = "429"
+        started = time.monotonic()
+        with pytest.raises(InputError, match=f"{server.url} answered 429: too many requests"):
+            connect(server, timeout=1.0)
+        assert time.monotonic() - started > 0.4
+        assert len(server.requests) > 1
+
+    def test_where_nothing_listens_nothing_is_waited_for(self, caplog):
+        started = time.monotonic()
+        with pytest.raises(InputError, match="does not answer"):
+            connect(unused_url(), timeout=500.0)
+        assert time.monotonic() - started < 100
+        assert told(caplog) == []
 
     @pytest.mark.parametrize("fault", ["activation", "equal"])
     def test_an_activation_is_refused(self, server, fault):

@@ -66,6 +66,22 @@ def test_a_score_that_overflows_a_float_is_a_fault():
         read_scores(SGLANG, json.loads('[{"embedding": [1e999]}]'), 1)
 
 
+def test_an_integer_beyond_every_float_is_a_fault():
+    with pytest.raises(ServerFault, match="a score that is no finite number: 1000"):
+        read_scores(VLLM, {"model": "rm", "data": [{"index": 0, "probs": [10**400]}]}, 1)
+
+
+@pytest.mark.parametrize("depths", [range(1, 1100, 7), range(900, 1000), [100_000]], ids=["all", "the limit", "far"])
+def test_lists_within_lists_are_a_fault_at_every_depth(depths):
+    """Near Python's limit some can be read and not be written again."""
+    for depth in depths:
+        for read in (lambda answer: read_scores(SGLANG, answer, 1), read_identity):
+            with pytest.raises(ServerFault):
+                read(read_json(200, "[" * depth + "]" * depth))
+        with pytest.raises(ServerFault):
+            read_json(200, "[" * depth)
+
+
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=9).map(tuple), max_size=12), st.integers(1, 20))
 def test_requests_hold_every_row_once_within_the_budget(rows, budget):
     requests = cut_requests(rows, budget)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from two_processes import DATA_PARALLEL, launch
 
 from trl_hybrid.reward_model import RewardModel, zero3
 from trl_hybrid.reward_model.footprint import measure_footprint
@@ -45,15 +46,6 @@ with open(f"{folder}/{arguments.process_index}.json", "w") as file:
     json.dump(report, file)
 leave_together()
 """
-DATA_PARALLEL = {
-    "compute_environment": "LOCAL_MACHINE",
-    "distributed_type": "MULTI_GPU",  # MULTI_CPU starts one process
-    "num_machines": 1,
-    "num_processes": 2,
-    "use_cpu": True,
-    "mixed_precision": "no",
-    "main_process_port": 0,
-}
 UNDER_ZERO3 = {
     **DATA_PARALLEL,
     "distributed_type": "DEEPSPEED",
@@ -63,13 +55,10 @@ SECOND_ROWS = [["g"], []]
 FIRST_ROWS = [["a", "bcd", "x" * 90, "x" * 40], ["e", "f"]]
 
 
-def launch(folder, settings, *arguments):
+def reports_of(folder, settings, *models, placement):
     """Run the program in two processes and return what each reports."""
-    (folder / "launch.json").write_text(json.dumps(settings))
     (folder / "program.py").write_text(PROGRAM)
-    accelerate = str(Path(sys.executable).with_name("accelerate"))
-    command = [accelerate, "launch", "--config_file", str(folder / "launch.json"), str(folder / "program.py")]
-    subprocess.run([*command, *arguments], check=True, timeout=280, cwd=Path(__file__).parents[2])
+    launch(folder, settings, folder / "program.py", *models, folder, placement)
     return [json.loads((folder / f"{process}.json").read_text()) for process in range(2)]
 
 
@@ -77,7 +66,7 @@ def launch(folder, settings, *arguments):
 @pytest.mark.timeout(300)
 def test_every_process_scores_with_whole_weights_while_the_policy_is_under_zero3(qwen2, causal_folder, tmp_path):
     pytest.importorskip("deepspeed")
-    reports = launch(tmp_path, UNDER_ZERO3, qwen2.path, str(causal_folder), str(tmp_path), "resident")
+    reports = reports_of(tmp_path, UNDER_ZERO3, qwen2.path, causal_folder, placement="resident")
     for report, rows in zip(reports, (FIRST_ROWS, SECOND_ROWS), strict=True):
         assert report["scores"] == [
             pytest.approx([qwen2.score("Q", completion) for completion in completions], abs=1e-5)
@@ -95,7 +84,7 @@ def test_the_reward_model_alone_is_sharded_on_the_cpu_and_all_processes_run_as_m
     qwen2, causal_folder, tmp_path, settings
 ):
     pytest.importorskip("deepspeed")
-    reports = launch(tmp_path, settings, qwen2.path, str(causal_folder), str(tmp_path), "zero3")
+    reports = reports_of(tmp_path, settings, qwen2.path, causal_folder, placement="zero3")
     config = load_config(Source(qwen2.path))
     weights = list(measure_footprint(config, torch.float32).tensor_elements)
     weights.remove(config.hidden_size)  # the head's: all pieces but its own are the body's

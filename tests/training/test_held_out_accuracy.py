@@ -17,13 +17,6 @@ from trl_hybrid.policy.generation import Decoding
 from trl_hybrid.training import held_out_accuracy
 from trl_hybrid.training.held_out_accuracy import HeldOutAccuracy, accuracy, change, judged_answers
 from trl_hybrid.training.stop_signals import StopSignals
-from trl_hybrid.verifier import MathVerifier
-
-
-@pytest.fixture(scope="module")
-def verifier():
-    with MathVerifier(num_workers=1) as verifier:
-        yield verifier
 
 
 @pytest.fixture(scope="module")

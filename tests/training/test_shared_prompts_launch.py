@@ -1,24 +1,13 @@
 """An optimizer step with shared prompts is TRL's on two processes, whole, under ZeRO-2 and under ZeRO-3."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from two_processes import DATA_PARALLEL, launch
 
 
-LAUNCH = {
-    "compute_environment": "LOCAL_MACHINE",
-    "distributed_type": "MULTI_GPU",  # MULTI_CPU starts one process
-    "num_machines": 1,
-    "num_processes": 2,
-    "use_cpu": True,
-    "mixed_precision": "no",
-    "main_process_port": 0,
-}
 ZERO = {"stage3_gather_16bit_weights_on_model_save": True}
 DEEPSPEED = {
     "train_micro_batch_size_per_gpu": "auto",
@@ -31,18 +20,13 @@ DEEPSPEED = {
 def step(folder, stage, way):
     """Start two processes that take one step, and return how far the weights went."""
     folder.mkdir()
-    settings = dict(LAUNCH)
+    settings = dict(DATA_PARALLEL)
     if stage:
         config = folder / "deepspeed.json"
         config.write_text(json.dumps(DEEPSPEED | {"zero_optimization": ZERO | {"stage": stage}}))
         settings |= {"distributed_type": "DEEPSPEED", "deepspeed_config": {"deepspeed_config_file": str(config)}}
         del settings["mixed_precision"]  # the file's
-    (folder / "launch.json").write_text(json.dumps(settings))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", folder / "launch.json"]
-    subprocess.run(
-        [*map(str, command), "tests/launch/shared_prompts.py", str(folder), way],
-        check=True, timeout=280, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+    launch(folder, settings, "tests/launch/shared_prompts.py", folder, way)
     after, before = load_file(folder / "model.safetensors"), load_file("data/embedded_policy/model.safetensors")
     return torch.cat([(after[name].double() - before[name].double()).flatten() for name in sorted(before)])
 

@@ -84,6 +84,7 @@ def test_boxes_that_are_not_joined_are_not_a_list():
         ("Antwort: 60", "60", "phrase"),
         ("The answer isn't 42, it's 41.", "41", "phrase"),
         ("The answer is 18, not 17.", "18", "phrase"),
+        ("The answer is 17, I think.", "17", "phrase"),
         ("The answer is 10. Wait, I made a mistake. It should be 8.", "8", "phrase"),
         ("Option B is right.", "B", "phrase"),
         ("Solution: 42", "42", "text"),
@@ -96,12 +97,40 @@ def test_forms_are_tried_in_their_order(completion, answer, form):
     assert (found.text, found.form) == (answer, form)
 
 
+@pytest.mark.parametrize(
+    ("completion", "answer", "form"),
+    [
+        ("#### Step 1: May\n48/2 = 24.\n\n#### Step 2: Total\n48 + 24 = 72.\n\nThe answer is **72**.", "72", "phrase"),
+        ("So it is.\n#### Final Answer\n72", "72", "hash"),
+        ("So it is.\n#### Final Answer:\n\nThe answer is 72.\nThank you", "72", "hash"),
+        ("#### Conclusion\nThe answer is 72.", "72", "phrase"),
+        ("#### 2. Total\n48 + 24 = 72\nSo she sold 72 clips.", "72", "text"),
+        ("#### 72\n\n#### Explanation\nMay has 24 clips.", "72", "hash"),
+        ("#### 72 clips\nI hope that this helps!", "72 clips", "hash"),
+        ("#### $x = 72$\nDone.", "$x = 72$", "hash"),
+        ("#### \\frac{1}{2} \\text{ of them}\nDone.", "\\frac{1}{2} \\text{ of them}", "hash"),
+        ("#### Monday", "Monday", "hash"),
+        ("#### The answer is 72.\nDone.", "72", "hash"),
+        ("The answer is 72.\n####", None, None),
+        ("48 + 24 = 72\n### 72", "72", "hash"),
+        ("### 1\nAdd.\n### 2\nThe answer is 72.", "72", "phrase"),
+        ("### Step 1\n48 + 24 = 72", "72", "text"),
+    ],
+)
+def test_a_heading_is_no_answer(completion, answer, form):
+    found = extract_answer(completion)
+    assert (found and found.text, found and found.form) == (answer, form)
+
+
 def test_a_number_offered_as_one_of_several_is_no_answer():
     assert text_of("I think that it must be 41 or 42") is None
     assert text_of("I think that it must be $41$ or $42$") == "41,42"
 
 
-@pytest.mark.parametrize("completion", ["The answer is 17, but that is wrong.", "I doubt that the answer is 17."])
+@pytest.mark.parametrize(
+    "completion",
+    ["The answer is 17, but that is wrong.", "I doubt that the answer is 17.", "It is false that the answer is 17."],
+)
 def test_a_denied_answer_is_none(completion):
     assert text_of(completion) is None
 
@@ -141,6 +170,34 @@ def test_an_echo_of_the_prompt_does_not_count():
 
 def test_text_after_the_end_of_the_turn_does_not_count():
     assert text_of(r"\boxed{41}<|im_end|><|im_start|>user \boxed{42}") == "41"
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        (
+            r"<|begin_of_thought|>\boxed{41}<|end_of_thought|><|begin_of_solution|>\boxed{72}<|end_of_solution|>",
+            "72",
+        ),
+        (r"<|begin_of_thought|>So it is \boxed{41}", None),
+        (
+            "<|channel|>analysis<|message|>41?<|end|><|start|>assistant<|channel|>final<|message|>The answer is 72.",
+            "72",
+        ),
+        ("The answer is 72<｜end▁of▁sentence｜>", "72"),
+        ("<｜Assistant｜>The answer is 72<｜end▁of▁sentence｜><｜User｜>The answer is 41", "72"),
+        ("<|im_start|>assistant\nThe answer is 72<|im_end|>", "72"),
+    ],
+)
+def test_tokens_of_chat_templates_are_no_part_of_the_answer(completion, answer):
+    assert text_of(completion) == answer
+
+
+@pytest.mark.parametrize("text", ["<answer>" + " " * 80_000 + "x", "<answer>1" + " \n" * 40_000 + "x"])
+def test_an_open_tag_is_read_in_linear_time(text):
+    start = time.process_time()
+    assert extract_answer(text).form == "tag"
+    assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize("spelling", ["４２", "٤٢", "4\u200b2", "\x0042\x00", "𝟒𝟐"])
@@ -198,10 +255,11 @@ def test_gold_is_read_from_a_bare_answer_or_a_whole_solution(solution, gold):
             "no ",
             "is not ",
         ),
+        *("<|im_end|>", "#### 1. Total\n", "####\n"),
         *("1 hours 2 ", "Wait, ", '{"answer": ', "___", "because "),
     ],
 )
 def test_time_is_linear_in_the_length(unit):
-    start = time.perf_counter()
+    start = time.process_time()
     extract_answer(unit * (200_000 // len(unit)))
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0

@@ -57,6 +57,11 @@ def test_everything_else_is_no_number(text):
         ("17", "17.001", False),  # an integer shows itself in full
         ("17", "17.000", True),
         ("100000000000", "99999999999", False),
+        ("12534", r"1.25 \times 10^4", False),  # a whole number is not rounded, to whatever place
+        ("12599", r"1.25 \times 10^4", False),
+        ("299792458", "3.00e8", False),
+        ("1.00e3", "1009", False),
+        ("12500", r"1.25 \times 10^4", True),
         ("0", "0.0000001", False),
         (r"10\%", "10", True),
         (r"10\%", "0.1", True),

@@ -14,12 +14,6 @@ from trl_hybrid.verifier.unworked import is_arithmetic, leaves_work
 PROMPT = "State the final answer to the following arithmetic problem: 22 + 46 ="
 
 
-@pytest.fixture(scope="module")
-def verifier():
-    with MathVerifier(num_workers=1) as verifier:
-        yield verifier
-
-
 @pytest.mark.parametrize(
     "completion",
     [
@@ -89,6 +83,69 @@ def test_a_power_or_root_is_the_question_where_the_prompt_has_it(verifier):
     assert verifier.verify(r"Find the side of a square of 144.", r"\boxed{\sqrt{144}}", "12").correct is True
 
 
+@pytest.mark.parametrize(
+    ("prompt", "gold", "answers"),
+    [
+        ("He sold 48 of 8 and 9 clips.", "72", [
+            "8(9)", "48(1.5)", "(48)(1.5)", "(48)1.5", "|8||9|", r"48^1 \cdot 1.5", r"48\pi^0+24",
+            r"\frac{48 \cdot 1.5x}{x}",
+        ]),
+        (r"What is $\sin 30^\circ$?", r"\frac{1}{2}", [r"\sin 30^\circ", r"\sin(30^\circ)", r"\cos 60^\circ"]),
+        (r"Evaluate $\log_8 2$.", r"\frac{1}{3}", [r"\log_8 2", r"\log_{8}(2)"]),
+        (r"Compute $\arcsin 1$.", r"\frac{\pi}{2}", [r"\arcsin 1", r"\arcsin(1)"]),
+        (r"Compute $\sec 45^\circ$.", r"\sqrt{2}", [r"\sec 45^\circ"]),
+        (r"Simplify $i^{22}+i^{222}$.", "-2", [r"i^{22}+i^{222}", r"i^{222}+i^{22}"]),
+        (r"Simplify $(5-2i)(5+2i)$.", "29", ["(5-2i)(5+2i)", "(5+2i)(5-2i)"]),
+        (r"Compute $\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} \begin{pmatrix} 5 \\ 6 \end{pmatrix}$.",
+         r"\begin{pmatrix}17\\39\end{pmatrix}",
+         [r"\begin{pmatrix}1&2\\3&4\end{pmatrix}\begin{pmatrix}5\\6\end{pmatrix}",
+          r"\begin{pmatrix}17\\30+9\end{pmatrix}"]),
+        ("Expand $(x+1)^2$.", "x^2+2x+1", ["(x+1)^2", "y = (x+1)^2", r"(x+1)^2 \cdot 1", "(x+1)^2+0",
+          r"\left( x + 1 \right)^{2}"]),
+        ("Factor $x^2-4$.", "(x-2)(x+2)", ["x^2-4", "(x^2-4)"]),
+        (r"Simplify $\sqrt{12}$.", r"2\sqrt{3}", [r"\sqrt{12}"]),
+        (r"Simplify $\frac{12}{16}$.", r"\frac{3}{4}", ["12/16"]),
+        (r"Which fraction is $0.\overline{5}$?", r"\frac{5}{9}", [r"0.\overline{5}"]),
+        ("Write $2y=4x+2$ in slope-intercept form.", "y=2x+1", ["2y=4x+2"]),
+        ("Which are the roots?", "7,8", ["3+4, 8", "x = 3+4, x = 8"]),
+        ("Which is the point?", "(7,8)", ["(3+4, 8)"]),
+        ("Which is the point?", r"(7,\sqrt{2})", [r"(3+4,\sqrt{2})"]),
+        ("What is the square root of 36?", "6", [r"\sqrt{36}"]),
+        ("What is $2^{10}$?", "1024", ["(2)^{10}", r"2^{9}\cdot 2", "-(-2^{10})",
+          r"2^{10}\cdot 1", r"\frac{2^{10}}{1}"]),
+        ("What is 15 squared?", "225", ["15^2"]),
+    ],
+)  # fmt: skip
+def test_the_problem_in_any_notation_is_no_answer(verifier, prompt, gold, answers):
+    verdicts = verifier.verify_batch(
+        [rf"\boxed{{{answer}}}" for answer in answers], [gold] * len(answers), [prompt] * len(answers)
+    )
+    assert [verdict.reason for verdict in verdicts] == ["not_an_answer"] * len(answers)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "gold", "answer"),
+    [
+        ("Which of a+b and a-b is greater?", "a+b", "b+a"),
+        (r"Let f(x) = \frac{x}{2}. Which is it?", r"\frac{x}{2}", "x/2"),
+        ("A chance of 3/4 is left as it is.", "0.75", r"\frac{3}{4}"),
+        (r"He paid \$5.50.", "5.50", r"\$5.50"),
+        (r"Light has $3 \times 10^8$ m/s.", "600000000", r"6 \times 10^8"),
+        ("Find x.", "0.693", r"\ln 2"),
+        ("What is the circumference?", "3.142", r"\pi"),
+        ("Find x^2.", "9", "x^2 = 9"),
+        ("Write z in terms of x.", "2x+z=1", "z = 1-2x"),
+        ("Factor 40.", r"2^3 \cdot 5", r"5 \cdot 2^3"),
+        ("Find f.", "x^2-4", "(x-2)(x+2)"),
+        (r"Find the range for x \ge 0.", r"[0,\infty)", r"x \ge 0"),
+        ("Which remainder?", "3", r"3 \pmod{7}"),
+        ("The clock says 4:30.", "4:30 PM", "4:30"),
+    ],
+)
+def test_an_answer_as_simple_as_the_gold_stays_right(verifier, prompt, gold, answer):
+    assert verifier.verify(prompt, rf"\boxed{{{answer}}}", gold).correct is True
+
+
 def test_without_a_prompt_equality_decides(verifier):
     verdicts = verifier.verify_batch([r"\boxed{3+2}", "Answer \\( (9+1) \\)"], ["5", "$10$"])
     assert [verdict.correct for verdict in verdicts] == [True, True]
@@ -101,7 +158,10 @@ def test_the_reason_is_said_and_the_other_methods_are_as_they_were(verifier):
         assert boxed.verify(PROMPT, r"\boxed{22 + 46}", "22 + 46").correct is True
 
 
-@pytest.mark.parametrize("answer", ["sqrt(" * 1600 + "1+1", "1" + " " * 9000 + "+1", r"\frac{1}{" * 1000 + "1+1"])
+@pytest.mark.parametrize(
+    "answer",
+    ["sqrt(" * 1600 + "1+1", "1" + " " * 9000 + "+1", "1+1," * 2000, "(" * 9000 + "x+1", r"\frac{1}{" * 1000 + "1+1"],
+)
 def test_long_answers_are_looked_at_in_no_time(answer):
     start = time.process_time()
     leaves_work("68", answer, PROMPT)

@@ -5,6 +5,7 @@ puts this folder in front of Python's path. `python -m trl_hybrid.adapters` prin
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from trl_hybrid.rewards import shared_verifier
@@ -15,17 +16,24 @@ def judge(completion: Any, solution: Any, prompt: Any = None, truncated: bool = 
     """Judge one completion; from any thread.
 
     Args:
-        completion: A string, or chat messages.
-        solution: The reference, or several in a list, of which any will do.
-        prompt: Its echo in the completion does not count.
+        completion: A string, or chat messages; `None` where there is none.
+        solution: The reference. A list is one reference that demands all its values, as in the data of training.
+        prompt: Its echo in the completion does not count, and what it asks for must be worked out.
         truncated: Whether a length limit cut the completion off.
+    """
+    return judge_by_any(completion, [solution], prompt, truncated)
+
+
+def judge_by_any(completion: Any, solutions: Sequence[Any], prompt: Any = None, truncated: bool = False) -> Verdict:
+    """Judge one completion as `judge` does, by references of which any will do.
 
     Returns:
-        The verdict by the reference that the completion does best with: right, else wrong, else unjudgeable.
+        The verdict by the reference that the completion does best with: right, else wrong, else unjudgeable, as where
+        there is no reference.
     """
-    references = list(solution) if isinstance(solution, list | tuple) else [solution]
-    rows = len(references)
-    verdicts = shared_verifier().verify_batch([completion] * rows, references, [prompt] * rows, [truncated] * rows)
+    references = list(solutions) or [None]
+    rows, given = len(references), "" if completion is None else completion
+    verdicts = shared_verifier().verify_batch([given] * rows, references, [prompt] * rows, [truncated] * rows)
     return max(verdicts, key=lambda verdict: (verdict.correct is not None, verdict.correct is True))
 
 

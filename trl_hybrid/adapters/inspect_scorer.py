@@ -15,7 +15,7 @@ from inspect_ai.scorer import (  # pyright: ignore[reportMissingImports] - the p
 )
 from inspect_ai.solver import TaskState  # pyright: ignore[reportMissingImports]
 
-from trl_hybrid.adapters import judge
+from trl_hybrid.adapters import judge_by_any
 
 
 @scorer(metrics=[accuracy(), stderr()])
@@ -26,9 +26,9 @@ def math_verifier() -> Scorer:
     """
 
     async def score(state: TaskState, target: Target) -> Score:
-        cut_off = state.output.stop_reason == "max_tokens"
+        output, cut_off = state.output, state.output.stop_reason in ("max_tokens", "model_length")
         # Inspect may run on trio as well as on asyncio.
-        verdict = await to_thread.run_sync(judge, state.output.completion, list(target), state.input_text, cut_off)
+        verdict = await to_thread.run_sync(judge_by_any, output.completion, list(target), state.input_text, cut_off)
         value = math.nan if verdict.correct is None else CORRECT if verdict.correct else INCORRECT
         return Score(value=value, answer=verdict.parsed_answer, explanation=verdict.reason)
 

@@ -8,7 +8,7 @@ from lighteval.metrics.metrics_sample import SampleLevelComputation  # pyright: 
 from lighteval.metrics.utils.metric_utils import SampleLevelMetric  # pyright: ignore[reportMissingImports]
 from lighteval.tasks.requests import SamplingMethod  # pyright: ignore[reportMissingImports]
 
-from trl_hybrid.adapters import judge
+from trl_hybrid.adapters import judge_by_any
 
 
 class VerifierComputation(SampleLevelComputation):
@@ -16,7 +16,7 @@ class VerifierComputation(SampleLevelComputation):
 
     def compute(self, doc: Any, model_response: Any, **kwargs: Any) -> float:
         """Judge the answers to one document; NaN, which the mean leaves out, where no gold can be judged."""
-        verdicts = [judge(text, doc.get_golds(), doc.query) for text in model_response.final_text]
+        verdicts = [judge_by_any(text, doc.get_golds(), doc.query) for text in model_response.final_text or [None]]
         right = [float(verdict.correct) for verdict in verdicts if verdict.correct is not None]
         return fmean(right) if right else float("nan")
 

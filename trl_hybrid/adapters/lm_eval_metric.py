@@ -22,7 +22,8 @@ def process_results(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str,
         is 0.0 and `math_verifier` is left out: the harness averages over the documents that have it.
     """
     row = to_task(doc, find_columns(column_paths(doc), doc, "the task"))
-    answers = results[0] if isinstance(results[0], list) else results[:1]
-    verdicts = [judge(answer, row["solution"], row["prompt"]) for answer in answers]
+    first = results[0] if results else None
+    answers = first if isinstance(first, list) else [first]
+    verdicts = [judge(answer, row["solution"], row["prompt"]) for answer in answers or [None]]
     right = [float(verdict.correct) for verdict in verdicts if verdict.correct is not None]
     return {"math_verifier": sum(right) / len(right), "judged": 1.0} if right else {"judged": 0.0}

@@ -54,7 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--max_completion_length", type=int, metavar="N", help="in tokens (default: the run's own, or 384)")
     add("--seed", type=int, default=0, metavar="N", help="of the samples (default: 0)")
     add("--batch_size", type=int, default=16, metavar="N", help="problems at once (default: 16)")
-    dtype = "bfloat16, float16 or float32 (default: bfloat16; on a CPU float32)"
+    dtype = "bfloat16, float16 or float32 (default: bfloat16; float32 where this machine does not compute in it)"
     add("--dtype", choices=["bfloat16", "float16", "float32"], metavar="TYPE", help=dtype)
     add("--backend", choices=["transformers", "vllm"], default="transformers", help="(default: transformers)")
     add(

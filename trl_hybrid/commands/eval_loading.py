@@ -11,8 +11,8 @@ from typing import Any
 from trl_hybrid.commands.eval_settings import EvalSettings
 from trl_hybrid.commands.score import load_reward_model
 from trl_hybrid.evaluation.samples import Judges, Sampler
-from trl_hybrid.memory.estimates import sampling_bytes
-from trl_hybrid.policy.source import PolicySource
+from trl_hybrid.memory.estimates import named_dtype, sampling_bytes
+from trl_hybrid.policy.source import PolicySource, default_dtype
 from trl_hybrid.policy.transformers_sampler import TransformersSampler
 from trl_hybrid.policy.vllm_sampler import VllmSampler, asked_length
 from trl_hybrid.verifier import MathVerifier
@@ -61,10 +61,9 @@ class Loader:
             return None
         if self.args.backend == "vllm":
             return load_reward_model(judges)
-        rows = self.args.batch_size * decoding.answers
-        return load_reward_model(
-            judges, sampling_bytes(self.settings.model.base, rows, decoding.max_completion_length)
-        )
+        rows, dtype = self.args.batch_size * decoding.answers, named_dtype(self.args.dtype or default_dtype())
+        needed = sampling_bytes(self.settings.model.base, rows, decoding.max_completion_length, dtype=dtype)
+        return load_reward_model(judges, needed)
 
     def _vllm(self, source: PolicySource) -> VllmSampler:
         prompts = [problem["prompt"] for problem in self.problems]

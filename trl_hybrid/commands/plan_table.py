@@ -38,6 +38,7 @@ def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
     yield ""
     offloaded = ", and what DeepSpeed offloads" if training["host"] else ""
     yield f"(1) They take turns: the largest one counts.  (2) The reward model's weights{offloaded}."
+    yield "Activations are an upper bound: full rows, each with its prompt; shared_prompts computes a prompt once."
     recommended = "Recommended placement: " if plan["recommended"] else ""
     yield from (["", f"{recommended}{plan['reason']}"] if plan["reason"] else [])
     yield from ["", *plan["notes"]] if plan["notes"] else []

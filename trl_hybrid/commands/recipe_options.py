@@ -25,11 +25,13 @@ def parse_recipe_options(config: str | None, options: Sequence[str]) -> tuple[An
     from trl_hybrid.training.reward_columns import check_aggregation
 
     # A machine without a GPU may look at a run for one, but refuses settings that need one.
-    elsewhere = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": True}
+    here = torch.cuda.is_available()
+    elsewhere = {} if here else {"use_cpu": True, "bf16": True}
     parsed = parse_arguments(
         (TaskArguments, JudgeArguments, HybridGRPOConfig, ModelConfig),
         {**RECIPE_DEFAULTS, **elsewhere},
         [*(["--config", config] if config else []), *options],
+        fit_machine=here,
     )
     check_aggregation(parsed[2])
     return parsed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -177,10 +176,6 @@ def _check_row(row: dict[str, Any], place: str) -> None:
                 f"{place} must have text or chat messages such as "
                 f'[{{"role": "user", "content": "..."}}] as `{name}`, got {str(row[name])[:80]!r}.'
             )
-    try:
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{place} must be text that UTF-8 can hold, but {error}. Correct the row.") from error
     taken = [name for name in OWN_NAMES if name in row]
     if taken:
         raise InputError(f"{place} has `{taken[0]}`, which the command would write over. Rename the field.")

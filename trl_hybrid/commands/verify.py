@@ -37,10 +37,11 @@ EXAMPLES = r"""examples:
 
 answers.jsonl holds one JSON object a line, such as {"completion": "so \\boxed{4}", "answer": "4"}. The gold is looked
 for as in training ("answer", "solution", "reward_model.ground_truth", ...) and under "gold"; "prompt" may be there
-too. "truncated": true marks a completion that was cut off by a length limit: its last number is no answer, as in
-training. With --dataset_name the gold answers are those of the data set: line 1 belongs to its first row and so on, or
-each line says which row by "index", counted from 0. A gold that training would leave out judges nothing. With
---disagreements each row also says true or false as "label", "expected" or "correct": whether you call it right.
+too. A gold that is a list demands all its values. "truncated": true marks a completion that was cut off by a length
+limit: its last number is no answer, as in training. With --dataset_name the gold answers are those of the data set:
+line 1 belongs to its first row and so on, or each line says which row by "index", counted from 0. A gold that training
+would leave out judges nothing. With --disagreements each row also says true or false as "label", "expected" or
+"correct": whether you call it right.
 """
 
 
@@ -57,7 +58,7 @@ def add_options(verify: argparse.ArgumentParser) -> None:
     add("--dataset_split", default="train", help="split of the data set (default: train)")
     add("--dataset_solution_column", metavar="NAME", help="column of the gold answers")
     add("--method", default="math_verify", help="math_verify (default), boxed, strict or flexible")
-    add("--verifier_timeout", type=float, default=3.0, help="seconds that an answer may take (default: 3)")
+    add("--verifier_timeout", type=float, default=3.0, help="CPU seconds that an answer may take (default: 3)")
     add("--verifier_num_workers", type=int, help="processes that verify (default: as many as cores are to spare)")
 
 
@@ -69,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from trl_hybrid.verifier import MathVerifier
 
     rows = read_rows(args.completions, ["completion"])
+    _check_texts(args.completions, rows)
     golds = _data_set_golds(args, rows) if args.dataset_name else _own_golds(args.completions, rows)
     labels = read_labels(args.completions, rows, args.label_column) if args.disagreements else None
     _check_files(args)
@@ -120,6 +122,18 @@ def read_labels(path: Path, rows: Sequence[dict[str, Any]], column: str | None =
     return labels
 
 
+def _check_texts(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Refuse, before anything is judged, a completion or a prompt that is neither text nor messages."""
+    from trl_hybrid.verifier.rows import text_of
+
+    for number, row in enumerate(rows, start=1):
+        for name, value in (("completion", row["completion"]), ("prompt", row.get("prompt") or "")):
+            try:
+                text_of(value, f"`{name}`")
+            except TypeError as error:
+                raise InputError(f"Row {number} of {str(path)!r}: {error} Correct the row.") from error
+
+
 def _check_files(args: argparse.Namespace) -> None:
     for option, path in (("--output", args.output), ("--disagreements", args.disagreements)):
         if path is None or not path.exists():
@@ -139,10 +153,7 @@ def _judged(
 ) -> list[Verdict]:
     """Judge a batch; the golds by which training leaves a problem out judge nothing."""
     completions, prompts = [row["completion"] for row in rows], [row.get("prompt", "") for row in rows]
-    try:
-        verdicts = verifier.verify_batch(completions, golds, prompts, [row.get("truncated", False) for row in rows])
-    except TypeError as error:  # of a list that holds no messages
-        raise InputError(str(error)) from error
+    verdicts = verifier.verify_batch(completions, golds, prompts, [row.get("truncated", False) for row in rows])
     return [
         replace(verdict, correct=None, reward=None, reason="unjudgeable") if gold in faults else verdict
         for gold, verdict in zip(golds, verdicts, strict=True)

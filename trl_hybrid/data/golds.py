@@ -59,7 +59,7 @@ def find_faults(verifier: MathVerifier, golds: Iterable[str]) -> dict[str, str]:
     faults = {gold: fault for gold in bar if (fault := gold_fault(gold))}
     sample = [gold for gold in distinct if gold not in faults][:SAMPLE]
     verdicts = verifier.verify_batch([boxed(OTHER_ANSWER)] * len(sample), sample)
-    unjudgeable = [gold for gold, verdict in zip(sample, verdicts, strict=True) if verdict.correct is None]
+    unjudgeable = [gold for gold, verdict in zip(sample, verdicts, strict=True) if verdict.reason == "unjudgeable"]
     return faults | dict.fromkeys(unjudgeable, NO_FINAL_ANSWER)
 
 

@@ -20,7 +20,8 @@ def read_rows(path: Path, needed: Sequence[str], option: str = "--completions") 
 
     Raises:
         InputError: There is no such file, it is not UTF-8, it holds no rows, or a line is not an object with the
-            fields, its `completion` is neither text nor messages, or its `truncated` neither true nor false.
+            fields, holds half a character, its `completion` is neither text nor messages, or its `truncated` neither
+            true nor false.
     """
     if path.is_dir():
         raise InputError(f"{option} must be a file, {str(path)!r} is a folder. Name a JSONL file in it.")
@@ -43,6 +44,7 @@ def _parse(line: str, place: str, needed: Sequence[str]) -> dict[str, Any]:
     if not isinstance(row, dict) or not all(name in row for name in needed):
         names = " and ".join(f"`{name}`" for name in needed)
         raise InputError(f"{place} must be a JSON object with {names}, got {line.strip()[:80]}")
+    _check_encodable(row, place)
     if not isinstance(row.get("completion", ""), str | list):
         shown = json.dumps(row["completion"])[:60]
         raise InputError(
@@ -51,3 +53,11 @@ def _parse(line: str, place: str, needed: Sequence[str]) -> dict[str, Any]:
     if not isinstance(row.get("truncated", False), bool):
         raise InputError(f"{place} must have true or false as `truncated`, got {row['truncated']!r}.")
     return row
+
+
+def _check_encodable(row: dict[str, Any], place: str) -> None:
+    r"""Refuse half of a surrogate pair, such as "\ud800", which JSON can say and no output can hold."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{place} must be text that UTF-8 can hold, but {error}. Correct the line.") from error

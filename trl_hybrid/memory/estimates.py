@@ -132,11 +132,17 @@ def reserved_bytes(model: ModelConfig, training: HybridGRPOConfig, measures: boo
     return needed
 
 
-def sampling_bytes(name: str, rows: int, completion_tokens: int, prompt_tokens: int = PROMPT_TOKENS) -> Need:
+def sampling_bytes(
+    name: str,
+    rows: int,
+    completion_tokens: int,
+    prompt_tokens: int = PROMPT_TOKENS,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Need:
     """Return what answering problems takes of this process's GPU; nothing where there is no GPU."""
     if not torch.cuda.is_available():
         return Need(0)
-    policy = describe_policy(AutoConfig.from_pretrained(name), torch.bfloat16)
+    policy = describe_policy(AutoConfig.from_pretrained(name), dtype)
     work = Workload(0, rows, prompt_tokens, completion_tokens)
     return Need(policy.weight_bytes + CONTEXT_BYTES, generation_bytes(policy, work))
 

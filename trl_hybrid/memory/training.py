@@ -8,7 +8,11 @@ What is assumed, as TRL 1.16, transformers 5 and PEFT 0.20 do it:
 - TRL never holds the (rows, tokens, vocabulary) logits: it takes log-probabilities from tiles of 4096 tokens by 32768
   words.
 - Without vLLM all completions between two generations are generated at once, with a cache that grows token by token.
-- Attention is computed by SDPA or flash attention, which keep no (tokens, tokens) matrix.
+- All rows of a forward are of full length, each with its prompt, as TRL computes them: an upper bound. Packed rows
+  (`shared_prompts`) hold no more, and less by a group's repeated prompts. That is not taken off: which rows meet in a
+  forward depends on the launch, and where the first batch's two ways differ a run is back on TRL's.
+- Attention is computed by SDPA or flash attention, which keep no (tokens, tokens) matrix. Not so, and more than is
+  estimated: TRL's way in fp32 with grouped keys while no row is padded, for which torch has no such kernel.
 - The policy is whole on each GPU. What DeepSpeed shares out is in `zero_memory.py`; FSDP is not estimated.
 """
 

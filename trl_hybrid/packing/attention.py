@@ -28,6 +28,13 @@ ATTENTION = "trl_hybrid_packed"
 PACKABLE = ("qwen2", "qwen3", "llama")
 """Model types whose layers see other rows through attention alone, so that attention can keep rows apart."""
 
+TAKES_GROUPED_KEYS = ("cpu",)
+"""Kinds of devices on which torch attends to grouped keys under a mask, or in fp32, without their whole matrix.
+
+On CUDA the flash kernel takes no mask and no fp32, and the memory-efficient one no grouped keys (torch's
+`sdp_utils.cpp`).
+"""
+
 LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 """Position encodings that change with the longest row of a forward."""
 
@@ -144,6 +151,10 @@ def _blocks(
     """Attend in one call for each block: without a varlen kernel, one call over all would build a T x T mask."""
     queries = query[0].transpose(0, 1).index_select(0, packing.block_queries)  # (sum of n * q, heads, D)
     keys, values = (tensor[0].transpose(0, 1).index_select(0, packing.block_keys) for tensor in (key, value))
+    grouped = query.device.type in TAKES_GROUPED_KEYS
+    if not grouped:
+        repeats = query.shape[1] // key.shape[1]
+        keys, values = keys.repeat_interleave(repeats, 1), values.repeat_interleave(repeats, 1)
     shapes = [(len(block.segments), block.queries, block.keys) for block in packing.blocks]
     parts = zip(
         queries.split([n * q for n, q, _ in shapes]),
@@ -161,7 +172,7 @@ def _blocks(
             attn_mask=mask,
             is_causal=mask is None,
             scale=scaling,
-            enable_gqa=True,
+            enable_gqa=grouped,
         )
         .transpose(1, 2)
         .flatten(0, 1)

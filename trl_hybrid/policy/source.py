@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers.utils import is_torch_bf16_gpu_available
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from trl_hybrid.errors import InputError
@@ -97,9 +99,17 @@ def weights_digest(name: str) -> str | None:
     return digest.hexdigest()[:16]
 
 
+def has_bfloat16() -> bool:
+    """Return whether the accelerator itself computes in bfloat16: torch says so too where it is emulated, slowly."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return is_torch_bf16_gpu_available()
+
+
 def default_dtype() -> str:
     """Name the number type for this machine."""
-    return "float32" if local_device().type == "cpu" else "bfloat16"
+    # Not float16 elsewhere: a model that was trained in bfloat16 can leave its range, and then samples from NaN.
+    return "bfloat16" if local_device().type != "cpu" and has_bfloat16() else "float32"
 
 
 def tokenizer_home(source: PolicySource) -> str:

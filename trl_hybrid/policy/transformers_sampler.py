@@ -18,7 +18,7 @@ class TransformersSampler:
 
     Args:
         source: The policy.
-        dtype: Number type of the weights; by default bfloat16 on a GPU and float32 on a CPU.
+        dtype: Number type of the weights; by default bfloat16 on a GPU that has it, float32 elsewhere.
 
     Raises:
         InputError: The tokenizer has no chat template.

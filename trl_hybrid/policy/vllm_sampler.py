@@ -31,7 +31,7 @@ class VllmSampler:
 
     Args:
         source: The policy; an adapter is loaded as a LoRA request and must be a LoRA.
-        dtype: Number type of the weights; by default bfloat16 on a GPU and float32 on a CPU.
+        dtype: Number type of the weights; by default bfloat16 on a GPU that has it, float32 elsewhere.
         gpu_memory_utilization: Share of the whole GPU's memory that vLLM takes, in (0, 1]; of a CPU's, of the host's.
         max_model_length: Tokens that a prompt and its answer have together; by default the model's context. vLLM
             starts only where its share holds as many.

@@ -189,7 +189,7 @@ class JudgeArguments:
             "verifier_correct_reward. It counts where reward_mode is verifier, sum or gdpo."
         },
     )
-    verifier_timeout: float = field(default=3.0, metadata={"help": "Seconds an answer may take to verify."})
+    verifier_timeout: float = field(default=3.0, metadata={"help": "CPU seconds an answer may take to verify."})
     verifier_num_workers: int | None = field(
         default=None, metadata={"help": "Processes that verify; by default as many as the machine has to spare."}
     )

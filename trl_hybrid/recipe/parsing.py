@@ -26,13 +26,20 @@ SHORT_HELP = (
 CPU_DEFAULTS = {"use_cpu": True, "bf16": False, "dtype": "float32", "gradient_checkpointing": False}
 """Over a recipe's own defaults where it runs on a CPU, which computes bfloat16 slowly and has memory enough."""
 
+NO_BFLOAT16_DEFAULTS = {"bf16": False, "dtype": "float32"}
+"""The same on a GPU that emulates bfloat16, such as a T4.
+
+Not float16: a model trained in bfloat16 can leave its range, and then samples from NaN. `--fp16 true` asks for it,
+with weights in float32, which its gradient scaler wants of those that are trained.
+"""
+
 
 def parse_arguments(
     dataclasses: Sequence[type],
     defaults: dict[str, Any],
     args: Sequence[str] | None = None,
     short_help: Sequence[str] = SHORT_HELP,
-    cpu_defaults: dict[str, Any] | None = None,
+    fit_machine: bool = False,
     **parser_kwargs: Any,
 ) -> tuple[Any, ...]:
     """Parse the command line over a flat YAML file (`--config`) over a recipe's defaults.
@@ -42,7 +49,7 @@ def parse_arguments(
         defaults: A recipe's own values in place of the dataclasses'.
         args: Command line; `sys.argv` without it.
         short_help: Options that `--help` shows.
-        cpu_defaults: Over `defaults` where there is no GPU, or `use_cpu` is asked for.
+        fit_machine: Whether what suits this machine goes over `defaults`: the run is to be here.
         **parser_kwargs: For [`trl.TrlParser`], as `description` and `epilog`.
 
     Returns:
@@ -67,9 +74,9 @@ def parse_arguments(
         raise SystemExit(0)
     settings = _take_config(parser, args, known)
     parser.set_defaults_with_config(**settings)
-    if cpu_defaults and (parser.parse_known_args(args)[0].use_cpu or _no_gpu()):
-        given = {name: value for name, value in cpu_defaults.items() if name not in settings}
-        parser.set_defaults_with_config(**given)
+    if fit_machine:
+        fitting = _machine_defaults(parser.parse_known_args(args)[0].use_cpu)
+        parser.set_defaults_with_config(**{name: fitting[name] for name in fitting.keys() - settings.keys()})
     try:
         *parsed, unknown = parser.parse_args_into_dataclasses(args, return_remaining_strings=True)
     except ValueError as error:  # the libraries' settings refuse by it what does not go together
@@ -80,12 +87,17 @@ def parse_arguments(
     return tuple(parsed)
 
 
-def _no_gpu() -> bool:
+def _machine_defaults(use_cpu: bool) -> dict[str, Any]:
+    """Return what goes over a recipe's own defaults here."""
     # Heavy, and here only: help does without.
     import torch
     from accelerate.utils import parse_flag_from_env
 
-    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    from trl_hybrid.policy.source import has_bfloat16
+
+    if use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available():
+        return CPU_DEFAULTS
+    return {} if has_bfloat16() else NO_BFLOAT16_DEFAULTS
 
 
 def _split_config(arg: str) -> list[str]:

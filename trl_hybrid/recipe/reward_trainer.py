@@ -12,14 +12,14 @@ from transformers.utils import logging as transformers_logging
 from trl import ModelConfig, RewardTrainer
 
 from trl_hybrid.errors import InputError
-from trl_hybrid.models.files import ADAPTER_CONFIG, weight_files
+from trl_hybrid.models.files import ADAPTER_CONFIG, INDEX, weight_files
 from trl_hybrid.recipe.run import adapter_config
 from trl_hybrid.recipe.shared_pairs import SharesStarts, score_head
 from trl_hybrid.reward_model import RewardModel
 from trl_hybrid.reward_model.forwards import agree
 from trl_hybrid.reward_model.loading import whole_weights
 from trl_hybrid.reward_model.plan import Row
-from trl_hybrid.runs.folder import read_json
+from trl_hybrid.runs.folder import being_written, read_json
 from trl_hybrid.training.checkpoint import TrainsToTheLastStep
 
 
@@ -114,6 +114,8 @@ def scores_in_memory(trainer: Any, rows: Sequence[Row]) -> list[float]:
 def merge_adapter(folder: Path, dtype: str | None, trust_remote_code: bool = False) -> None:
     """Put the whole one-label model that a saved adapter makes in the adapter's place; its checkpoints stay.
 
+    The adapter stays until the model is whole, and is what the folder holds until `adapter_config.json` is gone.
+
     Args:
         folder: The adapter's, with its tokenizer.
         dtype: Number type of the weights.
@@ -136,9 +138,16 @@ def merge_adapter(folder: Path, dtype: str | None, trust_remote_code: bool = Fal
     finally:
         transformers_logging.set_verbosity(verbosity)
     merged.config.get_text_config().pad_token_id = AutoTokenizer.from_pretrained(folder).pad_token_id
-    for file in (*weight_files(folder), folder / ADAPTER_CONFIG):
-        file.unlink()
-    merged.save_pretrained(folder)
+    with being_written(folder) as part:
+        merged.save_pretrained(part)
+        new = {file.name for file in part.iterdir()}
+        for name in new:
+            (part / name).replace(folder / name)
+    adapters = weight_files(folder)
+    (folder / ADAPTER_CONFIG).unlink()
+    for file in (*adapters, *weight_files(folder), folder / INDEX):  # an earlier model may have had other files
+        if file.name not in new:
+            file.unlink(missing_ok=True)
 
 
 def check_scores_of_saved(

@@ -17,10 +17,11 @@ from trl_hybrid.recipe.endings import plain_ends, what_is_left
 from trl_hybrid.recipe.folder import RunStart, check_folder, prepare_folder
 from trl_hybrid.recipe.loading import loading_arguments
 from trl_hybrid.recipe.options import TaskArguments
-from trl_hybrid.recipe.parsing import CPU_DEFAULTS, parse_arguments
+from trl_hybrid.recipe.parsing import parse_arguments
 from trl_hybrid.recipe.preflight import check_push
 from trl_hybrid.recipe.say import say
 from trl_hybrid.report import StepLines
+from trl_hybrid.reward_model.host_memory import keep_all_freed_memory
 from trl_hybrid.runs.carried_prompt import save_system_prompt
 from trl_hybrid.runs.folder import RUNS, checkpoint_to_resume, goes_on, relative_path
 from trl_hybrid.runs.history_writer import RunHistory
@@ -75,7 +76,7 @@ class RecipeRun:
             list(classes.values()),
             defaults,
             short_help=short_help,
-            cpu_defaults=CPU_DEFAULTS,
+            fit_machine=True,
             description=summary,
             epilog=examples,
         )
@@ -118,6 +119,8 @@ class RecipeRun:
 
     def train(self, trainer: Any) -> None:
         """Train from the start or from the checkpoint; Ctrl-C saves first."""
+        if self.args.device.type == "cpu":
+            keep_all_freed_memory()
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(self._step_lines())
         self.started_with = self.settings

@@ -28,7 +28,7 @@ from trl_hybrid.report import StepLines, cold_start_line
 from trl_hybrid.report.headline import duration
 from trl_hybrid.reward_model.loading import whole_weights
 from trl_hybrid.runs.carried_prompt import save_system_prompt
-from trl_hybrid.runs.folder import package_versions, relative_path, write_json
+from trl_hybrid.runs.folder import being_written, package_versions, relative_path, write_json
 from trl_hybrid.runs.overwrite import SAMPLES_FILE
 from trl_hybrid.training.checkpoint import TrainsToTheLastStep, check_save_strategy
 from trl_hybrid.verifier import MathVerifier
@@ -167,13 +167,14 @@ class SFTRun(AnsweringRun):
 
     def _finish(self, trainer: Any, trained: Trained) -> None:
         start = self.folder
-        shutil.rmtree(self.folder / MERGED, ignore_errors=True)  # an earlier run's
         say("Checking that the saved model is the trained one.")
         check_saved_model(self.folder, trained, self.args.trust_remote_code)
         say("Saved model checked: ok")
         if self.model.use_peft:
             start = merge(self.folder, self.model.dtype)
             save_system_prompt(start, self.tasks.system_prompt)
+        else:
+            shutil.rmtree(self.folder / MERGED, ignore_errors=True)  # an earlier run's
         write_json(self.folder / "summary.json", self._summary(start, trainer.state.global_step))
         name = relative_path(str(self.folder))
         learned = self.sampling.samples or f"{name}/{SAMPLES_FILE}"
@@ -201,11 +202,17 @@ class SFTRun(AnsweringRun):
 
 
 def merge(folder: Path, dtype: str | None) -> Path:
-    """Write the whole model that a saved adapter makes into `merged` beside it, and return that folder."""
+    """Write the whole model that a saved adapter makes into `merged` beside it, and return that folder.
+
+    An earlier one stays until the new one is whole.
+    """
     with whole_weights():
         whole: Any = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
-    whole.merge_and_unload().save_pretrained(folder / MERGED)
-    AutoTokenizer.from_pretrained(folder).save_pretrained(folder / MERGED)
+    with being_written(folder) as part:
+        whole.merge_and_unload().save_pretrained(part)
+        AutoTokenizer.from_pretrained(folder).save_pretrained(part)
+        shutil.rmtree(folder / MERGED, ignore_errors=True)
+        part.rename(folder / MERGED)
     return folder / MERGED
 
 

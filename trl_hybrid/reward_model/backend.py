@@ -9,12 +9,12 @@ import torch
 from transformers import PreTrainedConfig
 
 from trl_hybrid.errors import InputError
-from trl_hybrid.reward_model.footprint import default_tokens
+from trl_hybrid.reward_model.footprint import Need, default_tokens
 from trl_hybrid.reward_model.forwards import choose_forward
 from trl_hybrid.reward_model.host_memory import keep_freed_memory
-from trl_hybrid.reward_model.loading import Source, load_model, split_model, whole_weights
+from trl_hybrid.reward_model.loading import Source, checkpoint_dtype, load_model, split_model, whole_weights
 from trl_hybrid.reward_model.out_of_memory import loading_into
-from trl_hybrid.reward_model.placement import body_dtype
+from trl_hybrid.reward_model.placement import PlacementSetting, body_dtype, local_device, resolve_placement
 from trl_hybrid.reward_model.plan import Row
 from trl_hybrid.reward_model.resident import ResidentModel
 from trl_hybrid.reward_model.streamed import load_streamed
@@ -89,6 +89,37 @@ class BackendOptions:
     def tokens(self) -> int:
         """Bound on a forward's computed tokens."""
         return self.token_budget or default_tokens(self.placement, self.compute_device)
+
+
+def resolve_options(
+    source: Source,
+    config: PreTrainedConfig,
+    placement: PlacementSetting,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype | None,
+    token_budget: int | None,
+    reserved_memory: Need | int,
+    deepspeed_config: str | Path | dict[str, Any] | None,
+    quantization_config: Any,
+) -> BackendOptions:
+    """Decide what the settings leave open: where the weights go. They are those of [`RewardModel`].
+
+    Raises:
+        InputError: As for `resolve_placement` and [`BackendOptions`].
+    """
+    device = local_device() if device is None else torch.device(device)
+    stored = checkpoint_dtype(config)
+    quantized = getattr(config, "quantization_config", None) is not None
+    if placement == "auto" and device.type != "cpu" and (quantized or quantization_config is not None):
+        placement = "resident"  # quantized weights cannot move, and are smaller than what `auto` would count
+    counted = None if dtype is None else body_dtype(dtype, device, stored)
+    trusted = source.trust_remote_code
+    resolved = resolve_placement(
+        placement, device, config, counted, token_budget, reserved_memory, trusted, deepspeed_config
+    )
+    return BackendOptions(
+        resolved, device, dtype, stored, token_budget, deepspeed_config, quantization_config, quantized
+    )
 
 
 def load_backend(

@@ -3,6 +3,9 @@
 A container's limit counts as much as the machine's memory: who goes beyond it is ended without a word.
 """
 
+import ctypes
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,11 @@ import torch
 
 
 LEARNED_BYTES = 31 << 20
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""glibc's numbers in malloc.h."""
+
+SET_BY_USERS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 PROCESS_GROUPS = Path("/proc/self/cgroup")
 
@@ -75,3 +83,20 @@ def keep_freed_memory() -> None:
     still handed back; next to their computation that is little. Other C libraries do not mind.
     """
     torch.empty(LEARNED_BYTES, dtype=torch.uint8, device="cpu")
+
+
+def keep_all_freed_memory() -> None:
+    """Let the C library keep whatever this process frees: for one that trains on the CPU, and has the machine for it.
+
+    A training step's blocks are larger than `keep_freed_memory` can have it learn: the logits of 32 answers of 24
+    tokens from 49,000 words take 151 MB. Fetching and clearing their pages anew was a fifth of SmolLM2-135M's step.
+    The process stays as large as it was at its peak, and then some. Nothing is done where the environment says how
+    glibc's malloc is to behave, and by other C libraries.
+    """
+    if sys.platform != "linux" or any(name in os.environ for name in SET_BY_USERS):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        most = 2**31 - 1  # it takes a C int; blocks beyond 2 GB come and go
+        mallopt(M_MMAP_THRESHOLD, most)
+        mallopt(M_TRIM_THRESHOLD, most)

@@ -81,6 +81,11 @@ def longest_row(config: PreTrainedConfig, max_length: int | None = None) -> int 
     return min((limit for limit in limits if limit is not None), default=None)
 
 
+def checkpoint_dtype(config: PreTrainedConfig) -> torch.dtype | None:
+    """Return the type of the stored weights, None where the configuration does not say."""
+    return config.dtype if isinstance(config.dtype, torch.dtype) else None
+
+
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """Load the reward model's own tokenizer."""
     with _named_failure(source, "its tokenizer"):

@@ -13,18 +13,18 @@ from typing import Any
 import torch
 
 from trl_hybrid.errors import InputError
-from trl_hybrid.reward_model.backend import BackendOptions, ScoringBackend, load_backend
+from trl_hybrid.reward_model.backend import ScoringBackend, load_backend, resolve_options
 from trl_hybrid.reward_model.cache import ScoreCache
 from trl_hybrid.reward_model.first_scores import check_scores, worked_rows
 from trl_hybrid.reward_model.footprint import Need
 from trl_hybrid.reward_model.forwards import score_tolerance
 from trl_hybrid.reward_model.loading import Source, load_config, load_tokenizer, longest_row
 from trl_hybrid.reward_model.messages import Conversation
-from trl_hybrid.reward_model.placement import PlacementSetting, body_dtype, local_device, resolve_placement
+from trl_hybrid.reward_model.placement import PlacementSetting
 from trl_hybrid.reward_model.plan import Row, deduplicate
 from trl_hybrid.reward_model.presets import ACEMATH_SYSTEM_PROMPT, find_preset, known_licence, licence_note
 from trl_hybrid.reward_model.prompts import RenderedRow, RowRenderer
-from trl_hybrid.reward_model.server import connect
+from trl_hybrid.reward_model.server import connect, served_dtype
 from trl_hybrid.reward_model.server_address import asked_servers
 
 
@@ -94,60 +94,29 @@ class RewardModel:
     ) -> None:
         self.__name__ = "reward_model"  # TRL logs the scores under this name
         self.model_name_or_path = str(model_name_or_path)
-        source = Source(self.model_name_or_path, revision, trust_remote_code)
-        preset = find_preset(self.model_name_or_path)
-        if note := licence_note(known_licence(self.model_name_or_path)):
-            _tell_licence(self.model_name_or_path, note)
+        _tell_licence(self.model_name_or_path, licence_note(known_licence(self.model_name_or_path)))
         if system_prompt == PRESET:
-            system_prompt = preset.system_prompt if preset is not None else None
-
+            preset = find_preset(self.model_name_or_path)
+            system_prompt = None if preset is None else preset.system_prompt
+        source = Source(self.model_name_or_path, revision, trust_remote_code)
         config = load_config(source)
         self.renderer = RowRenderer(load_tokenizer(source), system_prompt, longest_row(config, max_length))
         self.cache = ScoreCache(cache_size)
 
-        checkpoint_dtype = config.dtype if isinstance(config.dtype, torch.dtype) else None
-        urls = asked_servers(placement, server_urls)
-        if urls:
-            if quantization_config is not None:
-                raise InputError(
-                    f"A reward model behind {', '.join(urls)} is not quantized here. Leave load_in_4bit and "
-                    "load_in_8bit (`quantization_config`) out, and start the server with its own --quantization."
-                )
-            number_type = body_dtype(dtype or torch.bfloat16, torch.device("cpu"), checkpoint_dtype)
-            self.placement = "server"
+        if urls := asked_servers(placement, server_urls, quantization_config):
+            self.placement, number_type = "server", served_dtype(dtype, config)
             self.backend: ScoringBackend = connect(
                 urls, source, self.renderer, number_type, token_budget, server_timeout
             )
-            self.tolerance = score_tolerance(number_type)
-            self.identity = [self.model_name_or_path, revision, "served"]
         else:
-            device = local_device() if device is None else torch.device(device)
-            quantized = getattr(config, "quantization_config", None) is not None
-            if placement == "auto" and device.type != "cpu" and (quantized or quantization_config is not None):
-                placement = "resident"  # quantized weights cannot move, and are smaller than what `auto` would count
-            options = BackendOptions(
-                placement=resolve_placement(
-                    placement,
-                    device,
-                    config,
-                    None if dtype is None else body_dtype(dtype, device, checkpoint_dtype),
-                    token_budget,
-                    reserved_memory,
-                    trust_remote_code,
-                    deepspeed_config,
-                ),
-                device=device,
-                dtype=dtype,
-                checkpoint_dtype=checkpoint_dtype,
-                token_budget=token_budget,
-                deepspeed_config=deepspeed_config,
-                quantization_config=quantization_config,
-                quantized=quantized,
-            )
-            self.placement = options.placement
+            options = resolve_options(
+                source, config, placement, device, dtype, token_budget, reserved_memory, deepspeed_config,
+                quantization_config,
+            )  # fmt: skip
+            self.placement, number_type = options.placement, options.body_dtype
             self.backend = load_backend(source, config, options, worked_rows(self.renderer))
-            self.tolerance = score_tolerance(options.body_dtype)
-            self.identity = [self.model_name_or_path, revision, str(options.body_dtype)]
+        self.tolerance = score_tolerance(number_type)
+        self.identity = [self.model_name_or_path, revision, "served" if urls else str(number_type)]
         self.preflight()
 
     def compute_reward(self, prompt: Conversation, completion: Conversation) -> float:
@@ -288,5 +257,5 @@ class AceRewardModel(RewardModel):
 
 @cache
 def _tell_licence(name: str, note: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # once, whatever the number of processes
+    if note and os.environ.get("RANK", "0") == "0":  # once, whatever the number of processes
         logger.warning("The reward model %r: %s.", name, note)

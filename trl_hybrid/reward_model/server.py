@@ -9,14 +9,16 @@ from contextlib import AbstractAsyncContextManager
 
 import httpx
 import torch
+from transformers import PreTrainedConfig
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.reward_model.forwards import score_tolerance
-from trl_hybrid.reward_model.loading import Source
+from trl_hybrid.reward_model.loading import Source, checkpoint_dtype
+from trl_hybrid.reward_model.placement import body_dtype
 from trl_hybrid.reward_model.plan import Row, cut_requests
 from trl_hybrid.reward_model.prompts import RowRenderer
 from trl_hybrid.reward_model.serve_commands import Served, sglang_command, vllm_command
-from trl_hybrid.reward_model.server_address import KEY_VARIABLE
+from trl_hybrid.reward_model.server_address import server_key
 from trl_hybrid.reward_model.server_answers import ServerFault
 from trl_hybrid.reward_model.server_client import RewardServer, run_to_end
 from trl_hybrid.reward_model.server_preflight import check_alike, probe_rows, try_server
@@ -56,7 +58,7 @@ class ServedModel:
         timeout: Seconds for one request. All rows of a call have five times that.
 
     Raises:
-        InputError: A server does not answer, or does not serve this reward model.
+        InputError: A server does not answer, or does not serve this reward model, or its key cannot be sent.
     """
 
     device = torch.device("cpu")
@@ -80,6 +82,7 @@ class ServedModel:
         self.timeout = timeout
         self.rank = int(os.environ.get("RANK", "0"))
         self.at_once = max(1, REQUESTS_AT_ONCE // int(os.environ.get("WORLD_SIZE", "1")))
+        self._key = server_key(os.environ)
         self._certificates = ssl.create_default_context()
         self._expected: dict[str, list[float]] = {}
         run_to_end(self._try_all())
@@ -96,7 +99,7 @@ class ServedModel:
         async with self._client() as client:
             for server in self.servers:
                 try:
-                    own = await self._try(client, server)
+                    own = await self._try_until_answered(client, server)
                     check_alike({**self._expected, server.url: own}, self.tolerance)
                 except ServerFault as fault:
                     raise InputError(
@@ -104,6 +107,25 @@ class ServedModel:
                         f"is served by\n  {vllm_command(self.served)}\nor\n  {sglang_command(self.served)}"
                     ) from fault
                 self._expected[server.url] = own
+
+    async def _try_until_answered(self, client: httpx.AsyncClient, server: RewardServer) -> list[float]:
+        """Try a server that may be busy or still loading for as long as a request may take; the last fault goes on."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + self.timeout
+        while True:
+            try:
+                own = await self._try(client, server)
+            except ServerFault as fault:
+                if not fault.passing or not fault.connected:
+                    raise
+                if server.rest(fault, clock()):
+                    logger.warning("The reward model's server %s %s; it is asked again.", server.url, fault.said)
+                if server.rests_until > until:
+                    raise
+                await asyncio.sleep(server.rests_until - clock())
+            else:
+                server.recover()
+                return own
 
     async def _try(self, client: httpx.AsyncClient, server: RewardServer) -> list[float]:
         return await try_server(server, client, self.probes, self.served, self.tolerance, self.timeout)
@@ -178,13 +200,12 @@ class ServedModel:
 
     def _client(self) -> AbstractAsyncContextManager[httpx.AsyncClient]:
         """Return new connections, kept alive for one call, that heed no proxy: servers are machines nearby."""
-        key = os.environ.get(KEY_VARIABLE)
         return httpx.AsyncClient(
             verify=self._certificates,
             trust_env=False,
             timeout=None,
             limits=httpx.Limits(max_connections=None),
-            headers={"Authorization": f"Bearer {key}"} if key else None,
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else None,
         )
 
     def _gave_up(self, rows: int) -> str:
@@ -220,3 +241,8 @@ def connect(
     dtype = str(number_type).removeprefix("torch.")
     served = Served(source.name, renderer.max_length, dtype, source.revision, source.trust_remote_code)
     return ServedModel(urls, served, probe_rows(renderer), score_tolerance(number_type), token_budget, timeout)
+
+
+def served_dtype(dtype: str | torch.dtype | None, config: PreTrainedConfig) -> torch.dtype:
+    """Return the number type that servers are to compute in; bf16 where none is asked for, as they have a GPU."""
+    return body_dtype(dtype or torch.bfloat16, torch.device("cpu"), checkpoint_dtype(config))

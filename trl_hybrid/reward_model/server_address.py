@@ -1,7 +1,8 @@
 """Addresses of servers that score: which are taken, and how they are shown."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from trl_hybrid.errors import InputError
@@ -44,11 +45,16 @@ def server_urls(given: str | Sequence[str]) -> list[str]:
     return urls
 
 
-def asked_servers(placement: str, given: str | Sequence[str] | None) -> list[str]:
-    """Return the servers that a placement and addresses ask for together, none where the weights are loaded here.
+def asked_servers(placement: str, given: str | Sequence[str] | None, quantization_config: Any = None) -> list[str]:
+    """Return the servers that a reward model's settings ask for together, none where the weights are loaded here.
+
+    Args:
+        placement: As the user gave it.
+        given: Addresses, None for none.
+        quantization_config: Of weights that are loaded here.
 
     Raises:
-        InputError: One without the other, or as for [`server_urls`].
+        InputError: The settings contradict each other, or as for [`server_urls`].
 
     Example:
         >>> asked_servers("auto", None), asked_servers("auto", "http://judge:8001")
@@ -67,7 +73,31 @@ def asked_servers(placement: str, given: str | Sequence[str] | None) -> list[str
             f"A reward model behind {', '.join(urls)} is not loaded here, but its placement is {placement!r}. Leave "
             "one of the two out."
         )
+    if quantization_config is not None:
+        raise InputError(
+            f"A reward model behind {', '.join(urls)} is not quantized here. Leave load_in_4bit and load_in_8bit "
+            "(`quantization_config`) out, and start the server with its own --quantization."
+        )
     return urls
+
+
+def server_key(environment: Mapping[str, str]) -> str | None:
+    r"""Read the key that servers ask for, without the space around it, such as a secret file's last line break.
+
+    Raises:
+        InputError: No header can hold it. The message does not show it.
+
+    Example:
+        >>> server_key({"TRL_HYBRID_SERVER_KEY": "sesame\n"})
+        'sesame'
+    """
+    key = environment.get(KEY_VARIABLE, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise InputError(
+            f"The environment variable {KEY_VARIABLE} must hold a key of printable ASCII characters on one line, but "
+            "another is in it (the value is not shown). Set it to what the server was given as --api-key."
+        )
+    return key or None
 
 
 def without_secrets(url: str) -> str:

@@ -23,11 +23,12 @@ class ServerFault(Exception):
     Args:
         said: What it did, to go after its address, such as "answered 500: ...".
         passing: Whether to ask again makes sense: the server is away or busy.
+        connected: Whether a connection came about; without one, nothing may ever listen there.
     """
 
-    def __init__(self, said: str, passing: bool) -> None:
+    def __init__(self, said: str, passing: bool, connected: bool = True) -> None:
         super().__init__(said)
-        self.said, self.passing = said, passing
+        self.said, self.passing, self.connected = said, passing, connected
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ def read_json(status: int, text: str) -> Any:
         raise ServerFault(f"answered {status}: {excerpt(text)}", passing)
     try:
         return json.loads(text)
-    except ValueError:
-        raise _misfit("with no JSON", text) from None
+    except (ValueError, RecursionError):  # lists within lists without end
+        raise ServerFault(f"answered with no JSON: {excerpt(text)}", passing=False) from None
 
 
 def read_identity(answer: Any) -> Identity:
@@ -76,7 +77,7 @@ def read_identity(answer: Any) -> Identity:
     card = cards[0] if isinstance(cards, list) and cards and isinstance(cards[0], dict) else {}
     kind, model, length = card.get("owned_by"), card.get("id"), card.get("max_model_len")
     if kind not in KINDS or not isinstance(model, str):
-        raise _misfit("/v1/models as neither vLLM nor SGLang does", json.dumps(answer))
+        raise _misfit("/v1/models as neither vLLM nor SGLang does", answer)
     source = card.get("root")
     return Identity(
         kind, model, source if isinstance(source, str) else model, length if isinstance(length, int) else None
@@ -104,11 +105,11 @@ def read_scores(identity: Identity, answer: Any, rows: int) -> list[float]:
     entries, key = answer, "embedding"
     if identity.kind == "vllm":
         if not isinstance(answer, dict) or answer.get("model") != identity.model:
-            raise _misfit(f"not as the model {identity.model!r}", json.dumps(answer))
+            raise _misfit(f"not as the model {identity.model!r}", answer)
         entries, key = _in_order(answer.get("data")), "probs"
     if not isinstance(entries, list) or len(entries) != rows:
         count = len(entries) if isinstance(entries, list) else "no"
-        raise _misfit(f"{count} scores for {rows} rows", json.dumps(answer))
+        raise _misfit(f"{count} scores for {rows} rows", answer)
     return [_score(entry.get(key) if isinstance(entry, dict) else entry) for entry in entries]
 
 
@@ -121,15 +122,26 @@ def _in_order(entries: Any) -> Any:
 
 def _score(labels: Any) -> float:
     if not isinstance(labels, list) or len(labels) != 1:
-        raise _misfit("something else than one label's score for a row", json.dumps(labels))
+        raise _misfit("something else than one label's score for a row", labels)
     [score] = labels
-    if isinstance(score, bool) or not isinstance(score, int | float) or not isfinite(score):
-        raise _misfit("a score that is no finite number", json.dumps(score))
+    if isinstance(score, bool) or not isinstance(score, int | float) or not _fits_a_float(score):
+        raise _misfit("a score that is no finite number", score)
     return float(score)
 
 
-def _misfit(what: str, text: str) -> ServerFault:
-    return ServerFault(f"answered {what}: {excerpt(text)}", passing=False)
+def _fits_a_float(number: float) -> bool:
+    try:
+        return isfinite(number)
+    except OverflowError:  # an integer beyond every float
+        return False
+
+
+def _misfit(what: str, answer: Any) -> ServerFault:
+    try:
+        shown = json.dumps(answer)
+    except RecursionError:  # that it could be read does not say that it can be written
+        shown = "lists within lists, too deep to be shown"
+    return ServerFault(f"answered {what}: {excerpt(shown)}", passing=False)
 
 
 def excerpt(text: str, length: int = 200) -> str:

@@ -86,9 +86,19 @@ class RewardServer:
                 response = await client.request(method, self.url + path, json=body)
         except TimeoutError:
             raise ServerFault(f"gave no answer to {path} within {seconds:g} s", passing=True) from None
+        except httpx.LocalProtocolError:  # its text holds what was to be sent, a key too
+            raise ServerFault("cannot be asked: what it is to be sent is no HTTP", passing=False) from None
         except httpx.RequestError as error:
-            raise ServerFault(f"does not answer ({type(error).__name__}: {error})", passing=True) from error
-        return read_json(response.status_code, response.text)
+            said = f"does not answer ({type(error).__name__}: {error})"
+            raise ServerFault(said, passing=True, connected=not isinstance(error, httpx.ConnectError)) from error
+        refused = response.status_code != httpx.codes.OK
+        return read_json(response.status_code, _without_key(response.text, client) if refused else response.text)
+
+
+def _without_key(text: str, client: httpx.AsyncClient) -> str:
+    """Hide the key in what is said of a refused request: some proxies repeat it."""
+    key = client.headers.get("Authorization", "").removeprefix("Bearer ")
+    return text.replace(key, "***") if key else text
 
 
 def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:

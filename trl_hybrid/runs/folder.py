@@ -4,7 +4,10 @@ import itertools
 import json
 import logging
 import re
+import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,9 @@ SUMMARY_FILE = "summary.json"
 
 GOING_BACK = ".going_back.json"
 """While it lies in a run's folder, what it holds of later steps than this file's `step` is left behind."""
+
+BEING_WRITTEN = ".being_written"
+"""Where a model is written until it is whole; see [`being_written`]."""
 
 JUDGES = "hybrid_judges"
 """Under which a checkpoint's `trainer_state.json` holds the judges' state, among those of callbacks."""
@@ -219,6 +225,21 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON object by [`write_text`]."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+@contextmanager
+def being_written(folder: Path) -> Iterator[Path]:
+    """Lend an empty folder below another, on the same disk, whose content can take its place once it is whole.
+
+    What is still in it afterwards, and what a killed process left, is removed.
+    """
+    part = folder / BEING_WRITTEN
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_text(path: Path, content: str) -> None:

@@ -16,7 +16,14 @@ from typing import Any
 from trl_hybrid.errors import InputError
 from trl_hybrid.models.files import SAVED_MODEL
 from trl_hybrid.runs.carried_prompt import CARRIED
-from trl_hybrid.runs.folder import holds_files, newest_whole_checkpoint, read_json, relative_path, weights_are_whole
+from trl_hybrid.runs.folder import (
+    BEING_WRITTEN,
+    holds_files,
+    newest_whole_checkpoint,
+    read_json,
+    relative_path,
+    weights_are_whole,
+)
 from trl_hybrid.runs.record import read_record
 from trl_hybrid.runs.settings import PLACES, SETTINGS_FILE, texts
 
@@ -34,7 +41,7 @@ MORE_SAMPLES = "samples-{}.jsonl"
 
 WRITTEN = (
     *MODEL, SETTINGS_FILE, "history.jsonl", "accuracy_before.json", "checkpoint-*", "completions", "abandoned",
-    SAMPLES_FILE, MORE_SAMPLES.format("*"),
+    SAMPLES_FILE, MORE_SAMPLES.format("*"), BEING_WRITTEN,
 )  # fmt: skip
 """All that a run writes into its folder; what else lies there is the user's."""
 

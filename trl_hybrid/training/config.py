@@ -4,13 +4,13 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.hybrid.bounds import Bounds
 from trl_hybrid.hybrid.combine import HybridSettings, Singleton, check_bands
 from trl_hybrid.hybrid.difficulty import Spread, check_weight
+from trl_hybrid.policy.source import has_bfloat16
 
 
 RewardMode = Literal["hybrid", "verifier", "reward_model", "sum", "gdpo"]
@@ -156,7 +156,7 @@ class HybridGRPOConfig(GRPOConfig):
                 f"hybrid_calibration_prompts must be at least 1, got {self.hybrid_calibration_prompts}: calibrated "
                 "bounds come from answers to that many prompts. To do without, set hybrid_bounds to stratum or group."
             )
-        if self.bf16 is None and (self.use_cpu or not is_torch_bf16_gpu_available()):
+        if self.bf16 is None and (self.use_cpu or not has_bfloat16()):
             self.bf16 = False
         self._check_whole_groups()
         super().__post_init__()

@@ -1,8 +1,9 @@
 r"""Where the final answer stands inside a completion. Pure strings, standard library only.
 
 The first of these that is there decides, and nothing later is asked, so that a wrong box is never rescued by the
-text around it: the last balanced `\boxed{}` or `\fbox{}`; `#### n`; `<answer>` tags; "the answer is ..."; the whole
-text when it is nothing but an answer; the last mathematics or number. The time is linear in the text's length.
+text around it: the last balanced `\boxed{}` or `\fbox{}`; `#### n`, which is no heading; `<answer>` tags; "the answer
+is ..."; the whole text when it is nothing but an answer; the last mathematics or number. The time is linear in the
+text's length.
 """
 
 import re
@@ -27,10 +28,17 @@ from trl_hybrid.verifier.verdict import AnswerForm
 
 MAX_TAIL = 4000  # characters at the end in which unmarked answers are looked for
 
-HASH = re.compile(r"####[ \t]*([^\n]*)")
+HASH = re.compile(r"#{3,6}[ \t]*([^\n]*)")
+MAX_HEADINGS = 64
+ANSWER_BELOW = re.compile(r"(?:(?:the|your|my) )?(?:final )?(?:answer|result|solution)?[\s:*_]*", re.IGNORECASE)
+NUMBERED = re.compile(r"\(?\d{1,2}[.):]\s+[^\W\d]")
+VALUE_WITH_UNIT = re.compile(r"[-+(\\$€£¥*_]*\.?\d[^A-Za-z\n]*(?:\s?(?:[a-z][a-z./^\d²³-]*|%|AM|PM)[,.*_]*){0,5}\.?$")
+ANY_WORD = re.compile(
+    r"(?<![\\A-Za-z])(?!(?:sqrt|pi|sin|cos|tan|log|ln|exp|and|or|yes|no|true|false)\b)[^\W\d_]{2,}", re.IGNORECASE
+)
 OPEN_TAG = r"(?:<(?:final_?)?answer>|\[(?:final_?)?answer\])"
 TAG = re.compile(
-    rf"{OPEN_TAG}((?:(?!{OPEN_TAG}).)*?)(?:</(?:final_?)?answer>|\[/(?:final_?)?answer\]|\s*$)",
+    rf"{OPEN_TAG}((?:(?!{OPEN_TAG}).)*?)(?:</(?:final_?)?answer>|\[/(?:final_?)?answer\]|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
 JSON_FIELD = re.compile(
@@ -81,8 +89,8 @@ def extract_answer(completion: str, prompt: str = "", finished: bool = True) -> 
         if final := FINAL.search(text, boxes[-1].end()):
             return _nonempty(after_answer_phrase(text[final.start() :]) or _box(text, boxes), "box")
         return _nonempty(_box(text, boxes), "box")
-    if hashes := HASH.findall(text):
-        return _nonempty(without_phrase(hashes[-1]), "hash")
+    if (line := _behind_hashes(text)) is not None:
+        return _nonempty(without_phrase(line), "hash")
     if tags := TAG.findall(text):
         return _nonempty(without_phrase(without_delimiters(tags[-1])), "tag")
     if "{" in text and (fields := JSON_FIELD.findall(text)):
@@ -106,13 +114,41 @@ def extract_gold(solution: str) -> str:
     text = clean(solution).strip()
     if boxes := find_boxes(text):
         return (last_box(text, boxes, trusted=True) or "").strip()
-    if hashes := HASH.findall(text):
-        return hashes[-1].strip()
+    if (line := _behind_hashes(text)) is not None:
+        return line.strip()
     bare = without_delimiters(text)
     if bare != text or not PROSE.search(TEXT_COMMAND.sub("", text)):
         return bare
     answer = after_answer_phrase(text)
     return text if answer is None else answer.strip()
+
+
+def _behind_hashes(text: str) -> str | None:
+    """The last line behind `####` that is an answer and no heading; below "#### Final Answer", the next line.
+
+    What ends the text is an answer, whatever it is; with text below it, it must look like one.
+    """
+    hashes = list(HASH.finditer(text))[-MAX_HEADINGS:]
+    for match in reversed(hashes):
+        line, below = match[1].strip(), text[match.end() : match.end() + MAX_TAIL].strip()
+        is_marked = match[0].startswith("####")
+        if not below and is_marked:
+            return line
+        if below and not is_marked:  # "### 2" may be the second part's
+            continue
+        if ANSWER_BELOW.fullmatch(line):
+            line = below.partition("\n")[0]
+        if not _is_heading(without_phrase(line)):
+            return line
+    return None
+
+
+def _is_heading(line: str) -> bool:
+    """Whether a line is words, beyond a value and its unit: "Step 1: May", "2. Total", "Conclusion"."""
+    if NUMBERED.match(line):
+        return True
+    bare = MATH.sub("1", TEXT_COMMAND.sub("", line[:MAX_TAIL]))
+    return not line.strip() or (ANY_WORD.search(bare) is not None and not VALUE_WITH_UNIT.match(bare))
 
 
 def _nonempty(answer: str | None, form: AnswerForm) -> ExtractedAnswer | None:
@@ -130,7 +166,9 @@ def _first_problem(text: str) -> str:
     if following is None:
         return text
     before = text[: following.start()]
-    marked = find_boxes(before) or HASH.search(before) or TAG.search(before) or after_answer_phrase(before)
+    marked = (
+        find_boxes(before) or _behind_hashes(before) is not None or TAG.search(before) or after_answer_phrase(before)
+    )
     return before if marked else text
 
 

@@ -4,9 +4,13 @@ import re
 import unicodedata
 
 
-REASONING_END = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷")
-REASONING_START = re.compile(r"<(?:think|thinking|thought|reasoning)>|◁think▷")
-TURN_TOKEN = re.compile(r"<\|[a-z_]{2,20}\|>|</s>|<s>|<eos>|<end_of_turn>|<start_of_turn>")
+REASONING_END = re.compile(
+    r"</(?:think|thinking|thought|reasoning)>|◁/think▷|<\|end_of_thought\|>|<\|channel\|>final<\|message\|>"
+)
+REASONING_START = re.compile(
+    r"<(?:think|thinking|thought|reasoning)>|◁think▷|<\|begin_of_thought\|>|<\|channel\|>analysis<\|message\|>"
+)
+TURN_TOKEN = re.compile(r"<\|[A-Za-z_▁]{2,30}\|>|</s>|<s>|<eos>|<end_of_turn>|<start_of_turn>")
 INVISIBLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\ue000\ue001]"
 )
@@ -45,9 +49,16 @@ def own_words(text: str, prompt: str) -> str | None:
         text = text[ends[-1].end() :]
     elif REASONING_START.search(text):
         return None
-    while (token := TURN_TOKEN.search(text)) and not text[: token.start()].strip():
-        text = text[token.end() :].removeprefix("assistant")
-    return text if token is None else text[: token.start()]
+    return _first_turn(text)
+
+
+def _first_turn(text: str) -> str:
+    start = 0
+    for token in TURN_TOKEN.finditer(text):
+        if turn := text[start : token.start()].removeprefix("assistant").strip():
+            return turn
+        start = token.end()
+    return text[start:].removeprefix("assistant") if start else text
 
 
 def _spell_fraction(match: re.Match[str]) -> str:

@@ -27,7 +27,14 @@ REWRITES = tuple(
         (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
         (r"\{([^{}]*)\\choose(?![a-zA-Z])([^{}]*)\}", r"\\binom{\1}{\2}"),
         (r"(?<!\\)\\!\s*", ""),
-        (r"(?<=\d)\s*(?:\^\s*\{?\s*)?(?:\\(?:text|mathrm)\{\s*)?(?:st|nd|rd|th)(?![a-zA-Z])\s*\}{0,2}", ""),
+        (
+            r"(?<=\d)\s*(?:\^\s*\{?\s*(?:\\(?:text|mathrm)\{\s*)?|\\(?:text|mathrm)\{\s*)(?:st|nd|rd|th)(?![a-zA-Z])\s*\}{0,2}",
+            "",
+        ),
+        (r"(?<=\d)\s*(?:st|nd|rd|th)(?![a-zA-Z])", ""),
+        (r"\\hspace\*?\{[^{}]*\}|\\(?:checkmark|blacksquare|qed)(?![a-zA-Z])|[✓✔✅]|\(QED\)$", ""),
+        (r"^\\text\{\s*(?:about|approximately)\s+(?=\d)", r"\\text{"),
+        (r"^(\d+)\s*(?:\\text\{\s*to\s*\}|to(?![a-zA-Z]))\s*(\d+)$", r"\1:\2"),
         (r"\{\s*,\s*\}", ","),
         (r"(?<=\d)(?:\\[,;: ]|~)+(?=\d{3}(?!\d))", ""),
         (r"(?<!\\)\\[,;:> ]|~|\\q?quad|[\t\n]+", " "),
@@ -97,6 +104,7 @@ WHOLE_ANSWERS = {
     **dict.fromkeys(
         (r"\mathbb{r}", r"\mathbb r", r"\text{all real numbers}", "all real numbers"), r"(-\infty,\infty)"
     ),
+    **dict.fromkeys((r"\text{no solutions}", "no solutions"), r"\text{no solution}"),
     **dict.fromkeys((r"\varnothing", r"\{\}", r"\{ \}", r"\text{empty set}"), r"\emptyset"),
 }
 CHOICE = re.compile(r"\(?([A-Za-z])\)?[.:)]?")

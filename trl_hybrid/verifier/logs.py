@@ -19,6 +19,7 @@ RATES = {
     "timeout_rate": "timeout",
     "no_answer_rate": "no_answer",
     "unjudgeable_rate": "unjudgeable",
+    "starved_rate": "starved",
     "error_rate": "error",
 }
 

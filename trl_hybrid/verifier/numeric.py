@@ -94,7 +94,8 @@ def same_number(gold: Number, answer: Number) -> bool:
     r"""Whether two numbers are the same.
 
     Equal values in the same base are the same. A decimal against an exact value that it cannot show in full is the
-    same when it is that value rounded or cut off, from three significant digits on: 16.67 for `16.\overline{6}`.
+    same when it is that value rounded or cut off, from three significant digits on: 16.67 for `16.\overline{6}`;
+    a whole number is not 1.25e4 but for 12500.
     A percent sign on one side only may be missing or meant: 20% is 20, and it is 0.2; 20 is not 0.2.
 
     Example:
@@ -118,8 +119,8 @@ def same_number(gold: Number, answer: Number) -> bool:
 
 
 def shown_as(value: Fraction, shown: Number) -> bool:
-    """Whether a decimal shows an exact value, rounded or cut off."""
-    if shown.places is None or shown.digits < MIN_SHOWN_DIGITS:
+    """Whether a decimal shows an exact value, rounded or cut off; a whole one can be shown in full."""
+    if shown.places is None or shown.digits < MIN_SHOWN_DIGITS or value.denominator == 1:
         return value == shown.value
     unit = Fraction(10) ** -shown.places
     error = (value - shown.value) * (-1 if shown.value < 0 else 1)

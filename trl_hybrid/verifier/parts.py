@@ -19,6 +19,26 @@ Rule = Callable[[str, str, Judge, Judge], Reason | None]
 MAX_UNORDERED = 64
 
 
+def compare_points(gold: str, answer: str, part: Judge, whole: Judge) -> Reason | None:
+    """Points with named coordinates: by name; beside a bare tuple in the order of the names."""
+    golds, answers = shapes.coordinates(gold), shapes.coordinates(answer)
+    if golds and answers:
+        if golds.keys() != answers.keys():
+            return None
+        return _match(list(golds.values()), [answers[name] for name in golds], part, ordered=True)
+    gold_items, items = (
+        list(named.values()) or _in_brackets(text) for named, text in ((golds, gold), (answers, answer))
+    )
+    if not (golds or answers) or len(gold_items) != len(items):
+        return None
+    return _match(gold_items, items, part, ordered=True)
+
+
+def _in_brackets(text: str) -> Sequence[str]:
+    container = shapes.container(text)
+    return container.items if container.ordered else ()
+
+
 def compare_lists(gold: str, answer: str, part: Judge, whole: Judge) -> Reason | None:
     """Several answers side by side, in any order: as many as the gold has, each matched by one."""
     gold, answer = shapes.named_values(gold), shapes.named_values(answer)
@@ -229,13 +249,19 @@ def compare_containers(gold: str, answer: str, part: Judge, whole: Judge) -> Rea
     for single, other in ((golds, answers), (answers, golds)):
         if single.opening == r"\{" and len(single.items) == 1 and other.ordered and single.items[0].startswith("("):
             return part(*((single.items[0], answer) if single is golds else (gold, single.items[0])))
-    cells = [row[0] for row in shapes.matrix_rows(gold) or [] if len(row) == 1]
-    if cells and answers.ordered:
-        return _match(cells, answers.items, part, ordered=True)
+    gold_cells, cells = _column(gold), _column(answer)
+    if gold_cells and answers.ordered:
+        return _match(gold_cells, answers.items, part, ordered=True)
+    if cells and golds.opening == "(" and golds.closing == ")":
+        return _match(golds.items, cells, part, ordered=True)
     if len(golds.items) != len(answers.items) or not _brackets_agree(golds, answers):
         is_value = len(golds.items) == 1 and not golds.opening and shapes.RESTATED.search(gold) is None
         return "mismatch" if is_value or (golds.opening and answers.opening) else None
     return _match(golds.items, answers.items, part, ordered=golds.ordered or answers.ordered)
+
+
+def _column(text: str) -> list[str]:
+    return [row[0] for row in shapes.matrix_rows(text) or [] if len(row) == 1]
 
 
 def _brackets_agree(gold: shapes.Container, answer: shapes.Container) -> bool:
@@ -259,6 +285,7 @@ def compare_matrices(gold: str, answer: str, part: Judge, whole: Judge) -> Reaso
 RULES: tuple[Rule, ...] = (
     compare_residues,
     compare_relations,
+    compare_points,
     compare_lists,
     compare_equations,
     compare_ratios,

@@ -47,7 +47,8 @@ WORD_HEAD = re.compile(
     r"\(?([A-J]|yes|no|true|false)\)?(?=\s*(?:$|[.,:;)]|\b(?:because|since|as|for)\b))", re.IGNORECASE
 )
 REASON = re.compile(
-    r"[\s,;]+(?:because|since|as|which|where)\b.*|,\s*(?:and |but )?not\b.*|\s(?:rather than|instead of)\b.*",
+    r"[\s,;]+(?:because|since|as|which|where)\b.*|,\s*(?:and |but )?not\b.*|,\s*I (?:think|believe)\b.*"
+    r"|\s(?:rather than|instead of)\b.*",
     re.DOTALL,
 )
 

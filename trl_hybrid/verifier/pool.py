@@ -1,6 +1,7 @@
 """Warm worker processes behind a queue: every pair has a hard deadline, a stuck worker is killed and replaced."""
 
 import contextlib
+import logging
 import os
 import queue
 import threading
@@ -11,13 +12,15 @@ from typing import NamedTuple
 
 from trl_hybrid.verifier.faults import report_fault
 from trl_hybrid.verifier.numeric import parse_number
-from trl_hybrid.verifier.process import Failure, WorkerProcess
+from trl_hybrid.verifier.process import PATIENCE, Failure, WorkerProcess
 from trl_hybrid.verifier.verdict import Reason, TimedReason
 
 
+logger = logging.getLogger(__name__)
+
 # An innocent answer: where even this one fails, it is the gold that cannot be handled.
 PROBE = "7919"
-FAILURES: dict[Failure, Reason] = {"late": "timeout", "starved": "timeout", "dead": "crash"}
+FAILURES: dict[Failure, Reason] = {"late": "timeout", "starved": "starved", "dead": "crash"}
 UNFINISHED: frozenset[Reason] = frozenset({"timeout", "memory", "crash", "error"})
 
 
@@ -36,7 +39,7 @@ class WorkerPool:
 
     Args:
         num_workers: Number of processes, at least 1.
-        timeout: Seconds that a pair may take before its process is killed.
+        timeout: CPU seconds that a pair may take before its process is killed.
         memory_limit_mb: Cap of each process's address space, in MB.
     """
 
@@ -100,16 +103,24 @@ def _judge(worker: WorkerProcess, gold: str, answer: str) -> TimedReason:
     # Is it the answer's fault, which is wrong then, or the gold's, which nobody could meet? Never a number's.
     if reason in UNFINISHED and parse_number(gold) is None:
         probe = _ask(worker, gold, PROBE)
-        if probe == "unjudgeable" or probe in UNFINISHED:
+        if probe == "starved":  # so it is not known
+            reason = "starved"
+        elif probe == "unjudgeable" or probe in UNFINISHED:
             reason = "unjudgeable"
+    if reason == "starved":
+        logger.warning(
+            "An answer was not judged: the machine is too busy to give the verifier's worker %g s of CPU time within "
+            "%g s, twice. Run less beside it, or lower num_workers.",
+            worker.timeout,
+            PATIENCE * worker.timeout,
+        )
     return reason, 1000 * (time.perf_counter() - start)
 
 
 def _ask(worker: WorkerProcess, gold: str, answer: str) -> Reason:
     """The reason for one pair, asked for again where the first failure may not be the answer's fault.
 
-    A deadline that passed while hardly any CPU time was used says that the machine is busy; a dead worker may have
-    been killed from outside.
+    One that got no CPU time says that the machine is busy; a dead worker may have been killed from outside.
     """
     task = {"gold": gold, "answer": answer}
     reply = worker.ask(task)

@@ -10,13 +10,13 @@ import time
 from typing import Any, Literal
 
 
-START_TIMEOUT = 30.0  # seconds, twice; a start takes about 0.6 s on a quiet machine
+START_TIMEOUT = 15.0  # CPU seconds; a start takes about 0.6
 KILL_TIMEOUT = 5.0
-STARVED = 0.2  # share of the deadline in CPU time below which the machine, not the task, is to blame
+PATIENCE = 20.0  # seconds on the clock for each of CPU time: a worker may get so small a share of a core
 BOOTSTRAP = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from trl_hybrid.verifier.worker import run; "
 
 Failure = Literal["late", "starved", "dead"]
-"""The deadline passed; it passed, but the task hardly got any CPU time; the process ended."""
+"""The CPU time is used up; the clock ran out before that, since the machine had none to give; the process ended."""
 
 Reply = dict[str, Any] | Failure
 """What came of one task: the worker's JSON object, or how the worker failed."""
@@ -26,7 +26,8 @@ class WorkerProcess:
     """A process that judges one pair at a time. Used by one thread; only `interrupt` and `pid` are for others.
 
     Args:
-        timeout: Seconds that a task may take, from the moment it is handed over; starting the process does not count.
+        timeout: CPU seconds that a task may take; starting the process does not count. So that how busy the machine
+            is decides nothing, the clock counts only beyond `PATIENCE` times as many seconds.
         memory_limit_mb: Cap of the process's address space, in MB.
     """
 
@@ -81,31 +82,27 @@ class WorkerProcess:
             process.kill()
 
     def ask(self, task: dict[str, Any]) -> Reply:
-        """Hand over one task and wait for its record, at most `timeout` seconds. A process that fails is replaced.
+        """Hand over one task and wait for its record, up to the deadline. A process that fails is replaced.
 
         Raises:
             RuntimeError: The process cannot start in this environment.
         """
         process = self._ready_process()
-        cpu_before = _cpu_seconds(process.pid)
         reply = self._exchange(process, task)
         if isinstance(reply, dict):
             return reply
-        if reply == "late" and _cpu_seconds(process.pid) - cpu_before < STARVED * self.timeout:
-            reply = "starved"
         self.kill()
         if not self._interrupted:
             self.start()  # without waiting: it gets ready while the caller deals with the failure
         return reply
 
     def _exchange(self, process: subprocess.Popen[bytes], task: dict[str, Any]) -> Reply:
-        deadline = time.monotonic() + self.timeout
+        deadline = Deadline(process.pid, self.timeout)
         try:
-            if not _write(process, json.dumps(task).encode() + b"\n", deadline):
-                return "late"
+            failure = _write(process, json.dumps(task).encode() + b"\n", deadline)
         except BrokenPipeError:
             return "dead"
-        return _read(process, deadline)
+        return failure or _read(process, deadline)
 
     def _ready_process(self) -> subprocess.Popen[bytes]:
         """The running process, started anew when it has ended in the meantime."""
@@ -117,48 +114,79 @@ class WorkerProcess:
         if self._ready or process.poll() is not None:
             self.kill()
             process = self.start()
-        reply = _read(process, time.monotonic() + START_TIMEOUT)
-        if isinstance(reply, str):  # once more: a busy machine, or somebody killed it
+        reply = _read(process, Deadline(process.pid, START_TIMEOUT))
+        if reply == "dead":  # once more: somebody may have killed it
             self.kill()
             process = self.start()
-            reply = _read(process, time.monotonic() + START_TIMEOUT)
+            reply = _read(process, Deadline(process.pid, START_TIMEOUT))
         if isinstance(reply, dict) and "error" not in reply:
             self._ready = True
             return process
         self.kill()
-        why = f"the process was {reply} before it was ready" if isinstance(reply, str) else reply["error"]
-        raise RuntimeError(
-            f"A worker of the verifier cannot start with {sys.executable}: {why}. Fix: pip install "
-            f"'math-verify>=0.9', and memory_limit_mb of at least 256 (it is {self.memory_limit_mb})."
+        raise RuntimeError(f"A worker of the verifier cannot start with {sys.executable}: {self._why(reply)}")
+
+    def _why(self, reply: Reply) -> str:
+        """Why a start failed, and the fix."""
+        if reply in ("late", "starved"):
+            return (
+                f"it was not ready after {START_TIMEOUT:g} s of CPU time or {PATIENCE * START_TIMEOUT:g} s on the "
+                "clock. The machine is too busy, or reads its files too slowly. Fix: run less beside it, or lower "
+                "num_workers."
+            )
+        why = reply["error"] if isinstance(reply, dict) else "the process ended before it was ready"
+        return (
+            f"{why}. Fix: pip install 'math-verify>=0.9', and memory_limit_mb of at least 256 (it is "
+            f"{self.memory_limit_mb})."
         )
 
 
-def _write(process: subprocess.Popen[bytes], line: bytes, deadline: float) -> bool:
-    """Whether a process took a line before the deadline; a pipe holds 64 KB, more has to be read."""
+class Deadline:
+    """When a process must have answered: by its own CPU time, and far later by the clock, if it gets no CPU time.
+
+    Args:
+        pid: The process.
+        seconds: CPU seconds from now on; the clock ends it after `PATIENCE` times as many.
+    """
+
+    def __init__(self, pid: int, seconds: float) -> None:
+        self._pid = pid
+        self._left = seconds
+        self._cpu = _cpu_seconds(pid) + seconds
+        self._clock = time.monotonic() + PATIENCE * seconds
+
+    def wait(self, descriptor: int, event: int) -> Failure | None:
+        """Wait until a pipe can be written to, or read from; say what failed if that takes too long."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(descriptor, event)
+            # One thread's CPU time never passes faster than the clock: no need to look before that much is over.
+            while not selector.select(max(0.0, min(self._left, self._clock - time.monotonic()))):
+                self._left = self._cpu - _cpu_seconds(self._pid)
+                if self._left <= 0:
+                    return "late"
+                if time.monotonic() >= self._clock:
+                    return "starved"
+        return None
+
+
+def _write(process: subprocess.Popen[bytes], line: bytes, deadline: Deadline) -> Failure | None:
+    """Hand a process a line, and say what failed if it does not take it; a pipe holds 64 KB, more has to be read."""
     assert process.stdin is not None
     descriptor = process.stdin.fileno()
     while line:
-        if not _is_ready(descriptor, selectors.EVENT_WRITE, deadline):
-            return False
+        if failure := deadline.wait(descriptor, selectors.EVENT_WRITE):
+            return failure
         line = line[os.write(descriptor, line) :]
-    return True
+    return None
 
 
-def _is_ready(descriptor: int, event: int, deadline: float) -> bool:
-    """Whether a pipe can be written to, or read from, before the deadline."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(descriptor, event)
-        return bool(selector.select(max(0.0, deadline - time.monotonic())))
-
-
-def _read(process: subprocess.Popen[bytes], deadline: float) -> Reply:
+def _read(process: subprocess.Popen[bytes], deadline: Deadline) -> Reply:
     """The next JSON line of a process."""
     assert process.stdout is not None
     descriptor = process.stdout.fileno()
     line = b""
     while not line.endswith(b"\n"):
-        if not _is_ready(descriptor, selectors.EVENT_READ, deadline):
-            return "late"
+        if failure := deadline.wait(descriptor, selectors.EVENT_READ):
+            return failure
         chunk = os.read(descriptor, 65536)
         if not chunk:
             return "dead"
@@ -167,10 +195,10 @@ def _read(process: subprocess.Popen[bytes], deadline: float) -> Reply:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """CPU time that a process has used; infinite where /proc does not tell, and then no task counts as starved."""
+    """CPU time that a process has used; 0 of one that is gone, which its pipe tells."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
             fields = stat.read().rpartition(")")[2].split()
     except OSError:
-        return float("inf")
+        return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,6 +1,7 @@
 """What a trainer or a file hands over, checked and made into plain strings."""
 
 from collections.abc import Sequence
+from numbers import Number
 from typing import Any, NamedTuple
 
 
@@ -14,7 +15,9 @@ class Row(NamedTuple):
 
 
 def row_texts(completions: Any, solutions: Any, prompts: Any, truncated: Sequence[bool] | None) -> list[Row]:
-    """The rows of columns. A number among the solutions is taken as its string; what is missing is blank or false.
+    """The rows of columns. What is missing is blank or false.
+
+    A number among the solutions is taken as its string; a list or an array is one gold that demands all its values.
 
     Raises:
         TypeError: A completion, solution or prompt is of another kind, or there is no `solution` column.
@@ -29,7 +32,7 @@ def row_texts(completions: Any, solutions: Any, prompts: Any, truncated: Sequenc
     prompts = [""] * len(texts) if prompts is None else _sequence(prompts, "prompts")
     columns = {
         "solution": [_solution(solution, row) for row, solution in enumerate(_sequence(solutions, "solution"))],
-        "prompts": [_text(prompt or "", f"prompts[{row}]") for row, prompt in enumerate(prompts)],
+        "prompts": [text_of(prompt or "", f"prompts[{row}]") for row, prompt in enumerate(prompts)],
         "completion_truncated": [False] * len(texts) if truncated is None else truncated,
     }
     for name, values in columns.items():
@@ -48,10 +51,11 @@ def completion_texts(completions: Any) -> list[str]:
         TypeError: A completion is neither a string nor a list of messages.
     """
     rows = enumerate(_sequence(completions, "completions"))
-    return [_text(completion, f"completions[{row}]") for row, completion in rows]
+    return [text_of(completion, f"completions[{row}]") for row, completion in rows]
 
 
 def _sequence(values: Any, name: str) -> Sequence[Any]:
+    values = _plain(values)
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise TypeError(
             f"{name} must be a list with one entry per completion, got {_shown(values)}. Fix: wrap it in a list."
@@ -59,7 +63,8 @@ def _sequence(values: Any, name: str) -> Sequence[Any]:
     return values
 
 
-def _text(value: Any, name: str) -> str:
+def text_of(value: Any, name: str) -> str:
+    """A completion's or prompt's text, as `completion_texts` has it; `name` is what an error calls it."""
     if isinstance(value, str):
         return value
     if isinstance(value, Sequence) and value and isinstance(value[-1], dict) and "content" in value[-1]:
@@ -80,11 +85,19 @@ def _content(content: Any, name: str) -> str:
 
 
 def _solution(solution: Any, row: int) -> str:
+    solution = _plain(solution)
     if solution is None:
         return ""
-    if isinstance(solution, (str, int, float)) and not isinstance(solution, bool):
+    if isinstance(solution, list | tuple):
+        return ", ".join(_solution(part, row) for part in solution)
+    if isinstance(solution, str | Number) and not isinstance(solution, bool):
         return str(solution)
-    raise TypeError(f"solution[{row}] must be a string or a number, got {_shown(solution)}.")
+    raise TypeError(f"solution[{row}] must be a string, a number or a list of them, got {_shown(solution)}.")
+
+
+def _plain(value: Any) -> Any:
+    """A value as Python's own numbers and lists, where it is an array's or a tensor's."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _shown(value: Any) -> str:

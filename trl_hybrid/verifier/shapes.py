@@ -2,6 +2,7 @@ r"""What kind of thing an answer is: a value, a list, a container, an interval, 
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 
 from trl_hybrid.verifier.latex import key, split_top
 from trl_hybrid.verifier.numeric import parse_number
@@ -40,6 +41,7 @@ INVERSE = re.compile(r"(?<=[a-zA-Z])\^\{-1\}(?=\()")
 SUBSCRIPT = re.compile(r"_(?:\{[^{}]*\}|\w)")
 ARGUMENTS = re.compile(r"(?<=[a-zA-Z}])\([^()]*\)")
 NAME = re.compile(r"[A-Za-z\s|:'{}\[\](),]*[A-Za-z][A-Za-z\s|:'{}\[\](),]*")
+SINGLE_LETTER = re.compile(r"[a-zA-Z]")
 PRIMES = re.compile(r"([a-zA-Z])((?:'|\^\{?(?:\s*\\prime\s*)+\}?)+)")
 DEFINITION = re.compile(r"(?P<name>[a-zA-Z])\((?P<argument>[a-zA-Z])\)\s*=")
 RESTATED = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det|bigcup|bigcap)(?![a-zA-Z])|\\begin\{[vV]matrix\}")
@@ -50,7 +52,8 @@ TIMES = re.compile(r"\\(?:cdot|times)(?![a-zA-Z])|\*")
 BRACES_AND_SPACE = re.compile(r"[\s{}]")
 BRACKETS = re.compile(r"\(([^()+*/-]*)\)")
 # Read as a mixed number by latex2sympy, which makes 7 of "3 4".
-SIDE_BY_SIDE = re.compile(r"(?<![\d^_.,{])\d+(?: +\d+(?![\d/.])| *\{\d+\})")
+DECIMAL = r"\d+(?:\.\d+)?"
+SIDE_BY_SIDE = re.compile(rf"(?<![\d^_.,{{]){DECIMAL}(?: +{DECIMAL}(?![\d/.])| *\{{{DECIMAL}\}})")
 PROSE_GOLD = re.compile(r"(?:[A-Za-z]{2,}[,.!?']?\s+(?:[A-Za-z]\s+)?){3,}[A-Za-z]{2,}")
 
 
@@ -94,7 +97,7 @@ def equation(text: str) -> tuple[str | None, list[str]]:
     exact, *rounded = split_top(text, APPROX)
     if rounded and not exact:
         exact = rounded[0]
-    elif rounded and is_name(exact):
+    elif rounded and (is_name(exact) or _are_far_apart(exact, rounded[0])):
         exact = f"{exact}={rounded[0]}"
     members = [member.strip(" &") for member in split_top(exact, EQUALS)]
     if len(members) == 1:
@@ -104,6 +107,36 @@ def equation(text: str) -> tuple[str | None, list[str]]:
     if not values:
         return names[0], names[1:]
     return (names[0] if names else None), values
+
+
+def coordinates(text: str) -> dict[str, str]:
+    """The coordinates of one point by their names, single letters; empty where they have none.
+
+    Letters that are neighbours stand in the order of the alphabet, others, such as a line's m and b, as given.
+
+    Example:
+        >>> coordinates("(a,b)=(1,2)"), coordinates("y = 3, x = 2"), coordinates("m=1, b=2"), coordinates("(1,2)")
+        ({'a': '1', 'b': '2'}, {'x': 'x = 2', 'y': 'y = 3'}, {'m': 'm=1', 'b': 'b=2'}, {})
+    """
+    name, values = equation(text)
+    if name is not None and name.startswith("(") and len(values) == 1 and values[0].startswith("("):
+        names, items = split_top(name.strip("() "), COMMA), container(values[0]).items
+    else:
+        items = container(text).items
+        names = [equation(item)[0] or "" for item in items]
+    named = dict(zip(names, items, strict=False))
+    if not 2 <= len(named) == len(names) == len(items) or not all(SINGLE_LETTER.fullmatch(name) for name in named):
+        return {}
+    are_neighbours = ord(max(named)) - ord(min(named)) == len(named) - 1
+    return dict(sorted(named.items())) if are_neighbours else named
+
+
+def _are_far_apart(exact: str, rounded: str) -> bool:
+    """Whether two numbers differ by more than rounding makes them."""
+    numbers = parse_number(exact), parse_number(rounded)
+    if numbers[0] is None or numbers[1] is None:
+        return False
+    return abs(numbers[0].value - numbers[1].value) > max(Fraction(1, 2), abs(numbers[0].value) / 10)
 
 
 def named_values(text: str) -> str:
@@ -116,7 +149,8 @@ def named_values(text: str) -> str:
     name, values = equation(text)
     if name is not None and name.startswith("(") and len(values) == 1 and values[0].startswith("("):
         return values[0]
-    points = [[equation(item) for item in split_top(point, COMMA)] for point in split_top(text, POINT_END)]
+    given = [coordinates(point).values() or split_top(point, COMMA) for point in split_top(text, POINT_END)]
+    points = [[equation(item) for item in point] for point in given]
     names = {tuple(name for name, _ in point) for point in points}
     if len(points) < 2 or len(names) > 1 or None in next(iter(names)) or len(next(iter(names))) < 2:
         return text

@@ -6,7 +6,7 @@ from trl_hybrid.verifier.numeric import PERCENT
 
 
 TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
-NOT_A_UNIT = r"(?!\s*(?:or|and|not|no|is|to|mod|hundred|thousand|million|billion|trillion)\b)"
+NOT_A_UNIT = r"(?!\s*(?:or|and|not|no|is|to|mod|at least|at most|hundred|thousand|million|billion|trillion)\b)"
 UNIT_POWER = r"\s*\^\s*(?:\{-?\d\}|-?\d)"
 UNITS_TAIL = re.compile(
     rf"(?<=[a-zA-Z\d}}).])\s*(?:(?:(?:/|\\cdot)?\s*\\text\s*\{{{NOT_A_UNIT}(?:[^{{}}\d^]|{UNIT_POWER})*\}}\.?(?:{UNIT_POWER})?\s*)+"
@@ -18,7 +18,12 @@ PLAIN_UNITS = re.compile(
     rf"(?<=\d)\s+(?:{NOT_A_UNIT}[a-zA-Z]{{2,}}\.?\s?){{1,3}}(?:(?:an?|every|each)\s{TIME})?$|(?<=\d)\s*[a-zA-Z]{{1,7}}/[a-zA-Z]{{1,4}}$|(?<=\d)\s*(?:cm|km|mm|kg|ft|mph|sq)(?:\^?\{{?[23]\}}?)?$"
 )
 CURRENCY = re.compile(
-    r"^\s*(?:\\?\$|[€£¥₹]|\\pounds|\\text\{\s*(?:\\?\$|USD|Rs\.?)\s*\})\s*|\s*(?:[€£¥₹]|dollars|cents|euros)\s*$"
+    r"^\s*(?:\\?\$|[€£¥₹]|\\pounds|\\text\{\s*(?:\\?\$|[€£¥₹]|USD|Rs\.?)\s*\}|(?:USD?|EUR|GBP|Rs\.?)\s*(?=\d))\s*"
+    r"|\s*(?:[€£¥₹¢]|dollars|cents|euros)\s*$"
+)
+QUOTIENT_OF_UNITS = re.compile(
+    r"(?<=\d)\s*(?:\\frac\{\s*\\text\{[a-zA-Z. ]+\}\s*\}\{\s*\\text\{[a-zA-Z. ]+\}(?:\^\{?\d\}?)?\s*\}"
+    r"|\\text\{\s*\\frac\{[a-zA-Z]+\}\{[a-zA-Z]+(?:\^\{?\d\}?)?\}\s*\})\s*$"
 )
 UNIT_POWER_SHOWN = re.compile(r"\^\s*\{?([23])")
 DIMENSIONS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
@@ -64,7 +69,8 @@ def without_unit(text: str) -> str:
     """
     if TRIGONOMETRY.search(text):
         return text  # the degrees of an angle are part of the value
-    bare = UNITS_TAIL.sub("", SPELLED_OUT.sub("", CURRENCY.sub("", text))).strip()
+    bare = CURRENCY.sub("", QUOTIENT_OF_UNITS.sub("", text))
+    bare = UNITS_TAIL.sub("", SPELLED_OUT.sub("", bare)).strip()
     if bare == text:
         bare = PLAIN_UNITS.sub("", text).strip()
     return bare or text
@@ -136,7 +142,7 @@ def unit_of(text: str) -> str | None:
     tail = text[len(without_unit(text)) :]
     if r"\circ" in tail:
         return "degree"
-    words = re.findall(r"[a-z]+", tail.replace(r"\text", "").lower())
+    words = re.findall(r"[a-z]+", tail.replace(r"\text", "").replace(r"\frac", "").lower())
     power = DIMENSIONS.get(words[0]) if words else None
     words = words[1:] if power else words
     if not words:

@@ -15,11 +15,12 @@ Reason = Literal[
     "not_an_answer",  # wrong: a chain of different values, a relation, or the problem itself
     "no_answer",  # wrong: the completion gives none
     "guard",  # wrong: too large to be looked at
-    "timeout",  # wrong: past the deadline
+    "timeout",  # wrong: out of CPU time
     "memory",  # wrong: past the memory cap
     "crash",  # wrong: its worker died, twice
     "error",  # wrong: the rules themselves failed on it
     "unjudgeable",  # neither: the gold is blank, does not parse or cannot be handled in time
+    "starved",  # neither: the machine was too busy to judge; asked for again, it is judged again
 ]
 
 
@@ -28,13 +29,13 @@ TimedReason = tuple[Reason, float]
 
 
 def is_right(reason: Reason) -> bool | None:
-    """Whether an answer is right, `None` when its gold cannot be judged.
+    """Whether an answer is right, `None` when it was not judged.
 
     Example:
         >>> is_right("numeric"), is_right("timeout"), is_right("unjudgeable")
         (True, False, None)
     """
-    return None if reason == "unjudgeable" else reason in ("exact", "numeric", "symbolic")
+    return None if reason in ("unjudgeable", "starved") else reason in ("exact", "numeric", "symbolic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class Verdict:
     """What the verifier says about one completion.
 
     Attributes:
-        correct: `None` when the row cannot be judged: its gold is blank, does not parse or cannot be handled in time.
+        correct: `None` when the row cannot be judged: its gold is blank, does not parse or cannot be handled in time,
+            or the machine is too busy.
         reward: `correct_reward`, `format_reward` or 0.0; `None` where `correct` is.
         parsed_answer: The answer that was extracted, `None` when there was none.
         reason: Why; one of `Reason`.

@@ -58,7 +58,8 @@ class MathVerifier:
             box, compared by normalised string. "strict", "flexible": verl's GSM8K scorers with their holes repaired.
         correct_reward: Reward of a right answer.
         format_reward: Reward of a wrong answer in the form that the method demands.
-        timeout: Seconds that a pair may take.
+        timeout: CPU seconds that a pair may take in its worker, so that no verdict depends on how busy the machine is.
+            The clock ends a worker that gets none after 20 times as many.
         num_workers: Worker processes; by default one per core of this process's share of the machine, at most 4. 0
             judges in this process, without deadline and memory cap: for debugging.
         memory_limit_mb: Cap of a worker's address space, in MB; an idle worker has about 60 MB resident.
@@ -147,8 +148,8 @@ class MathVerifier:
             solution: The data set's column of references, one per completion.
             completion_truncated: Whether each completion was cut off, as [`HybridGRPOTrainer`] tells.
             log_extra: Takes columns for the completions table: gold, extracted answer, reason and the answer's form.
-            log_metric: Takes `verifier/timeout_rate`, `no_answer_rate`, `unjudgeable_rate`, `error_rate`, the share of
-                the right answers by form (`right_in_box` ...) and milliseconds per row.
+            log_metric: Takes `verifier/timeout_rate`, `no_answer_rate`, `unjudgeable_rate`, `starved_rate`,
+                `error_rate`, the share of the right answers by form (`right_in_box` ...) and milliseconds per row.
             **kwargs: The other columns, unused.
         """
         verdicts = self.verify_batch(completions, solution, prompts, completion_truncated)  # pyright: ignore[reportArgumentType]
@@ -168,7 +169,9 @@ class MathVerifier:
             pool, self._pool = self._pool, None
             self._ahead = [], []
             self._memo = OrderedDict(
-                (pair, known) for pair, known in self._memo.items() if isinstance(known, tuple) or known.done()
+                (pair, known)
+                for pair, known in self._memo.items()
+                if not _is_pending(known) and not _has_failed(known)
             )
         if pool is not None:
             pool.close()
@@ -260,7 +263,7 @@ class MathVerifier:
         pair = gold, answer.text
         with self._lock:
             known = self._memo.get(pair)
-            if known is None:
+            if known is None or _has_failed(known):
                 known = self._memo[pair] = self._judge(*pair)
                 while len(self._memo) > MEMO_SIZE:
                     self._memo.popitem(last=False)
@@ -292,3 +295,14 @@ class MathVerifier:
             in_form = form in DEMANDED_FORMS[self.method]
             reward = self.correct_reward if correct else self.format_reward if in_form else 0.0
         return Verdict(correct, reward, text, reason, gold, milliseconds, form)
+
+
+def _is_pending(known: Started) -> bool:
+    return isinstance(known, Future) and not known.done()
+
+
+def _has_failed(known: Started) -> bool:
+    """Whether what came of a pair is no verdict but the machine's failure, which may have passed by now."""
+    if not isinstance(known, Future) or not known.done():
+        return False
+    return known.cancelled() or known.exception() is not None or known.result()[0] == "starved"

@@ -53,7 +53,7 @@ DENIED_BEHIND = re.compile(
     r"|\W*or (?:less|more|fewer|above|below|higher|lower|greater)\b",
     re.IGNORECASE,
 )
-DOUBTED = re.compile(r"\bdoubt\b|\bimpossible that\b", re.IGNORECASE)
+DOUBTED = re.compile(r"\bdoubt\b|\b(?:impossible|false|untrue|wrong|incorrect|not true) that\b", re.IGNORECASE)
 # A value that another one is set against: "18, not 20", "18 instead of 20".
 SET_AGAINST = re.compile(
     r"(?:(?:,|\band|\bbut)\s*not|\b(?:instead of|rather than|unlike|versus|compared (?:to|with)))[\s$]*$",
