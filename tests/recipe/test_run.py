@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from trl import ModelConfig, SFTConfig
 
 from trl_hybrid.errors import InputError
@@ -45,7 +46,7 @@ class Trainer:
 def run(request, tmp_path):
     run = request.param()
     run.folder, run.checkpoint, run.options, run.tasks = tmp_path, None, {}, TaskArguments()
-    run.test_tasks = None
+    run.test_tasks, run.args = None, SimpleNamespace(device=torch.device("cuda"))
     return run
 
 

@@ -89,7 +89,7 @@ def keep_all_freed_memory() -> None:
     """Let the C library keep whatever this process frees: for one that trains on the CPU, and has the machine for it.
 
     A training step's blocks are larger than `keep_freed_memory` can have it learn: the logits of 32 answers of 24
-    tokens from 49,000 words take 151 MB. Fetching and clearing their pages anew was a fifth of SmolLM2-135M's step.
+    tokens from 49,000 words take 151 MB. Fetching and clearing their pages anew was a tenth of SmolLM2-135M's step.
     The process stays as large as it was at its peak, and then some. Nothing is done where the environment says how
     glibc's malloc is to behave, and by other C libraries.
     """
