@@ -77,6 +77,7 @@ PANELS = (
             ("verifier/no_answer_rate", "no answer"),
             ("verifier/timeout_rate", "timed out"),
             ("verifier/unjudgeable_rate", "not judged"),
+            ("verifier/starved_rate", "machine too busy"),
             ("verifier/error_rate", "rules failed"),
         ),
         "Shares of the completions.",
