@@ -41,7 +41,7 @@ def test_a_cpu_serves_in_float32(capsys):
 
 
 def test_help_does_not_promise_that_a_key_keeps_strangers_out(capsys):
-    """A server that was given one scores for everybody: tests/reward_model/test_server_vllm.py."""
+    """vLLM asks for it below /v1, /v2, /inference and /cohere, and `/classify` is none of them."""
     with pytest.raises(SystemExit):
         main(["serve-command", "--help"])
     said = " ".join(capsys.readouterr().out.split())
