@@ -19,7 +19,7 @@ from trl_hybrid.policy.transformers_sampler import TransformersSampler
 from trl_hybrid.recipe.run import RecipeRun
 from trl_hybrid.recipe.say import say
 from trl_hybrid.recipe.splits import train_location, train_source
-from trl_hybrid.runs.folder import checkpoint_to_resume, newest_whole_checkpoint, relative_path
+from trl_hybrid.runs.folder import checkpoint_to_resume, holds_files, newest_whole_checkpoint, relative_path
 from trl_hybrid.runs.overwrite import hold
 from trl_hybrid.runs.settings import SETTINGS_FILE, write_settings
 from trl_hybrid.verifier import MathVerifier
@@ -113,8 +113,12 @@ class AnsweringRun(RecipeRun):
 
 
 def checkpoint_to_start_from(resume: str | None, folder: Path, max_steps: int = -1) -> str | None:
-    """Find the checkpoint to go on from; none where the interruption came while sampling."""
-    if resume is not None and resume.lower() in ("latest", "true"):
+    """Find the checkpoint to go on from; none where the interruption came while sampling.
+
+    Raises:
+        InputError: As `checkpoint_to_resume`; so for a folder that holds nothing, whose name is a wrong one.
+    """
+    if resume is not None and resume.lower() in ("latest", "true") and holds_files(folder):
         newest = newest_whole_checkpoint(folder)
         resume = None if newest is None else str(newest)
     return checkpoint_to_resume(resume, folder, max_steps)
