@@ -40,6 +40,14 @@ def test_a_cpu_serves_in_float32(capsys):
     assert shlex.split(re.search("vllm serve.*", out)[0])[2] == "data/embedded_reward_model"
 
 
+def test_help_does_not_promise_that_a_key_keeps_strangers_out(capsys):
+    """vLLM asks for it below /v1, /v2, /inference and /cohere, and `/classify` is none of them."""
+    with pytest.raises(SystemExit):
+        main(["serve-command", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Keep the port behind a firewall: vLLM's --api-key does not guard the path that training asks." in said
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

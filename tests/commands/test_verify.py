@@ -192,6 +192,15 @@ def test_labels_may_have_a_name_of_their_own(tmp_path):
     assert json.loads(line)["answer"] == "5"
 
 
+def test_disagreements_and_verdicts_go_to_two_files_however_they_are_named(tmp_path, capsys, monkeypatch):
+    file = write(tmp_path / "c.jsonl", [{"completion": "4", "answer": "4", "label": False}])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        verify("--completions", file, "--output", "v.jsonl", "--disagreements", tmp_path / "v.jsonl")
+    assert "must be two files" in capsys.readouterr().err
+    assert not (tmp_path / "v.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("row", "options", "said"),
     [

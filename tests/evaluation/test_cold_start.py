@@ -89,6 +89,10 @@ def test_trl_s_loss_is_on_completions_only_and_ends_with_the_end_of_turn(tmp_pat
 
 
 def test_the_cold_start_goes_on_from_the_checkpoint_that_was_asked_for(tmp_path):
+    for wrong in (tmp_path, tmp_path / "mistyped"):
+        with pytest.raises(InputError, match=r"no whole checkpoint to resume from in .* Check the name"):
+            checkpoint_to_start_from("latest", wrong)
+    (tmp_path / "samples.jsonl").write_text("")
     assert checkpoint_to_start_from("latest", tmp_path) is None  # interrupted while sampling
     for step in (10, 9):
         checkpoint = tmp_path / f"checkpoint-{step}"

@@ -18,7 +18,7 @@ from trl import ModelConfig
 
 from trl_hybrid.errors import InputError
 from trl_hybrid.recipe.endings import what_is_left
-from trl_hybrid.recipe.folder import RunStart, check_folder, prepare_folder
+from trl_hybrid.recipe.folder import RunStart, check_folder, prepare_folder, set_learning_rate
 from trl_hybrid.recipe.loading import loading_arguments
 from trl_hybrid.runs.folder import newest_whole_checkpoint
 from trl_hybrid.runs.history import read_history
@@ -214,6 +214,19 @@ class TestRunStart:
         found = str(folder / "checkpoint-2")
         train(folder, changed(max_steps=4, learning_rate=0.8), checkpoint=found, save_only_model=True)
         assert rates(folder) == pytest.approx({1: 0.4, 2: 0.3, 3: 0.8, 4: 0.6})  # its schedule starts anew, too
+
+
+def test_another_learning_rate_is_not_that_of_parameters_with_their_own():
+    body, bias, head = (nn.Parameter(torch.zeros(1)) for _ in range(3))
+    optimizer = torch.optim.SGD([{"params": [body]}, {"params": [bias]}, {"params": [head], "lr": 0.5}], lr=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 4)
+    optimizer.step()
+    schedule.step()
+    set_learning_rate(optimizer, schedule, 0.2)
+    assert schedule.get_last_lr() == [group["lr"] for group in optimizer.param_groups]
+    assert schedule.get_last_lr() == pytest.approx([0.15, 0.15, 0.375])
+    schedule.step()
+    assert schedule.get_last_lr() == pytest.approx([0.1, 0.1, 0.25])
 
 
 @pytest.mark.slow

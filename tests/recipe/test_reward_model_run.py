@@ -85,6 +85,16 @@ def test_answers_from_files_must_be_judged(parsed, tmp_path):
     assert not (tmp_path / "rm").exists()
 
 
+def test_no_other_process_starts_in_the_folder_while_problems_are_answered(parsed, tmp_path, monkeypatch):
+    options = ("--config", "recipes/configs/reward_model_embedded.yaml", "--output_dir", tmp_path / "rm")
+    run = parsed(*options)
+    with monkeypatch.context() as patch, run._answering():
+        patch.setattr("trl_hybrid.runs.overwrite.HELD", {})  # as another process sees it
+        for more in (("--overwrite_output_dir", "true"), ("--resume_from_checkpoint", "latest")):
+            with pytest.raises(InputError, match="is under way"):
+                parsed(*options, *more)
+
+
 def test_a_reward_model_may_learn_on_and_an_adapter_may_not(tmp_path):
     check_base("data/embedded_policy", None, False)
     check_base("data/embedded_reward_model", None, False)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from trl import ModelConfig
 
 from trl_hybrid.errors import InputError
+from trl_hybrid.evaluation.cold_start import check_samples
 from trl_hybrid.recipe.answer_pairs import answer_groups, make_lesson, scored_groups
 from trl_hybrid.recipe.pair_options import PairArguments
 from trl_hybrid.recipe.reward_trainer import (
@@ -103,6 +104,13 @@ def test_what_is_trained_is_what_is_saved_and_scored(rendered, lora, tmp_path):
     assert [group.votes for group in groups] == [[1, 0, 0]] * 4
     assert [group.whole for group in groups] == [[True, True, False]] * 4
     assert [length for group in groups for length in group.lengths] == [len(row) for row in rows]
+
+    # Answers from a file need not say what was read from them.
+    bare = [{**row, "samples": [{**one} for one in row["samples"]]} for row in ROWS[:1]]
+    for one in bare[0]["samples"]:
+        del one["answer"]
+    check_samples(bare, "mine.jsonl")
+    assert scored_groups(bare, saved)[0][0].votes == [0, 0, 0]
 
     check_scores_of_saved(tmp_path, saved, rows, trained)
     with pytest.raises(InputError, match="must score as the trained one"):

@@ -60,7 +60,7 @@ def test_what_a_user_can_mend_is_one_message_before_training_and_the_rest_passes
     trainer = Trainer(ValueError("a fault in training"))
     with pytest.raises(ValueError, match="a fault in training"), run:
         run.train(trainer)
-    assert trainer.callbacks == ["StepLines", "RunStart", "RunHistory"]  # and no StopSignals: training is over
+    assert trainer.callbacks == ["StepLines", "OrderOfTheEpoch", "RunStart", "RunHistory"]  # training is over
     assert capsys.readouterr().err == ""
 
 

@@ -231,6 +231,20 @@ def test_a_run_that_goes_on_measures_what_it_measured_at_its_start(verifier, tmp
     assert measured(verifier, str(tmp_path / "checkpoint-5"), max_steps=10) == 20
 
 
+@pytest.mark.parametrize(("asked", "measured_again"), [(300, 300), (0, None)])
+def test_a_run_that_goes_on_measures_as_many_as_were_named(verifier, tmp_path, jsonl, asked, measured_again):
+    jsonl([{"question": "1 + 1?", "answer": "2"}] * 310, "test.jsonl")
+    jsonl([{"question": "2 + 2?", "answer": "4"}] * 16, "train.jsonl")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "settings.json").write_text(json.dumps({"settings": {"tasks": {"max_test_rows": asked}}}))
+    args = HybridGRPOConfig("unused", use_cpu=True, report_to="none", max_completion_length=40, max_steps=10)
+    tasks = TaskArguments(dataset_name=str(tmp_path))
+    _, test = checked_splits(tasks, args, ModelConfig(POLICY), verifier, str(run / "checkpoint-5"))
+    assert (test and len(test)) == measured_again
+    assert tasks.max_test_rows == asked
+
+
 def with_template(folder, template):
     shutil.copytree(POLICY, folder)
     (folder / "chat_template.jinja").write_text(template)

@@ -11,7 +11,10 @@ from trl_hybrid.errors import InputError
 from trl_hybrid.report import write_report
 from trl_hybrid.report.headline import headline, subtitle
 from trl_hybrid.report.page import curves, step_times
+from trl_hybrid.report.panels import PANELS, named_panels
 from trl_hybrid.report.run import read_run
+from trl_hybrid.verifier.logs import log_rates
+from trl_hybrid.verifier.verdict import Verdict
 
 
 NAN = math.nan
@@ -170,6 +173,20 @@ class TestPage:
         assert [panel["title"] for panel in drawn] == ["Held-out accuracy", "Pass rate"]
         assert all(panel["alarm"] for panel in drawn)
         assert "var(--plot-03)" in drawn[1]["chart"]
+
+    def test_every_chart_can_be_drawn_with_all_of_its_figures(self):
+        keys = [key for panel in named_panels([]) for key, _ in panel.lines]
+        drawn = curves([{"step": step, **dict.fromkeys(keys, 0.25)} for step in (1, 2)])
+        assert [panel["title"] for panel in drawn] == [panel.title for panel in PANELS]
+        for panel, chart in zip(PANELS, drawn, strict=True):
+            colours = set(re.findall(r"var\(--plot-1\d\)", chart["chart"]))
+            assert len(colours) == len(panel.lines), panel.title
+
+    def test_every_share_that_the_verifier_logs_is_in_a_chart(self):
+        logged = {}
+        log_rates([Verdict(True, 1.0, "12", "exact", form="box")], logged.__setitem__)
+        shares = {key for key in logged if not key.startswith("verifier/ms_")}
+        assert shares <= {key for panel in PANELS for key, _ in panel.lines}
 
     def test_time_is_shared_out(self):
         row = {"time/generation": 2.0, "time/judging": 1.0, "time/update": 5.0}

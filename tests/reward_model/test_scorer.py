@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import PartialState
+from safetensors.torch import load_file, save_file
 from transformers import BloomConfig, BloomForSequenceClassification
 
 from trl_hybrid.reward_model import AceRewardModel, RewardModel
@@ -108,6 +109,24 @@ def test_scores_of_another_revision_or_number_type_are_not_taken_over(qwen2, cap
     same = RewardModel(qwen2.path, **other)
     same.load_state_dict(resumed.state_dict())
     assert len(same.cache) == remembered
+
+
+def test_scores_of_other_weights_under_the_same_name_are_not_taken_over(qwen2, tmp_path, caplog):
+    folder = shutil.copytree(qwen2.path, tmp_path / "rm")
+    before = RewardModel(str(folder))
+    old = before.compute_reward("Q", COMPLETIONS[0])
+    state = json.loads(json.dumps(before.state_dict()))
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {"score.weight": -weights["score.weight"]}, folder / "model.safetensors", {"format": "pt"})
+    trained_again = RewardModel(str(folder))
+    with caplog.at_level(logging.WARNING):
+        trained_again.load_state_dict(state)
+    assert "is not the one that it was" in caplog.text
+    assert trained_again.compute_reward("Q", COMPLETIONS[0]) == pytest.approx(-old)
+
+    del state["first_scores"]  # as earlier versions saved it
+    trained_again.load_state_dict(state)
+    assert trained_again.compute_reward("Q", COMPLETIONS[0]) == old
 
 
 @pytest.mark.parametrize("error", [1e-5, 1e-2])

@@ -9,6 +9,7 @@ from trl import ModelConfig
 from trl_hybrid import HybridGRPOConfig
 from trl_hybrid.errors import InputError
 from trl_hybrid.recipe.options import JudgeArguments, TaskArguments
+from trl_hybrid.recipe.pair_options import PairArguments
 from trl_hybrid.runs.changes import FIXED, NOT_COMPARED, changes_since, check_changes
 from trl_hybrid.runs.settings import settings_of, write_settings
 
@@ -73,6 +74,14 @@ def test_without_lora_its_settings_do_not_count(saved, tmp_path):
 def test_each_refusal_has_a_line_of_its_own(saved):
     with pytest.raises(InputError, match=r":\n  lora_r: 16 -> 8 .*\n  lora_alpha: 32 -> 64 "):
         check_changes(saved, changes_since(saved, changed(lora_r=8, lora_alpha=64)))
+
+
+def test_the_head_of_a_reward_model_keeps_its_learning_rate(tmp_path):
+    settings = {**SETTINGS, "pairs": {"head_learning_rate": None}}
+    save_settings(tmp_path, settings)
+    saved = checkpoint(tmp_path, 2)
+    with pytest.raises(InputError, match=r"head_learning_rate: None -> 0\.001 .*optimizer goes on as it was set up"):
+        check_changes(saved, changes_since(saved, {**settings, "pairs": {"head_learning_rate": 1e-3}}))
 
 
 @pytest.mark.parametrize("generation_step", [0, 3])
@@ -151,7 +160,7 @@ def test_an_older_run_is_compared_by_what_it_has(tmp_path):
 def test_every_name_in_the_table_is_a_setting_and_settings_survive_their_file(tmp_path):
     groups = {
         "tasks": TaskArguments(), "judges": JudgeArguments(), "model": ModelConfig(),
-        "training": HybridGRPOConfig(str(tmp_path), use_cpu=True, report_to="none"),
+        "training": HybridGRPOConfig(str(tmp_path), use_cpu=True, report_to="none"), "pairs": PairArguments(),
     }  # fmt: skip
     settings = settings_of(**groups)
     known = {name for group in settings.values() for name in group}

@@ -1,7 +1,9 @@
 """The mutation run on a project of four functions: what it finds, and what it says of it."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,26 @@ def test_tests_that_fail_by_themselves_say_nothing_about_mutants(project):
     result = run(project)
     assert result.returncode == 2
     assert "tests/test_sums.py::test_sums fails without a mutant" in result.stderr
+
+
+def test_the_modules_that_are_mutated_and_their_tests_are_there():
+    tests = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["mutants"]["tests"]
+    for module, own in tests.items():
+        assert list(Path().glob(module)), module
+        for test in own:
+            file, *names = test.split("::")
+            assert Path(file).exists(), test
+            assert all(name in Path(file).read_text() for name in names), test
+
+
+def test_what_is_said_to_make_no_difference_is_said_of_lines_that_are_there():
+    for function, changes in tomllib.loads(Path("tests/equal_mutants.toml").read_text()).items():
+        parts = function.split(".")
+        modules = [Path(*parts[:n]).with_suffix(".py") for n in range(1, len(parts))]
+        module = next((file for file in modules if file.is_file()), None)
+        assert module is not None, function
+        source = " ".join(module.read_text().split())
+        names = parts[len(module.parts) :]
+        assert all(re.search(rf"(def|class) {name}\b", source) for name in names), function
+        for change in changes:
+            assert " ".join(change.split(" => ")[0].split()) in source, f"{function}: {change}"

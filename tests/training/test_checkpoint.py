@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import resource
 import signal
@@ -10,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.data_loader import prepare_data_loader
+from accelerate.data_loader import prepare_data_loader, skip_first_batches
 from datasets import Dataset
-from torch.utils.data import DataLoader
-from transformers import TrainerCallback
+from torch.utils.data import DataLoader, Sampler
+from transformers import TrainerCallback, TrainerState
 from trl.trainer.utils import RepeatSampler
 
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, RewardModel
@@ -22,6 +23,7 @@ from trl_hybrid.recipe.endings import plain_ends
 from trl_hybrid.runs.folder import checkpoint_to_resume, judges_state, newest_whole_checkpoint
 from trl_hybrid.training.checkpoint import (
     JudgesState,
+    OrderOfTheEpoch,
     SaveBetweenGenerations,
     TrainsToTheLastStep,
     check_save_strategy,
@@ -389,6 +391,44 @@ class TestOrderOfThePrompts:
         callback = JudgesState(SimpleNamespace())
         callback.on_train_begin(None, state, None, train_dataloader=SimpleNamespace(batch_sampler=None))
         assert ("its prompts come in another order than in an unbroken run" in caplog.text) is said
+
+
+class OrderOfItsOwn(Sampler):
+    """Draws an order for each epoch."""
+
+    def __init__(self):
+        self.epoch = 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        return iter(random.Random(self.epoch).sample(range(24), 24))
+
+    def __len__(self):
+        return 24
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_an_epoch_that_goes_on_has_its_own_order_also_where_processes_share_the_batches(processes):
+    def loader():
+        plain = DataLoader(list(range(24)), batch_size=2, sampler=OrderOfItsOwn())
+        return prepare_data_loader(plain, num_processes=processes, process_index=0)
+
+    def batches(loader):
+        loader.set_epoch(1)  # as transformers does
+        return [batch.tolist() for batch in loader]
+
+    whole, resumed = loader(), loader()
+    for each, epoch in ((whole, 1.0), (resumed, 1.5)):
+        OrderOfTheEpoch().on_epoch_begin(None, TrainerState(epoch=epoch), None, train_dataloader=each)
+    assert batches(skip_first_batches(resumed, 2)) == batches(whole)[2:]
+
+
+def test_a_stream_has_no_order_to_be_told_of():
+    OrderOfTheEpoch().on_epoch_begin(
+        None, TrainerState(epoch=1.0), None, train_dataloader=SimpleNamespace(batch_sampler=None)
+    )
 
 
 class TestSaveBetweenGenerations:

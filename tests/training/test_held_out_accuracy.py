@@ -220,6 +220,7 @@ class TestHeldOutAccuracy:
         assert self.resumed(first_run / "checkpoint-2", tasks, first_run) == {"before": 0.25, "after": 0.875}
         elsewhere = tmp_path / "elsewhere"
         assert self.resumed(first_run / "checkpoint-2", tasks, elsewhere) == {"before": 0.25, "after": 0.875}
+        assert self.resumed(elsewhere / "checkpoint-4", tasks, elsewhere) == {"before": 0.25, "after": 0.875}
 
     def test_a_file_of_an_earlier_version_is_no_figure_and_no_fault(self, first_run, tasks):
         file = first_run / "accuracy_before.json"

@@ -29,8 +29,9 @@ does not fit on one.
 vLLM also runs on a machine without a GPU (--gpus 0). `pip install vllm` or `pip install sglang`, in an environment of
 the server's own: training needs neither.
 
-Servers listen on every address of their machine, unless --host says otherwise. Keep the port behind a firewall, or
-give both sides a key: --api-key for the server, the environment variable TRL_HYBRID_SERVER_KEY for training.
+Servers listen on every address of their machine, unless --host says otherwise. Keep the port behind a firewall: vLLM's
+--api-key does not guard the path that training asks. Where a key is asked for all the same, as by a proxy or SGLang,
+training takes it from the environment variable TRL_HYBRID_SERVER_KEY.
 """
 
 

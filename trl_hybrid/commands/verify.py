@@ -144,7 +144,7 @@ def _check_files(args: argparse.Namespace) -> None:
             raise InputError(
                 f"The file {str(path)!r} exists and is not written over. Name another {option}, or add --overwrite."
             )
-    if args.disagreements is not None and args.disagreements == args.output:
+    if None not in (args.disagreements, args.output) and args.disagreements.resolve() == args.output.resolve():
         raise InputError(f"--disagreements and --output must be two files, got {str(args.output)!r} for both.")
 
 

@@ -179,7 +179,7 @@ def scored_groups(rows: Sequence[dict[str, Any]], reward_model: RewardModel) -> 
             scores=[next(scores) for _ in group],
             right=[sample["correct"] for sample in group],
             lengths=[next(lengths) for _ in group],
-            votes=votes([sample["answer"] for sample in group]),
+            votes=votes([sample.get("answer") for sample in group]),
             whole=[not sample["truncated"] for sample in group],
         )
         for group in groups

@@ -19,7 +19,8 @@ from trl_hybrid.policy.transformers_sampler import TransformersSampler
 from trl_hybrid.recipe.run import RecipeRun
 from trl_hybrid.recipe.say import say
 from trl_hybrid.recipe.splits import train_location, train_source
-from trl_hybrid.runs.folder import checkpoint_to_resume, newest_whole_checkpoint, relative_path
+from trl_hybrid.runs.folder import checkpoint_to_resume, holds_files, newest_whole_checkpoint, relative_path
+from trl_hybrid.runs.overwrite import hold
 from trl_hybrid.runs.settings import SETTINGS_FILE, write_settings
 from trl_hybrid.verifier import MathVerifier
 
@@ -55,14 +56,18 @@ class AnsweringRun(RecipeRun):
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
-        """Choose the run's folder, and end with a plain word where the answering is interrupted.
+        """Choose the run's folder and hold it, and end with a plain word where the answering is interrupted.
 
         Raises:
+            InputError: Another process runs in the folder.
             SystemExit: With 130 after Ctrl-C; what is answered stays.
         """
         self._open_folder(before_training=True)
-        if PartialState().is_main_process and not (self.folder / SETTINGS_FILE).exists():
-            write_settings(self.folder, self.settings)
+        if PartialState().is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            hold(self.folder)
+            if not (self.folder / SETTINGS_FILE).exists():
+                write_settings(self.folder, self.settings)
         try:
             yield
         except KeyboardInterrupt:
@@ -108,8 +113,12 @@ class AnsweringRun(RecipeRun):
 
 
 def checkpoint_to_start_from(resume: str | None, folder: Path, max_steps: int = -1) -> str | None:
-    """Find the checkpoint to go on from; none where the interruption came while sampling."""
-    if resume is not None and resume.lower() in ("latest", "true"):
+    """Find the checkpoint to go on from; none where the interruption came while sampling.
+
+    Raises:
+        InputError: As `checkpoint_to_resume`; so for a folder that holds nothing, whose name is a wrong one.
+    """
+    if resume is not None and resume.lower() in ("latest", "true") and holds_files(folder):
         newest = newest_whole_checkpoint(folder)
         resume = None if newest is None else str(newest)
     return checkpoint_to_resume(resume, folder, max_steps)

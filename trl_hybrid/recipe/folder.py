@@ -162,7 +162,8 @@ class RunStart(TrainerCallback):
 def set_learning_rate(optimizer: Any, lr_scheduler: Any, learning_rate: float) -> None:
     """Make a resumed optimizer follow another learning rate than the one that it and its schedule were saved with.
 
-    Those that started anew, as after a save without optimizer, follow it already and stay as they are.
+    Those that started anew, as after a save without optimizer, follow it already and stay as they are. So do groups of
+    parameters with a rate of their own, as a reward model's score head.
 
     Args:
         optimizer: Changed in place.
@@ -170,11 +171,13 @@ def set_learning_rate(optimizer: Any, lr_scheduler: Any, learning_rate: float) -
         learning_rate: The schedule's highest.
     """
     schedule = getattr(lr_scheduler, "scheduler", lr_scheduler)  # accelerate wraps it
-    if not schedule.base_lrs[0]:
+    shared = schedule.base_lrs[0]
+    if not shared:
         return
-    factor = learning_rate / schedule.base_lrs[0]
-    for group in optimizer.param_groups:
+    factors = [learning_rate / shared if rate == shared else 1.0 for rate in schedule.base_lrs]
+    for group, factor in zip(optimizer.param_groups, factors, strict=True):
         group["lr"] *= factor
         group["initial_lr"] *= factor
-    schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
-    schedule._last_lr = [rate * factor for rate in schedule.get_last_lr()]  # what is logged of the first step
+    schedule.base_lrs = [rate * factor for rate, factor in zip(schedule.base_lrs, factors, strict=True)]
+    # What is logged of the first step.
+    schedule._last_lr = [rate * factor for rate, factor in zip(schedule.get_last_lr(), factors, strict=True)]

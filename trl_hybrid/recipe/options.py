@@ -130,8 +130,8 @@ class JudgeArguments:
     reward_model_token_budget: int | None = field(
         default=None,
         metadata={
-            "help": "Most computed tokens of one forward of the reward model; by default 16384 on a GPU (8192 "
-            "streamed) and 1024 on a CPU."
+            "help": "Most computed tokens of one forward of the reward model, or of one request to a server; by "
+            "default 16384 on a GPU (8192 streamed), 1024 on a CPU and 4096 for a server."
         },
     )
     reward_model_placement: str = field(

@@ -27,6 +27,7 @@ from trl_hybrid.runs.folder import RUNS, checkpoint_to_resume, goes_on, relative
 from trl_hybrid.runs.history_writer import RunHistory
 from trl_hybrid.runs.settings import settings_of
 from trl_hybrid.training.attention import turn_off_cudnn_attention
+from trl_hybrid.training.checkpoint import OrderOfTheEpoch
 from trl_hybrid.training.leaving import leave_together
 from trl_hybrid.training.stop_signals import StopSignals
 
@@ -123,6 +124,7 @@ class RecipeRun:
             keep_all_freed_memory()
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(self._step_lines())
+        trainer.add_callback(OrderOfTheEpoch())
         self.started_with = self.settings
         overwrite = self.tasks.overwrite_output_dir and not self.cleared
         trainer.add_callback(RunStart(self.folder, self.started_with, self.checkpoint, overwrite))

@@ -42,6 +42,8 @@ def checked_splits(
     Raises:
         InputError: As for `TaskSource.load` and `check_tasks`.
     """
+    if tasks.max_test_rows is None:
+        tasks.max_test_rows = _measured_before(checkpoint)
     train, test = load_splits(tasks, args.seed)
     reader = PromptReader(
         str(model.model_name_or_path),
@@ -62,7 +64,7 @@ def checked_splits(
     if tasks.max_test_rows is None:
         rows = len(train) if isinstance(train, Dataset) else None
         completions = work_of(args, rows, PartialState().num_processes).completions
-        tasks.max_test_rows = _measured_before(checkpoint) or problems_to_measure(len(test), completions, ANSWERS)
+        tasks.max_test_rows = problems_to_measure(len(test), completions, ANSWERS)
         if tasks.max_test_rows < len(test):
             few = f"Of {len(test)} held-out problems {tasks.max_test_rows} are measured, for a short run"
             say(f"{few}. For more: --max_test_rows")
@@ -73,7 +75,7 @@ def checked_splits(
 
 
 def _measured_before(checkpoint: str | None) -> int | None:
-    """Return how many problems a run measured that goes on."""
+    """Return the `max_test_rows` of a run that goes on, `None` where it is not known."""
     return read_record(Path(checkpoint).parent).asked.get("max_test_rows") if checkpoint else None
 
 

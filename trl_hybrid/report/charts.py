@@ -10,7 +10,8 @@ from markupsafe import Markup
 
 
 # matplotlib writes colours; the page puts its own in their place.
-INK, GRID, ALARM, SERIES = "#0a0b01", "#0a0b02", "#0a0b03", ("#0a0b10", "#0a0b11", "#0a0b12", "#0a0b13")
+INK, GRID, ALARM = "#0a0b01", "#0a0b02", "#0a0b03"
+SERIES = ("#0a0b10", "#0a0b11", "#0a0b12", "#0a0b13", "#0a0b14")
 COLOUR = re.compile(r"#0a0b([0-9a-f]{2})")
 
 STYLE: dict[Any, Any] = {

@@ -7,7 +7,7 @@ from trl_hybrid.judges import JudgeNames
 
 
 class Panel(NamedTuple):
-    """A chart over steps: at most four figures, each with its label; of shares and lengths, whose axis starts at 0."""
+    """A chart over steps: at most five figures, each with its label; of shares and lengths, whose axis starts at 0."""
 
     title: str
     lines: tuple[tuple[str, str], ...]
@@ -71,16 +71,16 @@ PANELS = (
     Panel("Cut off", (("completions/clipped_ratio", "cut off"),), "Share of completions at the length limit.", True),
     Panel("KL divergence", (("kl", "KL"),), "From the reference policy."),
     Panel("Gradient norm", (("grad_norm", "gradient norm"),), "Before clipping."),
+    Panel("No answer", (("verifier/no_answer_rate", "no answer"),), "Share of completions that name none.", True),
     Panel(
         "Verifier",
         (
-            ("verifier/no_answer_rate", "no answer"),
             ("verifier/timeout_rate", "timed out"),
             ("verifier/unjudgeable_rate", "not judged"),
             ("verifier/starved_rate", "machine too busy"),
             ("verifier/error_rate", "rules failed"),
         ),
-        "Shares of the completions.",
+        "Shares of the completions that it could not judge as it should.",
         True,
     ),
     Panel(
@@ -88,6 +88,7 @@ PANELS = (
         (
             ("verifier/right_in_box", "in a box"),
             ("verifier/right_in_hash", "behind ####"),
+            ("verifier/right_in_tag", "in a tag"),
             ("verifier/right_in_phrase", "by a phrase"),
             ("verifier/right_in_text", "last value of the text"),
         ),

@@ -24,8 +24,11 @@ def worked_rows(renderer: RowRenderer) -> list[Row]:
 
 def check_scores(
     name: str, renderer: RowRenderer, backend: ScoringBackend, tolerance: float, prefers_solutions: bool
-) -> None:
+) -> list[float]:
     """Score a worked solution and an empty one, together and one by one.
+
+    Returns:
+        The two scores, by which the same weights can be known again.
 
     Raises:
         InputError: The two ways differ, or the empty solution wins.
@@ -34,7 +37,7 @@ def check_scores(
     together = backend.score(rows)
     if not all(map(isfinite, together)):
         logger.warning("The reward model %r gives scores that are not finite: %s.", name, together)
-        return
+        return together
     alone = [score for row in rows for score in backend.score([row])]
     if not agree(together, alone, tolerance):
         raise InputError(
@@ -47,3 +50,4 @@ def check_scores(
             f"{together[0]:.3f} and {together[1]:.3f}. Check that its weights are whole and that `system_prompt` is "
             "its card's."
         )
+    return together

@@ -17,7 +17,7 @@ from trl_hybrid.reward_model.backend import ScoringBackend, load_backend, resolv
 from trl_hybrid.reward_model.cache import ScoreCache
 from trl_hybrid.reward_model.first_scores import check_scores, worked_rows
 from trl_hybrid.reward_model.footprint import Need
-from trl_hybrid.reward_model.forwards import score_tolerance
+from trl_hybrid.reward_model.forwards import agree, score_tolerance
 from trl_hybrid.reward_model.loading import Source, load_config, load_tokenizer, longest_row
 from trl_hybrid.reward_model.messages import Conversation
 from trl_hybrid.reward_model.placement import PlacementSetting
@@ -176,7 +176,9 @@ class RewardModel:
         # A folder may hold anything under a known name, a shrunken model for a test as well.
         published = not Path(self.model_name_or_path).is_dir()
         prefers_solutions = published and preset is not None and preset.prefers_solutions
-        check_scores(self.model_name_or_path, self.renderer, self.backend, self.tolerance, prefers_solutions)
+        self.first_scores = check_scores(
+            self.model_name_or_path, self.renderer, self.backend, self.tolerance, prefers_solutions
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to give the very same scores, as JSON's types.
@@ -184,16 +186,22 @@ class RewardModel:
         A score's last bits depend on the batch that it was computed in (some 1e-7 in fp32), so a remembered one and
         one computed anew may differ there.
         """
-        return {"model": self.identity, "scores": self.cache.state_dict()}
+        return {"model": self.identity, "first_scores": self.first_scores, "scores": self.cache.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`. Scores of another model are not taken over."""
-        if state["model"] == self.identity:
-            self.cache.load_state_dict(state["scores"])
-        else:
+        """Restore `state_dict`. Scores of another model, or of other weights under its name, are not taken over."""
+        if state["model"] != self.identity:
             logger.warning(
                 "The saved scores are of the reward model %s and not taken over by %s.", state["model"], self.identity
             )
+        elif not agree(self.first_scores, state.get("first_scores", self.first_scores), self.tolerance):
+            logger.warning(
+                "The reward model %r is not the one that it was: it gave %s to two known rows and gives %s now. The "
+                "saved scores are not taken over, and the run's bounds and running means are in the old one's units.",
+                self.model_name_or_path, state["first_scores"], self.first_scores,
+            )  # fmt: skip
+        else:
+            self.cache.load_state_dict(state["scores"])
 
     def _score(self, rows: Sequence[Row]) -> list[float]:
         """Score each distinct row that is not remembered once."""

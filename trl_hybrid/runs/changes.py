@@ -33,6 +33,7 @@ FIXED: tuple[tuple[tuple[str, ...], str], ...] = (
         ("optim", "optim_args", "optim_target_modules", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"),
         "its optimizer goes on as it was set up",
     ),
+    (("head_learning_rate",), "its optimizer goes on as it was set up"),
     (
         ("reward_model_name_or_path", "reward_model_revision"),
         "its bounds and running means are in that model's units",

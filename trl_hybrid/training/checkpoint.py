@@ -149,6 +149,12 @@ def replay_shuffles(sampler: RepeatSampler, epochs: int) -> None:
             torch.randperm(sampler.num_samples, generator=sampler.generator)
 
 
+def _sampler_of(loader: Any) -> Any:
+    """Find what draws the order of a loader's rows; `None` where rows are streamed."""
+    batches = loader.batch_sampler
+    return getattr(getattr(batches, "batch_sampler", batches), "sampler", None)  # accelerate shares batches out
+
+
 def _scores_file(trainer: Any, folder: Path) -> Path:
     return folder / f"reward_model_state_{trainer.accelerator.process_index}.json"
 
@@ -172,8 +178,7 @@ class JudgesState(TrainerCallback):
             # Nothing is generated any more, and TRL would write an empty table over the last step's.
             self.trainer.log_completions = False
         epochs = int(state.epoch or 0)
-        batches = kwargs["train_dataloader"].batch_sampler
-        sampler = getattr(getattr(batches, "batch_sampler", batches), "sampler", None)  # accelerate shares batches out
+        sampler = _sampler_of(kwargs["train_dataloader"])
         if isinstance(sampler, RepeatSampler):
             replay_shuffles(sampler, epochs)
         elif epochs:
@@ -191,6 +196,20 @@ class JudgesState(TrainerCallback):
             "judgement": self.trainer.judgement.state_dict(),
             "generation_step": self.trainer.generation_step,
         }
+
+
+class OrderOfTheEpoch(TrainerCallback):
+    """Tell a sampler that draws an order for each epoch which one begins.
+
+    accelerate does so too, but where several processes resume within an epoch, what skips the batches and what shares
+    them out both stand around the sampler, and it does not reach that far: it would draw the first epoch's order.
+    """
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell the sampler."""
+        sampler = _sampler_of(kwargs["train_dataloader"])
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(int(state.epoch or 0))
 
 
 class SaveBetweenGenerations(TrainerCallback):

@@ -229,15 +229,17 @@ class HeldOutAccuracy(TrainerCallback):
         }
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure the policy as it is before the first step."""
+        """Measure the policy as it is before the first step; where the run goes on, keep what was measured."""
         if self.resumed:
+            if self.before and state.is_world_process_zero:
+                self._keep()  # from another folder it would be lost with the next stop
             return
         measured = self._measure("before training")
         if measured is None:
             return
         self.before = measured
         if state.is_world_process_zero:
-            write_json(self.folder / self.FILE, {"problems": self.problems, "right": self.before})
+            self._keep()
         if self.every:
             self._log(self.before)
 
@@ -253,6 +255,9 @@ class HeldOutAccuracy(TrainerCallback):
         """Measure the policy as training leaves it."""
         if self.measured_step is None or self.measured_step != state.global_step:
             self.after = self._measure("after training") or {}
+
+    def _keep(self) -> None:
+        write_json(self.folder / self.FILE, {"problems": self.problems, "right": self.before})
 
     @property
     def drawn(self) -> Decoding:
