@@ -11,8 +11,8 @@ NOT_A_UNIT = r"(?!\s*(?:or|and|not|no|is|to|mod|at least|at most|hundred|thousan
 NO_OPERATION = r"(?!\s*(?:plus|minus|over|divided|multiplied|squared|cubed|factorial|root|choose)\b)"
 # Two letters, or letters without a vowel, are a product of variables, unless they are well known.
 SHORT_UNIT = (
-    r"(?i:[mcdk]m|in|ft|mi|yd|[mk]?g|lbs?|oz|m[ls]|[dc]l|h[rz]|hrs|yrs?|[ap]m|pp|mph|kph|kmh|sq|cu|k[wjn]|pa)"
-    r"(?![a-zA-Z])"
+    r"(?i:[mcdkn]ms?|in|ft|mi|yds?|gms?|[mk]?g|[mk]gs|lbs?|oz|tbsps?|tsps?|m[ls]|mls|[dc]l|sq(?:ft|m)?|cu|hrs?|yrs?|wks?"
+    r"|mths?|[ap]m|mph|kph|kmh|[rb]pm|[kmg]?hz|[kmgt]b|hp|k[wjn]|k?wh|pa|pp|pts?|pcs|cts?)(?![a-zA-Z])"
 )
 UNIT_WORD = rf"(?:{SHORT_UNIT}|(?=[a-zA-Z]*[aeiouAEIOU])[a-zA-Z]{{3,}}|[a-zA-Z]{{2}}(?=\s[a-zA-Z]{{2}}))"
 LETTERS = "[mgshlLNJWV]"
