@@ -114,6 +114,10 @@ def test_a_power_or_root_is_the_question_where_the_prompt_has_it(verifier):
         ("What is $2^{10}$?", "1024", ["(2)^{10}", r"2^{9}\cdot 2", "-(-2^{10})",
           r"2^{10}\cdot 1", r"\frac{2^{10}}{1}"]),
         ("What is 15 squared?", "225", ["15^2"]),
+        ("What is 22 + 46?", "68", [r"\text{The sum is } 22+46", "The sum is 22 + 46", r"22+46 \text{ m}"]),
+        ("Factor 24 into primes.", r"2^3 \cdot 3", ["24", "24.0", "(24)", "x = 24", r"24 \text{ in all}"]),
+        ("Write 1,200 in scientific notation.", r"1.2 \times 10^3", ["1,200"]),
+        (r"Which fraction is $0.1(6)$?", r"\frac{1}{6}", ["0.1(6)"]),
     ],
 )  # fmt: skip
 def test_the_problem_in_any_notation_is_no_answer(verifier, prompt, gold, answers):
@@ -140,6 +144,9 @@ def test_the_problem_in_any_notation_is_no_answer(verifier, prompt, gold, answer
         (r"Find the range for x \ge 0.", r"[0,\infty)", r"x \ge 0"),
         ("Which remainder?", "3", r"3 \pmod{7}"),
         ("The clock says 4:30.", "4:30 PM", "4:30"),
+        ("What is 22 + 46?", "68", "The sum is 68"),
+        ("How far is 3 times 8 m?", r"2^3 \cdot 3", "24"),
+        ("How far is 1200 m in 3 steps?", "400", "400 m"),
     ],
 )
 def test_an_answer_as_simple_as_the_gold_stays_right(verifier, prompt, gold, answer):

@@ -9,7 +9,7 @@ text's length.
 import re
 from dataclasses import dataclass
 
-from trl_hybrid.verifier.boxes import find_boxes, last_box
+from trl_hybrid.verifier.boxes import end_of, find_boxes, last_box
 from trl_hybrid.verifier.claims import solves_on
 from trl_hybrid.verifier.cleaning import clean, own_words
 from trl_hybrid.verifier.layout import without_programs
@@ -86,7 +86,7 @@ def extract_answer(completion: str, prompt: str = "", finished: bool = True) -> 
         return None
     text = _first_problem(text)
     if boxes := find_boxes(text):
-        if final := FINAL.search(text, boxes[-1].end()):
+        if final := FINAL.search(text, end_of(text, boxes[-1])):
             return _nonempty(after_answer_phrase(text[final.start() :]) or _box(text, boxes), "box")
         return _nonempty(_box(text, boxes), "box")
     if (line := _behind_hashes(text)) is not None:

@@ -86,6 +86,12 @@ def last_box(text: str, boxes: list[re.Match[str]], trusted: bool = False) -> st
     return ",".join(reversed(contents)) if contents else None
 
 
+def end_of(text: str, box: re.Match[str]) -> int:
+    """Where a text goes on behind one of its boxes."""
+    span = _box_span(text, box.end(), _matching_braces(text, box.start()), unclosed=False)
+    return box.end() if span is None else span[2]
+
+
 def _with_factors(text: str, begin: int, content: str, resume: int) -> str:
     r"""A box's content with the sign or factor that stands outside of it: -\boxed{3}, 2\boxed{3}\sqrt{5}."""
     if not content:

@@ -10,11 +10,11 @@ from functools import lru_cache
 from trl_hybrid.verifier import shapes, units
 from trl_hybrid.verifier.guard import is_too_large
 from trl_hybrid.verifier.latex import PLAIN_NUMBER, key, normalize
-from trl_hybrid.verifier.numeric import IN_BASE, Number, parse_number, same_number, with_decimal_point
+from trl_hybrid.verifier.numeric import IN_BASE, Number, lacks_base, parse_number, same_number, with_decimal_point
 from trl_hybrid.verifier.parts import RULES
 from trl_hybrid.verifier.plaintext import to_latex
 from trl_hybrid.verifier.verdict import Reason
-from trl_hybrid.verifier.words import number_in_words
+from trl_hybrid.verifier.words import in_digits
 
 
 Algebra = Callable[[str, str], bool | None]
@@ -67,7 +67,7 @@ def compare(gold: str, answer: str, algebra: Algebra) -> Reason:
         choices = gold_label or shapes.choice(gold), label or shapes.choice(answer)
         if None not in choices:
             return _right_or_wrong(choices[0] == choices[1], "exact")
-    return _compare_normal(gold_value, value, algebra, 0)
+    return _compare_normal(gold_value, shapes.without_lead_in(value), algebra, 0)
 
 
 @lru_cache(maxsize=256)
@@ -140,20 +140,24 @@ def _compare_normal(gold: str, answer: str, algebra: Algebra, depth: int) -> Rea
 
 
 def _number(text: str) -> Number | None:
-    bare = units.without_unit(text)
-    number = parse_number(text) or parse_number(bare) or parse_number(with_decimal_point(bare))
-    if number is None and (named := number_in_words(text)) is not None:
-        return Number(named)
-    return number
+    """The number that all of a text is, its unit aside, in digits or in words."""
+    for spelling in dict.fromkeys((text, in_digits(text))):
+        bare = units.without_unit(spelling)
+        readings = (spelling, bare, with_decimal_point(bare), units.without_letter(spelling))
+        if number := next(filter(None, map(parse_number, readings)), None):
+            return number
+    return None
 
 
 def _compare_numbers(gold: str, answer: str) -> Reason | None:
     if (same := units.same_time(gold, answer)) is not None:
         return _right_or_wrong(same, "numeric")
+    if lacks_base(gold, answer):
+        return "numeric"
     gold_number, answer_number = _number(gold), _number(answer)
     if gold_number is None or answer_number is None:
         return "mismatch" if any(IN_BASE.fullmatch(text) for text in (gold, answer)) else None
-    if units.disagree(gold, answer):
+    if units.disagree(in_digits(gold), in_digits(answer)):
         return "mismatch"
     return _right_or_wrong(same_number(gold_number, answer_number), "numeric")
 
@@ -178,5 +182,5 @@ def _by_algebra(gold: str, answer: str, algebra: Algebra) -> Reason:
         return "guard"
     correct = algebra(units.without_unit(gold), units.without_unit(answer))
     if correct is None:
-        return "unjudgeable"
+        return "unjudgeable" if _number(gold) is None else "mismatch"
     return _right_or_wrong(correct, "symbolic")

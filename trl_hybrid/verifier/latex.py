@@ -2,6 +2,8 @@ r"""One spelling for answers that are written differently: `\dfrac12`, `½` and 
 
 import re
 
+from trl_hybrid.verifier.words import VALUES
+
 
 UNICODE_MATHS = str.maketrans(
     {
@@ -49,8 +51,10 @@ REWRITES = tuple(
         (r"\\lt(?![a-zA-Z])", "<"),
         (r"\\gt(?![a-zA-Z])", ">"),
         (r"\\simeq|\\doteq|\\approxeq|~=", r"\\approx "),
-        (r"\\(?:lbrace|lbrack)(?![a-zA-Z])", r"\\{"),
-        (r"\\(?:rbrace|rbrack)(?![a-zA-Z])", r"\\}"),
+        (r"\\lbrace(?![a-zA-Z])", r"\\{"),
+        (r"\\rbrace(?![a-zA-Z])", r"\\}"),
+        (r"\\lbrack(?![a-zA-Z])", "["),
+        (r"\\rbrack(?![a-zA-Z])", "]"),
         (r"\\(?:lvert|rvert|vert|mid|lVert|rVert|Vert)(?![a-zA-Z])|(?<!\\)\\\|", "|"),
         (r"\\langle(?![a-zA-Z])", "("),
         (r"\\rangle(?![a-zA-Z])", ")"),
@@ -63,6 +67,12 @@ REWRITES = tuple(
         (r"\\?\$", ""),
         (r"[\"]", ""),
         (r"[,.;]?\s*(?:\\text\{[,\s]*for (?:all|every|any|each)[^{}]*\}|\\forall).*$", ""),
+        # Where a value is taken: "4 at x = 5" is 4.
+        (
+            r"(?<=[\da-zA-Z)}])[, ]*(?:\\text\{[, ]*(?:at|when|for) *\}|(?<![a-zA-Z\\])(?:at|when|for)(?![a-zA-Z]))"
+            r" *[a-zA-Z] ?=[^=]*$",
+            "",
+        ),
         (r"\\text\{\s*\}", ""),
         (r"\^\s*\{\s*\\(?:circ|degree)\s*\}|\^\s*\\circ(?![a-zA-Z])|\\degree(?![a-zA-Z])", r"^\\circ "),
         (r"(?<![a-zA-Z\\])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
@@ -74,8 +84,12 @@ REWRITES = tuple(
         (r"(\\frac\{[^{}]*\})\s+\{", r"\1{"),
         (r"\^\s*\{?\s*\\prime(?![a-zA-Z])\s*\}?", "'"),
         (r"\((\w+)\)(?=_\{?\d)", r"\1"),
-        (r"(?<=\d)_\{?\s*\\text\{\s*two\s*\}\s*\}?", "_{2}"),
         (r"\{\{([^{}]*)\}\}", r"{\1}"),
+        (r"(\.\d+) ?\\dots ?$", r"\1"),
+        (r"\\(?:dot|bar)\{(\d)\}(\d*)\\(?:dot|bar)\{(\d)\}$", r"\\overline{\1\2\3}"),
+        (r"^(?:\\text\{ ?)?(?:negative|minus) ?\}? ?(?=[\d.]|\\frac|\\sqrt)", "-"),
+        (r"(^|\\(?:cup|in) ?)\](?=[^\[\]()]*[\[\]])", r"\1("),
+        (r"(?<=\d|[a-z)}])\[(?=$| ?\\cup)", ")"),
         (r"(?:(?<=^)|(?<=[(\[,=]))\s*\+(?=\s*(?:\d|\\infty))", ""),
         (r"\^\s*(\\frac\{[^{}]*\}\{[^{}]*\})", r"^{\1}"),
         (r"(?<![a-zA-Z}\]^_])\{([0-9a-zA-Z])\}", r"\1"),
@@ -104,9 +118,17 @@ WHOLE_ANSWERS = {
     **dict.fromkeys(
         (r"\mathbb{r}", r"\mathbb r", r"\text{all real numbers}", "all real numbers"), r"(-\infty,\infty)"
     ),
-    **dict.fromkeys((r"\text{no solutions}", "no solutions"), r"\text{no solution}"),
-    **dict.fromkeys((r"\varnothing", r"\{\}", r"\{ \}", r"\text{empty set}"), r"\emptyset"),
 }
+EMPTY = r"\emptyset"
+NO_SOLUTION = re.compile(
+    r"(?:there (?:is|are) |(?:it|(?:the|this) (?:equation|system|inequality)) has )?no (?:real )?(?:solutions?|roots?)"
+    r"(?: exists?)?|(?:the )?empty set|none|\\varnothing|\\\{ ?\\\}",
+    re.IGNORECASE,
+)
+BASE = re.compile(
+    r"(?<=[0-9A-Z])(?:_ ?\{? ?\\text ?\{ ?(?:base )?([a-z]+|\d{1,2}) ?\} ?\}?"
+    r"| ?(?:\\text ?\{)? ?\(?(?:in )?base[ -]?\}? ?([a-z]+|\d{1,2})\)? ?\}?)$"
+)
 CHOICE = re.compile(r"\(?([A-Za-z])\)?[.:)]?")
 
 
@@ -138,7 +160,16 @@ def normalize(text: str) -> str:
     text = text.rstrip(TRAILING)
     if SPACED_NUMBER.fullmatch(text):
         return text.replace(" ", "")
-    return WHOLE_ANSWERS.get(text.lower(), text)
+    if NO_SOLUTION.fullmatch(TEXT_BODY.sub(r"\1", text).strip()):
+        return EMPTY
+    return WHOLE_ANSWERS.get(text.lower(), BASE.sub(_base, text))
+
+
+def _base(match: re.Match[str]) -> str:
+    """A base as a subscript in digits: "4210 (base seven)" is 4210_{7}."""
+    name = match[1] or match[2]
+    base = int(name) if name.isdecimal() else VALUES.get(name)
+    return match[0] if base is None else f"_{{{base}}}"
 
 
 def _without_delimiters(text: str) -> str:

@@ -17,9 +17,10 @@ POWER = re.compile(r"([-+]?)(\d{1,6})\^(?:\{([-+]?\d{1,3})\}|(\d))")
 FRACTION = re.compile(rf"([-+]?)\s*\\frac\{{([-+]?{UNSIGNED})\}}\{{([-+]?{UNSIGNED})\}}")
 SLASH = re.compile(rf"([-+]?)\(?([-+]?{UNSIGNED})\)?\s*/\s*\(?([-+]?{UNSIGNED})\)?")
 MIXED = re.compile(r"([-+]?)(\d+)\s*(?:\\frac\{(\d+)\}\{(\d+)\}|(?<=\s)(\d+)\s*/\s*(\d+))")
-REPEATING = re.compile(r"([-+]?)(\d+)\.(\d*)(?:\\overline|\\bar|\\dot)\{(\d+)\}")
-IN_BASE = re.compile(r"([-+]?)(?=[A-Z]*\d)([0-9A-Z]+)_\{?(\d{1,2})\}?")
+REPEATING = re.compile(r"([-+]?)(\d+)\.(\d*)(?:(?:\\overline|\\bar|\\dot)\{(\d+)\}|\((\d+)\))")
+IN_BASE = re.compile(r"([-+]?)(?=[A-Z]*\d)([0-9A-Z]+(?:\.[0-9A-Z]+)?)_\{?(\d{1,2})\}?")
 DECIMAL_COMMA = re.compile(r"([-+]?(?:\d+|\d{1,3}(?:\.\d{3})+)),(\d+)")
+DOT_GROUPS = re.compile(r"[-+]?\d{1,3}(?:\.\d{3}){2,}")
 ONE_COMMA = re.compile(r"[-+]?\d+,\d{1,2}")
 SCALE = re.compile(r"\s*(?:\\text\{\s*)?(hundred|thousand|million|billion|trillion)\s*\}?$")
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
@@ -73,17 +74,19 @@ def parse_number(text: str) -> Number | None:
 
 
 def with_decimal_point(text: str) -> str:
-    r"""A number whose comma can only be a decimal one, with a point; any other text unchanged.
+    r"""A number whose comma or points can only be meant as on the Continent, as here; any other text unchanged.
 
     Three digits behind the comma are a thousand, and one may be the second member of a list, but for a percentage.
 
     Example:
-        >>> [with_decimal_point(text) for text in ("7,25", "1.234,5", "1,234", "7,2", "7,2%")]
-        ['7.25', '1234.5', '1,234', '7,2', '7.2%']
+        >>> [with_decimal_point(text) for text in ("7,25", "1.234,5", "1,234", "7,2", "7,2%", "1.234.567")]
+        ['7.25', '1234.5', '1,234', '7,2', '7.2%', '1234567']
     """
     percent = PERCENT.search(text)
     if percent and ONE_COMMA.fullmatch(text[: percent.start()]):
         return text.replace(",", ".")
+    if DOT_GROUPS.fullmatch(text):
+        return text.replace(".", "")
     match = DECIMAL_COMMA.fullmatch(text)
     if match is None or ("." not in match[1] and len(match[2]) in (1, 3)):
         return text
@@ -183,16 +186,28 @@ def _power(match: re.Match[str]) -> Fraction | None:
 
 
 def _repeating(match: re.Match[str]) -> Fraction | None:
-    sign, whole, fixed, period = match.groups()
+    sign, whole, fixed, *periods = match.groups()
+    period = periods[0] or periods[1]
     repeated = Fraction(int(period), 10 ** len(fixed) * (10 ** len(period) - 1))
     return _signed(sign, Fraction(f"{whole}.{fixed or 0}") + repeated)
 
 
 def _in_base(match: re.Match[str]) -> Fraction | None:
-    sign, digits, base = match[1], match[2], int(match[3])
-    if not 2 <= base <= 36 or max(int(digit, 36) for digit in digits) >= base:
+    sign, (whole, _, places), base = match[1], match[2].partition("."), int(match[3])
+    if not 2 <= base <= 36 or max(int(digit, 36) for digit in whole + places) >= base:
         return None
-    return _signed(sign, Fraction(int(digits, base)))
+    return _signed(sign, Fraction(int(whole + places, base), base ** len(places)))
+
+
+def lacks_base(gold: str, answer: str) -> bool:
+    """Whether an answer is the gold's digits without its base, which the problem has named.
+
+    Example:
+        >>> lacks_base("1011_2", "1011"), lacks_base("1011_2", "11"), lacks_base("11", "11_2")
+        (True, False, False)
+    """
+    match = IN_BASE.fullmatch(gold)
+    return match is not None and match[1] + match[2] == answer.lstrip("+").upper()
 
 
 EXACT_FORMS = (

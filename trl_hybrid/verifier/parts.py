@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 from trl_hybrid.verifier import intervals, shapes
-from trl_hybrid.verifier.latex import key, split_top
+from trl_hybrid.verifier.latex import EMPTY, key, split_top
 from trl_hybrid.verifier.numeric import parse_number
 from trl_hybrid.verifier.verdict import Reason, is_right
 
@@ -241,6 +241,8 @@ def compare_ratios(gold: str, answer: str, part: Judge, whole: Judge) -> Reason 
 def compare_containers(gold: str, answer: str, part: Judge, whole: Judge) -> Reason | None:
     """Tuples, intervals and sets, item by item."""
     golds, answers = shapes.container(gold), shapes.container(answer)
+    if EMPTY in (gold, answer):  # a set that holds the empty set is another one
+        return "mismatch"
     if not golds.opening and not answers.opening:
         inner_gold, inner_answer = golds.items[0], answers.items[0]
         if len(golds.items) == len(answers.items) == 1 and (inner_gold, inner_answer) != (gold, answer):
@@ -265,9 +267,12 @@ def _column(text: str) -> list[str]:
 
 
 def _brackets_agree(gold: shapes.Container, answer: shapes.Container) -> bool:
-    """Brackets must be the same around two items, where they tell intervals apart; elsewhere they are a style."""
+    """Brackets must be the same around two items, where they tell intervals apart; elsewhere they are a style.
+
+    A set of several values is no point and no interval.
+    """
     if not (gold.ordered and answer.ordered) or len(gold.items) != 2:
-        return True
+        return not (gold.ordered and answer.opening == r"\{" and len(gold.items) > 1)
     return (gold.opening, gold.closing) == (answer.opening, answer.closing)
 
 

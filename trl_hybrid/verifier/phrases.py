@@ -3,6 +3,7 @@ r"""What a phrase such as "the answer is", "A:" or "option B is correct" says. P
 import re
 
 from trl_hybrid.verifier.boxes import PERCENT_AFTER
+from trl_hybrid.verifier.latex import EMPTY, normalize
 from trl_hybrid.verifier.prose import MATH, PROSE, TEXT_COMMAND, last_claim, later_claim, without_delimiters
 from trl_hybrid.verifier.unworked import is_arithmetic
 from trl_hybrid.verifier.values import NUMBER
@@ -38,7 +39,7 @@ CHOICE_IN_PROSE = re.compile(
 )
 GOES_ON = re.compile(r"\s*(?:or\b|and\b|,|[-+*/=<>^])\s*[-+$\\\d(]")
 FILLER = re.compile(
-    r"(?:(?:is|are|equals?|simply|just|exactly|approximately|about|around|roughly|clearly|so|thus|hence"
+    r"(?:(?:is|are|equals?|simply|just|exactly|approximately|about|around|roughly|clearly|probably|likely|so|thus|hence"
     r"|therefore|equal to"
     r"|option|choice)\b[\s:,]*)+",
     re.IGNORECASE,
@@ -117,6 +118,8 @@ def _head_of(tail: str) -> str | None:
     whole, sentence = sentence, REASON.sub("", sentence)
     if is_arithmetic(sentence) and (worked_out := WORKED_OUT.match(whole, len(sentence))):
         return _head_of(whole[worked_out.end() :])
+    if normalize(sentence) == EMPTY:
+        return sentence
     display = MATH.match(tail)
     if display and (display[1] or display[2]):
         return without_delimiters(display[0])

@@ -3,19 +3,35 @@ r"""What surrounds a value without being part of it: units, currencies, and cloc
 import re
 
 from trl_hybrid.verifier.numeric import PERCENT
+from trl_hybrid.verifier.words import PART_OF_VALUE
 
 
 TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 NOT_A_UNIT = r"(?!\s*(?:or|and|not|no|is|to|mod|at least|at most|hundred|thousand|million|billion|trillion)\b)"
+NO_OPERATION = r"(?!\s*(?:plus|minus|over|divided|multiplied|squared|cubed|factorial|root|choose)\b)"
+# Two letters, or letters without a vowel, are a product of variables, unless they are well known.
+SHORT_UNIT = (
+    r"(?i:[mcdkn]ms?|in|ft|mi|yds?|gms?|[mk]?g|[mk]gs|lbs?|oz|tbsps?|tsps?|m[ls]|mls|[dc]l|sq(?:ft|m)?|cu|hrs?|yrs?|wks?"
+    r"|mths?|[ap]m|mph|kph|kmh|[rb]pm|[kmg]?hz|[kmgt]b|hp|k[wjn]|k?wh|pa|pp|pts?|pcs|cts?)(?![a-zA-Z])"
+)
+UNIT_WORD = rf"(?:{SHORT_UNIT}|(?=[a-zA-Z]*[aeiouAEIOU])[a-zA-Z]{{3,}}|[a-zA-Z]{{2}}(?=\s[a-zA-Z]{{2}}))"
+LETTERS = "[mgshlLNJWV]"
 UNIT_POWER = r"\s*\^\s*(?:\{-?\d\}|-?\d)"
 UNITS_TAIL = re.compile(
-    rf"(?<=[a-zA-Z\d}}).])\s*(?:(?:(?:/|\\cdot)?\s*\\text\s*\{{{NOT_A_UNIT}(?:[^{{}}\d^]|{UNIT_POWER})*\}}\.?(?:{UNIT_POWER})?\s*)+"
+    rf"(?<=[a-zA-Z\d}}).])\s*(?:(?:(?:/|\\cdot)?\s*\\text\s*\{{{NOT_A_UNIT}{NO_OPERATION}(?:[^{{}}\d^]|{UNIT_POWER})*\}}\.?(?:{UNIT_POWER})?\s*)+"
     r"|\^\\circ\s*(?:\\text\{\s*)?[CFK]?\}?)\s*$"
 )
 SPELLED_OUT = re.compile(r"(?<=\d)\s*\((?=[^()]*[a-z]{3})(?!\s*(?:or|and|not|mod)\b)[a-z][a-z -]{2,}\)$")
 TIME = r"(?:second|minute|hour|day|night|week|month|year)"
 PLAIN_UNITS = re.compile(
-    rf"(?<=\d)\s+(?:{NOT_A_UNIT}[a-zA-Z]{{2,}}\.?\s?){{1,3}}(?:(?:an?|every|each)\s{TIME})?$|(?<=\d)\s*[a-zA-Z]{{1,7}}/[a-zA-Z]{{1,4}}$|(?<=\d)\s*(?:cm|km|mm|kg|ft|mph|sq)(?:\^?\{{?[23]\}}?)?$"
+    rf"(?<=\d)\s+{NOT_A_UNIT}{NO_OPERATION}{UNIT_WORD}(?:\.?\s{NOT_A_UNIT}[a-zA-Z]{{2,}}){{0,2}}\.?(?:\s(?:an?|every|each)\s{TIME})?\s?$"
+    rf"|(?<=\d)\s*(?:{SHORT_UNIT}|{LETTERS}|[a-zA-Z]{{3,7}})/(?:{SHORT_UNIT}|{LETTERS}|[a-zA-Z]{{3,6}})(?:\^\{{?[23]\}}?)?$"
+    r"|(?<=\d)\s*(?:cm|km|mm|kg|ft|mph|sq)(?:\^?\{?[23]\}?)?$"
+)
+# Behind a space, as units stand: 5m is five times m.
+LETTER_UNIT = re.compile(rf"(?<=[\d}}.])\s+{LETTERS}(?:\^\{{?[23]\}}?)?$")
+CHINESE_UNIT = re.compile(
+    r"(?<=\d)\s*(?:(?![或和与至到非不万亿千百十分半点零一二三四五六七八九])[\u4e00-\u9fff]){1,4}$"
 )
 CURRENCY = re.compile(
     r"^\s*(?:\\?\$|[€£¥₹]|\\pounds|\\text\{\s*(?:\\?\$|[€£¥₹]|USD|Rs\.?)\s*\}|(?:USD?|EUR|GBP|Rs\.?)\s*(?=\d))\s*"
@@ -56,6 +72,13 @@ SPELLINGS = {
     "dollar": "dollar",
     "degree": "degree deg",
     "radian": "radian rad",
+    "liter": "l liter litre",
+    "ml": "ml milliliter millilitre",
+    "mg": "mg milligram",
+    "newton": "n newton",
+    "joule": "j joule",
+    "watt": "w watt",
+    "volt": "v volt",
 }
 UNIT_OF = {spelling: unit for unit, spellings in SPELLINGS.items() for spelling in spellings.split()}
 
@@ -70,10 +93,22 @@ def without_unit(text: str) -> str:
     if TRIGONOMETRY.search(text):
         return text  # the degrees of an angle are part of the value
     bare = CURRENCY.sub("", QUOTIENT_OF_UNITS.sub("", text))
-    bare = UNITS_TAIL.sub("", SPELLED_OUT.sub("", bare)).strip()
+    bare = CHINESE_UNIT.sub("", UNITS_TAIL.sub("", SPELLED_OUT.sub("", bare))).strip()
     if bare == text:
         bare = PLAIN_UNITS.sub("", text).strip()
+    if bare != text and PART_OF_VALUE.search(text) and not PART_OF_VALUE.search(bare):
+        return text
     return bare or text
+
+
+def without_letter(text: str) -> str:
+    """A value without a unit of one letter, which behind anything but a number may as well be a variable.
+
+    Example:
+        >>> without_letter("5 m"), without_letter("25 m^2"), without_letter("5m"), without_letter("5 x")
+        ('5', '25', '5m', '5 x')
+    """
+    return LETTER_UNIT.sub("", text)
 
 
 def same_time(gold: str, answer: str) -> bool | None:
@@ -139,7 +174,7 @@ def unit_of(text: str) -> str | None:
     """
     if PERCENT.search(text):
         return "%"
-    tail = text[len(without_unit(text)) :]
+    tail = text[len(without_letter(without_unit(text))) :]
     if r"\circ" in tail:
         return "degree"
     words = re.findall(r"[a-z]+", tail.replace(r"\text", "").replace(r"\frac", "").lower())

@@ -8,7 +8,16 @@ import re
 
 from trl_hybrid.verifier import shapes, units
 from trl_hybrid.verifier.latex import PLAIN_NUMBER, normalize, split_top
-from trl_hybrid.verifier.numeric import FRACTION, MIN_SHOWN_DIGITS, REPEATING, SLASH, Number, parse_number, same_number
+from trl_hybrid.verifier.numeric import (
+    FRACTION,
+    MIN_SHOWN_DIGITS,
+    REPEATING,
+    SLASH,
+    UNSIGNED,
+    Number,
+    parse_number,
+    same_number,
+)
 from trl_hybrid.verifier.plaintext import to_latex
 from trl_hybrid.verifier.repeated import is_composed, squeezed, stands_in
 
@@ -31,8 +40,12 @@ NOTATION = re.compile(
 )
 LETTER = re.compile(r"[a-zA-Z]")
 CONSTANT = re.compile(r"\\(?:pi|theta|alpha|beta|phi)(?![a-zA-Z])|(?<![\\a-zA-Z])[a-zA-Z]{1,2}(?![a-zA-Z])")
+# A number as factors or powers, or in scientific notation: what the problem asks for is this form.
+FACTORED = re.compile(r"(?:[\d.,^*{}()\s-]|\\(?:times|cdot)(?![a-zA-Z]))+")
+FACTOR = re.compile(r"\^|\*|[×·⋅]|\\(?:times|cdot)(?![a-zA-Z])")
 WORD = re.compile(r"[a-zA-Z]{3,}|\\[a-zA-Z]")
 ATOM = re.compile(r"[\d.]+\^-?\d+|sqrt(?:\[\d+\])?[\d.]+|\d+!")  # of what is squeezed: 2^10, sqrt144, 5!
+DIGITS = re.compile(UNSIGNED)
 QUICK_LENGTH = 300  # characters
 
 
@@ -41,7 +54,8 @@ def leaves_work(gold: str, answer: str, prompt: str) -> bool:
 
     Where the gold is a number, a sum, difference or product of numbers is, a function of numbers, and what holds
     letters that cancel; a quotient where the gold is whole, for 3/4 is a number. A root, a power, a fraction that can
-    be reduced and any other expression is where the prompt has it, unless the gold has the same symbols.
+    be reduced and any other expression is where the prompt has it, unless the gold has the same symbols. So is a plain
+    number of the prompt's where the gold is its factors, a power or in scientific notation.
 
     Args:
         gold: The reference's answer.
@@ -55,9 +69,13 @@ def leaves_work(gold: str, answer: str, prompt: str) -> bool:
         [False, True, False]
         >>> leaves_work("1024", "2^{10}", "What is 2^10?"), leaves_work("1024", "2^{10}", "How many subsets?")
         (True, False)
+        >>> leaves_work(r"2^3 \cdot 3", "24", "Factor 24."), leaves_work(r"2^3 \cdot 3", "24", "What is 4!?")
+        (True, False)
         >>> leaves_work("(x+1)^2", "x^2+2x+1", "Factor x^2+2x+1."), leaves_work("(x+1)^2", "x^2+2x+1", "Find f(x).")
         (True, False)
     """
+    if FACTORED.fullmatch(gold) and FACTOR.search(gold) and not FACTOR.search(answer):
+        return _is_of_the_prompt(answer, prompt)
     if PLAIN_NUMBER.fullmatch(answer) or not WORK.search(answer):
         return False
     gold, answer, prompt = _read(gold), _read(answer), squeezed(prompt)
@@ -67,10 +85,19 @@ def leaves_work(gold: str, answer: str, prompt: str) -> bool:
     return any(_is_unworked(golds, item, prompt) for item in _items(answer))
 
 
+def _is_of_the_prompt(answer: str, prompt: str) -> bool:
+    """Whether an answer is a number that the prompt has, however either writes it."""
+    number = parse_number(_value(_read(answer)).strip("() "))
+    if number is None:
+        return False
+    given = (parse_number(match[0].rstrip(".")) for match in DIGITS.finditer(prompt))
+    return any(other is not None and other.value == abs(number.value) for other in given)
+
+
 def _read(text: str) -> str:
     """An answer in one spelling, without its unit; a long one is not read as a program's, which takes its square."""
     text = normalize(text)
-    return units.without_unit(text if len(text) > QUICK_LENGTH else to_latex(text))
+    return units.without_unit(shapes.without_lead_in(text if len(text) > QUICK_LENGTH else to_latex(text)))
 
 
 def _items(text: str) -> list[str]:
