@@ -173,7 +173,7 @@ def make_reward_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForSequenceCla
         hidden_size=96,
         intermediate_size=256,
         num_hidden_layers=3,
-        num_attention_heads=3,
+        num_attention_heads=3,  # 32 wide: vLLM on a CPU does not compute those of 24
         num_key_value_heads=1,
         max_position_embeddings=1024,
         eos_token_id=2,
