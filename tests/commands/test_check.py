@@ -45,7 +45,7 @@ def test_everything_is_right_with_the_embedded_models(capsys):
     assert "verdicts 1 0 0 1 0 and scores 2 1 3 4 2 give the rewards 0.90 -0.10 0.10 1.10 0.00" in ok
     assert any(line.startswith("data/addition: 20 problems load") for line in ok)
     assert any(line.startswith("It answers ") for line in ok)
-    assert re.search(r"It scores the gold answers of 10 problems -\d\.\d\d to ", out)
+    assert re.search(r"It scores the gold answers of 10 problems -?\d\.\d\d to ", out)
     assert re.search(r"The policy's completion is (right|wrong) \(\w+\), with a score of ", out)
     assert "No problems" in out
 
