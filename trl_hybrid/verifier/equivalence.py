@@ -10,6 +10,7 @@ from functools import lru_cache
 from trl_hybrid.verifier import shapes, units
 from trl_hybrid.verifier.guard import is_too_large
 from trl_hybrid.verifier.latex import PLAIN_NUMBER, key, normalize
+from trl_hybrid.verifier.lead_in import without_lead_in
 from trl_hybrid.verifier.numeric import IN_BASE, Number, lacks_base, parse_number, same_number, with_decimal_point
 from trl_hybrid.verifier.parts import RULES
 from trl_hybrid.verifier.plaintext import to_latex
@@ -67,7 +68,7 @@ def compare(gold: str, answer: str, algebra: Algebra) -> Reason:
         choices = gold_label or shapes.choice(gold), label or shapes.choice(answer)
         if None not in choices:
             return _right_or_wrong(choices[0] == choices[1], "exact")
-    return _compare_normal(gold_value, shapes.without_lead_in(value), algebra, 0)
+    return _compare_normal(gold_value, without_lead_in(value), algebra, 0)
 
 
 @lru_cache(maxsize=256)

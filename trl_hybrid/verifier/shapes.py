@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from trl_hybrid.verifier.latex import TEXT_BODY, key, split_top
+from trl_hybrid.verifier.latex import key, split_top
 from trl_hybrid.verifier.numeric import parse_number
 
 
@@ -48,15 +48,6 @@ RESTATED = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det|bigcup|bigcap)(?![a-
 LABELLED = re.compile(
     r"(?:\\text\{)?(?:\(([A-J])\)\s*\}?[\s.:]*|([A-J])\}?[).:]\s*\}?\s*)(?!and\b|or\b)([^\s},+*/^=_].*)"
 )
-# Words up to their link, or an adverb: "The number of apples is 5", "Total: 5", "exactly 5".
-DENIES = (
-    r"(?:not|no|never|neither|nor|none|cannot|if|unless|than|or|wrong|incorrect|false|impossible)\b|[A-Za-z]*n't\b"
-)
-LEAD_IN = re.compile(
-    rf"(?:(?!(?i:{DENIES}))[A-Za-z][A-Za-z'-]*+[\s,]*+){{1,12}}?(?:(?<=\s)(?:is|are|was|were|has|have|had)(?![A-Za-z])|:)\s*(?=\S)"
-    r"|(?i:so|thus|hence|therefore|exactly|precisely|just|simply)[\s,:]+(?=\S)"
-)
-SUBJECT = re.compile(r"(?<![A-Za-z])([b-zB-Z])\s*(?:is|:)\s*$")
 TIMES = re.compile(r"\\(?:cdot|times)(?![a-zA-Z])|\*")
 BRACES_AND_SPACE = re.compile(r"[\s{}]")
 BRACKETS = re.compile(r"\(([^()+*/-]*)\)")
@@ -316,23 +307,6 @@ def labelled_choice(text: str) -> tuple[str | None, str]:
     if match is None:
         return None, text
     return match[1] or match[2], match[3]
-
-
-def without_lead_in(text: str) -> str:
-    r"""What an answer in a sentence says; any other text unchanged.
-
-    Example:
-        >>> without_lead_in(r"\text{There are 5 apples}"), without_lead_in("The value of x is 5")
-        ('5 apples', 'x=5')
-        >>> without_lead_in(r"\text{Total: } 5"), without_lead_in("It is not 5"), without_lead_in(r"2 \text{ is } 5")
-        ('5', 'not 5', '2 \\text{ is } 5')
-    """
-    plain = TEXT_BODY.sub(r"\1 ", text) if text.startswith(r"\text") else text
-    lead = LEAD_IN.match(plain)
-    if lead is None:
-        return text
-    said, subject = plain[lead.end() :].strip(), SUBJECT.search(lead[0])
-    return said if subject is None else f"{subject[1]}={said}"
 
 
 def choice(text: str) -> str | None:

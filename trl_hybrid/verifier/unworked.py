@@ -8,6 +8,7 @@ import re
 
 from trl_hybrid.verifier import shapes, units
 from trl_hybrid.verifier.latex import PLAIN_NUMBER, normalize, split_top
+from trl_hybrid.verifier.lead_in import without_lead_in
 from trl_hybrid.verifier.numeric import (
     FRACTION,
     MIN_SHOWN_DIGITS,
@@ -97,7 +98,7 @@ def _is_of_the_prompt(answer: str, prompt: str) -> bool:
 def _read(text: str) -> str:
     """An answer in one spelling, without its unit; a long one is not read as a program's, which takes its square."""
     text = normalize(text)
-    return units.without_unit(shapes.without_lead_in(text if len(text) > QUICK_LENGTH else to_latex(text)))
+    return units.without_unit(without_lead_in(text if len(text) > QUICK_LENGTH else to_latex(text)))
 
 
 def _items(text: str) -> list[str]:
