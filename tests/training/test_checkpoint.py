@@ -1,5 +1,6 @@
 """A resumed run equals an unbroken one, and a run that is told to stop saves first."""
 
+import fcntl
 import json
 import os
 import random
@@ -20,6 +21,7 @@ from trl.trainer.utils import RepeatSampler
 from trl_hybrid import HybridGRPOConfig, HybridGRPOTrainer, RewardModel
 from trl_hybrid.errors import InputError
 from trl_hybrid.recipe.endings import plain_ends
+from trl_hybrid.recipe.folder import RunStart
 from trl_hybrid.runs.folder import checkpoint_to_resume, judges_state, newest_whole_checkpoint
 from trl_hybrid.training.checkpoint import (
     JudgesState,
@@ -540,11 +542,10 @@ def test_keeping_the_best_checkpoint_is_refused_where_nothing_looks_for_it(tmp_p
     check_save_strategy(HybridGRPOConfig(str(tmp_path), use_cpu=True))
 
 
-class TestFullDisk:
-    """No file may grow beyond 4 kB: the system refuses the write itself, as it does on a full disk."""
-
+class TestPlainEnds:
     @pytest.fixture
     def full(self):
+        """No file may grow beyond 4 kB: the system refuses the write itself, as it does on a full disk."""
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -570,6 +571,18 @@ class TestFullDisk:
         assert "File too large" in said or "was cut off" in said
         assert f"To go on, add: --output_dir {tmp_path} --resume_from_checkpoint latest" in said
         assert newest_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
+
+    def test_a_folder_that_another_process_took_ends_the_run_plainly(self, tmp_path, capsys):
+        trainer = make_trainer(tmp_path, max_steps=1)
+        trainer.add_callback(RunStart(tmp_path, {}, checkpoint=None, overwrite=False))
+        other = os.open(tmp_path, os.O_RDONLY)
+        fcntl.flock(other, fcntl.LOCK_EX)  # another handle's, as another process's
+        with pytest.raises(SystemExit) as left, plain_ends(tmp_path, trainer):
+            trainer.train()
+        os.close(other)
+        assert left.value.code == 2
+        assert re.search(r"error: .*" + re.escape(str(tmp_path)), capsys.readouterr().err)
+        assert not (tmp_path / "settings.json").exists()
 
     def test_other_errors_keep_their_trace(self, tmp_path):
         trainer: Any = SimpleNamespace(state=SimpleNamespace(global_step=3))

@@ -47,14 +47,17 @@ def plain_ends(folder: Path, trainer: Any, way_on: Callable[[Path], str] = what_
         way_on: Says for a folder how to go on with its run.
 
     Raises:
-        SystemExit: With 130 after Ctrl-C, 143 after SIGTERM, and 2 where a file could not be written or the reward
-            model's servers gave no scores.
+        SystemExit: With 130 after Ctrl-C, 143 after SIGTERM, and 2 where a file could not be written, the reward
+            model's servers gave no scores, or the input is at fault, as where another process holds the folder.
     """
     try:
         yield
     except (KeyboardInterrupt, Stopped) as stop:
         say(f"\nInterrupted at step {trainer.state.global_step}. {way_on(folder)}")
         raise SystemExit(stop.code if isinstance(stop, Stopped) else 130) from None
+    except InputError:
+        with plain_errors():
+            raise
     except RewardServerError as error:
         with plain_errors():
             raise InputError(f"At step {trainer.state.global_step}: {error}\n{way_on(folder)}") from error
