@@ -129,6 +129,19 @@ def test_scores_of_other_weights_under_the_same_name_are_not_taken_over(qwen2, t
     assert trained_again.compute_reward("Q", COMPLETIONS[0]) == old
 
 
+def test_weights_whose_scores_are_not_finite_are_known_again_by_name(qwen2, tmp_path, caplog):
+    folder = shutil.copytree(qwen2.path, tmp_path / "rm")
+    weights = load_file(folder / "model.safetensors")
+    broken = weights | {"score.weight": weights["score.weight"] * math.nan}
+    save_file(broken, folder / "model.safetensors", {"format": "pt"})
+    state = json.loads(json.dumps(RewardModel(str(folder)).state_dict()))
+    state["scores"] = {"00" * 16: 1.5}
+    again = RewardModel(str(folder))
+    again.load_state_dict(state)
+    assert again.state_dict()["scores"] == {"00" * 16: 1.5}
+    assert "is not the one that it was" not in caplog.text
+
+
 @pytest.mark.parametrize("error", [1e-5, 1e-2])
 def test_scores_that_differ_in_a_batch_by_a_hundredth_are_refused(qwen2, monkeypatch, error):
     class Careless:

@@ -189,16 +189,21 @@ class RewardModel:
         return {"model": self.identity, "first_scores": self.first_scores, "scores": self.cache.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`. Scores of another model, or of other weights under its name, are not taken over."""
+        """Restore `state_dict`. Scores of another model, or of other weights under its name, are not taken over.
+
+        Weights are known again by their scores of two rows; where one is not finite, by the name alone.
+        """
+        then = state.get("first_scores", self.first_scores)
+        comparable = all(map(isfinite, (*then, *self.first_scores)))
         if state["model"] != self.identity:
             logger.warning(
                 "The saved scores are of the reward model %s and not taken over by %s.", state["model"], self.identity
             )
-        elif not agree(self.first_scores, state.get("first_scores", self.first_scores), self.tolerance):
+        elif comparable and not agree(self.first_scores, then, self.tolerance):
             logger.warning(
                 "The reward model %r is not the one that it was: it gave %s to two known rows and gives %s now. The "
                 "saved scores are not taken over, and the run's bounds and running means are in the old one's units.",
-                self.model_name_or_path, state["first_scores"], self.first_scores,
+                self.model_name_or_path, then, self.first_scores,
             )  # fmt: skip
         else:
             self.cache.load_state_dict(state["scores"])
